@@ -1,0 +1,249 @@
+"""The evaluator: every declared branch of a chain, evaluated once.
+
+Two ways that agree to float32 tolerance: one call per branch, or all branches of one
+network that change only its inputs in one forward pass on a larger batch. Branches that
+change the inside of the network (dropped blocks) are always calls of their own, so that
+the work they leave out is really saved.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxguide import paths
+from jaxguide.guidance.base import RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance.chain import Chain
+from jaxguide.paths import Array, Node
+
+
+class Pair(NamedTuple):
+    """What a sampler gets: the guided prediction as clean data and noise.
+
+    Linear methods leave them consistent, `x = alpha denoised + sigma noise`; a method
+    coupled to the sampler hands a `noise` of its own.
+    """
+
+    denoised: Array  # [B, *D]
+    noise: Array  # [B, *D]
+    extra: Any = None  # second output of the main network's raw call, if it has one
+
+
+class Call(NamedTuple):
+    """The inputs of one network call."""
+
+    x: Array
+    t: Array
+    cond: Any
+    taps: dict[str, Array]
+
+
+def default_batched() -> bool:
+    """One large forward pass on accelerators; on a CPU separate calls are faster."""
+    return jax.default_backend() != "cpu"
+
+
+def evaluate(
+    networks: Mapping[str, Network],
+    chain: Chain,
+    state: tuple[Any, ...],
+    step: Step,
+    *,
+    live: tuple[bool, ...],
+    key: Array | None = None,
+    batched: bool = False,
+) -> tuple[Pair, tuple[Any, ...]]:
+    """The guided prediction at one step, and the chain's next state.
+
+    Args:
+        networks: `main` and any other that a branch names.
+        chain: with every schedule replaced by its number (`Chain.at`).
+        state: made by `chain.init`.
+        step: noisy state, time and conditions.
+        live: which parts of the chain are live here; static.
+        key: this step's key; folded per transform and draw.
+        batched: whether branches that change only inputs share one forward pass.
+
+    Returns:
+        (pair, next state).
+
+    Raises:
+        ValueError: if a branch names a condition or network that is not there.
+    """
+    main = networks["main"]
+    outputs = predict_branches(
+        networks, chain.branches(main, live), step, key=key, batched=batched
+    )
+    guided, state = chain.apply(
+        Guided(outputs[RAW]), state, outputs, step, live=live
+    )
+    denoised, noise = paths.to_pair(main.kind, guided.prediction, step.x, step.node)
+    if guided.noise is not None:
+        noise = guided.noise
+    return Pair(denoised, noise.astype(denoised.dtype), outputs.extra), state
+
+
+def predict_branches(
+    networks: Mapping[str, Network],
+    branches: tuple[Branch, ...],
+    step: Step,
+    *,
+    key: Array | None = None,
+    batched: bool = False,
+) -> Outputs:
+    """Evaluates `RAW` and every branch once, in two rounds; see `evaluate`."""
+    outputs = Outputs(networks["main"], step)
+    branches = tuple(dict.fromkeys((RAW, *branches)))
+    rounds = [
+        [b for b in branches if not b.differentiable and b.rewrite is None],
+        [b for b in branches if not b.differentiable and b.rewrite is not None],
+    ]
+    for branch in branches:
+        if branch.differentiable:
+            outputs.store_function(
+                branch, _function(networks, branch, step, outputs, key)
+            )
+    for wanted in rounds:
+        calls = {b: _call(networks, b, step, outputs, key) for b in wanted}
+        for group in _groups(wanted, batched):
+            predictions = _run(networks, group, [calls[b] for b in group])
+            for branch, (prediction, extra) in zip(group, predictions, strict=True):
+                x, t = calls[branch].x, calls[branch].t
+                _file(networks, outputs, branch, prediction, x, t)
+                if branch == RAW:
+                    outputs.extra = extra
+    return outputs
+
+
+def _groups(branches: list[Branch], batched: bool) -> list[list[Branch]]:
+    """Which branches share a forward pass."""
+    groups: dict[Any, list[Branch]] = {}
+    for branch in branches:
+        alone = not batched or branch.tap is not None
+        groups.setdefault(branch if alone else branch.network, []).append(branch)
+    return list(groups.values())
+
+
+def _call(
+    networks: Mapping[str, Network],
+    branch: Branch,
+    step: Step,
+    outputs: Outputs,
+    key: Array | None,
+) -> Call:
+    """The inputs of the call that `branch` describes."""
+    if branch.network not in networks:
+        raise ValueError(
+            f"guidance: need a network named {branch.network!r}, got "
+            f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
+        )
+    if branch.cond not in step.conds:
+        raise ValueError(
+            f"guidance: need a condition named {branch.cond!r}, got "
+            f"{sorted(step.conds)}. Pass conds={{{branch.cond!r}: ...}}."
+        )
+    network = networks[branch.network]
+    t = step.node.t if branch.time is None else branch.time(step.node.t)
+    owned = outputs.view(branch.owner or 0)
+    x = step.x if branch.rewrite is None else branch.rewrite(step, owned)
+    taps = {}
+    if branch.tap is not None:
+        if key is not None and branch.owner is not None:
+            key = jax.random.fold_in(jax.random.fold_in(key, branch.owner), branch.draw)
+        taps = branch.tap.arguments(network, key)
+    return Call(x, t, step.conds[branch.cond], taps)
+
+
+def _run(
+    networks: Mapping[str, Network], group: list[Branch], calls: list[Call]
+) -> list[tuple[Array, Any]]:
+    """(prediction, extra) of each call; several calls become one forward pass."""
+    network = networks[group[0].network]
+    if len(calls) == 1:
+        (call,) = calls
+        return [_predict(network, call)]
+    times = [jnp.broadcast_to(c.t, (len(c.x),)) for c in calls]
+    joined = Call(
+        jnp.concatenate([c.x for c in calls]),
+        jnp.concatenate(times),
+        jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[c.cond for c in calls]),
+        {},
+    )
+    out = _predict(network, joined)
+    parts = [jax.tree.map(lambda a: jnp.split(a, len(calls)), leaf) for leaf in out]
+    return [_pick(parts, out, i) for i in range(len(calls))]
+
+
+def _pick(parts: list[Any], out: tuple[Array, Any], i: int) -> tuple[Array, Any]:
+    """The i-th piece of a split (prediction, extra)."""
+    pieces = [
+        jax.tree.map(lambda _, split: split[i], whole, split)
+        for whole, split in zip(out, parts, strict=True)
+    ]
+    return pieces[0], pieces[1]
+
+
+def _predict(network: Network, call: Call) -> tuple[Array, Any]:
+    """(prediction, extra) of one forward pass."""
+    t = jnp.asarray(call.t)
+    if network.batch_time:
+        t = jnp.broadcast_to(t, (len(call.x),))
+    out = network.predict(call.x, t, call.cond, **call.taps)
+    prediction, extra = out if isinstance(out, tuple) else (out, None)
+    if prediction.shape != call.x.shape:
+        raise ValueError(
+            "guidance: need predictions shaped like x, got "
+            f"prediction.shape={prediction.shape} for x.shape={call.x.shape}. A network "
+            "with more channels must return a pair (prediction, extra)."
+        )
+    return prediction, extra
+
+
+def _file(
+    networks: Mapping[str, Network],
+    outputs: Outputs,
+    branch: Branch,
+    prediction: Array,
+    x: Array,
+    t: Array,
+) -> None:
+    """Files a prediction, in the kind of the main network."""
+    main, network = networks["main"], networks[branch.network]
+    node = outputs.step.node
+    if branch.time is not None:
+        node = main.path.node(jnp.asarray(t))
+    prediction = _same_kind(main, network, prediction, x, node)
+    outputs.store(branch, prediction, x, node)
+
+
+def _same_kind(
+    main: Network, network: Network, prediction: Array, x: Array, node: Node
+) -> Array:
+    """The prediction of another network, in the kind of the main one."""
+    if network is main or network.kind == main.kind:
+        return prediction
+    if network.path != main.path:
+        raise ValueError(
+            "guidance: need networks of one noise path, got "
+            f"{main.path!r} and {network.path!r}."
+        )
+    return paths.convert(prediction, x, node, network.kind, main.kind)
+
+
+def _function(
+    networks: Mapping[str, Network],
+    branch: Branch,
+    step: Step,
+    outputs: Outputs,
+    key: Array | None,
+):
+    """A differentiable branch as a function of x, in the kind of the main network."""
+    call = _call(networks, branch, step, outputs, key)
+    network = networks[branch.network]
+
+    def function(x: Array) -> Array:
+        prediction, _ = _predict(network, call._replace(x=x))
+        return _same_kind(networks["main"], network, prediction, x, step.node)
+
+    return function

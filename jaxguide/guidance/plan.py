@@ -1,0 +1,74 @@
+"""What a chain will cost on a grid, and the runs of steps that share live branches.
+
+Schedules are known on the host, so the steps are cut into runs in which the same parts
+are live; a sampler scans each run on its own, and a dead branch is not in its program.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxguide.guidance.base import RAW, Branch, Network
+from jaxguide.guidance.chain import Chain
+
+
+class Run(NamedTuple):
+    """Steps `start` to `stop` (exclusive), which all run the same program."""
+
+    start: int
+    stop: int
+    live: tuple[bool, ...]
+    stages: int  # guided predictions per step: 1, or 2 with a corrector
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What sampling one image takes; a promise, checked against counted calls."""
+
+    steps: int
+    nfe: int  # network evaluations per image, all networks
+    flops: float | None  # per image; None if a network does not know its own
+    unguided_nfe: int  # the same sampler without guidance
+
+    def __str__(self) -> str:
+        flops = "" if self.flops is None else f", {self.flops / 1e9:.4g} GFLOP"
+        return f"{self.steps} steps, {self.nfe} NFE per image{flops}"
+
+
+def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, ...]:
+    """Cuts the steps of `grid` [N + 1] where a part goes live or dead, or `stages` [N]
+    changes; static and hashable."""
+    runs: list[Run] = []
+    for i, (t, count) in enumerate(zip(grid[:-1], stages, strict=True)):
+        live = chain.live(float(t))
+        if runs and runs[-1].live == live and runs[-1].stages == count:
+            runs[-1] = runs[-1]._replace(stop=i + 1)
+        else:
+            runs.append(Run(i, i + 1, live, int(count)))
+    return tuple(runs)
+
+
+def cost(
+    chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]
+) -> Cost:
+    """Network evaluations and FLOPs per image of these runs."""
+    nfe, flops = 0, 0.0
+    for run in runs:
+        branches = dict.fromkeys((RAW, *chain.branches(networks["main"], run.live)))
+        times = (run.stop - run.start) * run.stages
+        nfe += times * len(branches)
+        flops += times * sum(_flops(networks, branch) for branch in branches)
+    unguided = sum((run.stop - run.start) * run.stages for run in runs)
+    known = not np.isnan(flops)
+    return Cost(runs[-1].stop, nfe, flops if known else None, unguided)
+
+
+def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
+    """FLOPs of one branch per sample; NaN if unknown."""
+    network = networks.get(branch.network)
+    if network is None or network.flops is None:
+        return float("nan")
+    share = 1.0 if branch.tap is None else branch.tap.share(network)
+    return network.flops * share * (3.0 if branch.differentiable else 1.0)
