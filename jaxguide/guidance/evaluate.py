@@ -171,17 +171,11 @@ def _run(
         {},
     )
     out = _predict(network, joined)
-    parts = [jax.tree.map(lambda a: jnp.split(a, len(calls)), leaf) for leaf in out]
-    return [_pick(parts, out, i) for i in range(len(calls))]
-
-
-def _pick(parts: list[Any], out: tuple[Array, Any], i: int) -> tuple[Array, Any]:
-    """The i-th piece of a split (prediction, extra)."""
-    pieces = [
-        jax.tree.map(lambda _, split: split[i], whole, split)
-        for whole, split in zip(out, parts, strict=True)
+    size = len(calls[0].x)
+    return [
+        jax.tree.map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out)
+        for i in range(len(calls))
     ]
-    return pieces[0], pieces[1]
 
 
 def _predict(network: Network, call: Call) -> tuple[Array, Any]:

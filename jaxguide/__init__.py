@@ -1,0 +1,48 @@
+"""Guidance for diffusion and flow models as an algebra of pure functions.
+
+Everything imported here depends on jax and numpy alone.
+"""
+
+from jaxguide.guidance import (
+    Branch as Branch,
+    Chain as Chain,
+    Cost as Cost,
+    Guided as Guided,
+    Network as Network,
+    Pair as Pair,
+    Step as Step,
+    Transform as Transform,
+    autoguidance as autoguidance,
+    cfg as cfg,
+    chain as chain,
+    compose as compose,
+    contrast as contrast,
+    negative as negative,
+    rescale as rescale,
+    s2 as s2,
+    sg as sg,
+    sg_prev as sg_prev,
+)
+from jaxguide.samplers import (
+    cost as cost,
+    ddim as ddim,
+    ddpm as ddpm,
+    dpmpp_2m as dpmpp_2m,
+    euler as euler,
+    euler_maruyama as euler_maruyama,
+    generate as generate,
+    heun as heun,
+    initial_noise as initial_noise,
+    sample_keys as sample_keys,
+)
+from jaxguide.schedules import (
+    Schedule as Schedule,
+    constant as constant,
+    karras as karras,
+    respaced as respaced,
+    shifted as shifted,
+    uniform as uniform,
+    window as window,
+)
+
+__version__ = "0.1.0"

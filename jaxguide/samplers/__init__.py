@@ -1,0 +1,20 @@
+"""Samplers: pure, one interface; imports only jax and numpy.
+
+`jaxguide.samplers.adaptive` (diffrax) is imported by itself, on purpose.
+"""
+
+from jaxguide.guidance.plan import Cost as Cost
+from jaxguide.samplers.base import (
+    Sampler as Sampler,
+    cost as cost,
+    generate as generate,
+    initial_noise as initial_noise,
+    sample_keys as sample_keys,
+)
+from jaxguide.samplers.second import dpmpp_2m as dpmpp_2m, heun as heun
+from jaxguide.samplers.single import (
+    ddim as ddim,
+    ddpm as ddpm,
+    euler as euler,
+    euler_maruyama as euler_maruyama,
+)

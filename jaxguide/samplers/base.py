@@ -1,0 +1,295 @@
+"""One interface for all samplers, and `generate`, which drives them.
+
+A sampler is a frozen dataclass: its coefficients are computed on the host in float64
+for a whole grid; its step is a pure function of the guided pair (denoised, noise), so
+that it serves velocity, noise, denoised and score networks alike. The loop is one
+`lax.scan` per run of steps with the same live guidance branches.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxguide import schedules
+from jaxguide.guidance import plan
+from jaxguide.guidance.base import Network, Step, Transform
+from jaxguide.guidance.chain import Chain, chain
+from jaxguide.guidance.evaluate import Pair, default_batched, evaluate
+from jaxguide.paths import Array, Node, Path
+
+# Folded into a sample's key for its initial noise; steps fold in 0, 1, 2, ...
+_INITIAL = 0x7FFFFFFF
+
+
+class Sampler(Protocol):
+    """A fixed-step sampler: static, hashable, without state of its own."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether `step` uses fresh noise."""
+        ...
+
+    def stages(self, grid: np.ndarray) -> np.ndarray:
+        """Guided predictions in each step of `grid` [N + 1]: int [N], 1 or 2."""
+        ...
+
+    def coefficients(self, path: Path, grid: np.ndarray) -> Any:
+        """A pytree of host arrays [N], sliced per step."""
+        ...
+
+    def init(self, x: Array) -> Any:
+        """Memory of the sampler itself (multistep history), or ()."""
+        ...
+
+    def step(
+        self, x: Array, memory: Any, pair: Pair, c: Any, fresh: Array | None
+    ) -> tuple[Array, Any]:
+        """(next x, next memory) from the guided pair at the step's start."""
+        ...
+
+    def correct(self, x: Array, first: Pair, second: Pair, c: Any) -> Array:
+        """The corrected next x; only called for steps of two stages."""
+        ...
+
+
+class _Steps(NamedTuple):
+    """Everything that changes from step to step; leaves [N, ...]."""
+
+    index: Array
+    node: Node
+    chain: Chain
+    next_node: Node
+    next_chain: Chain
+    coefficients: Any
+
+
+class _Fixed(NamedTuple):
+    """What stays the same while sampling."""
+
+    networks: dict[str, Network]
+    conds: dict[str, Any]
+    guidance_key: Array | None
+    sample_keys: Array | None
+
+
+class _Carry(NamedTuple):
+    x: Array
+    guidance: Any  # the chain's state
+    memory: Any  # the sampler's state
+
+
+def sample_keys(seed: int | Array, indices: Array) -> Array:
+    """One PRNG key per sample, [B]: a function of seed and sample index alone.
+
+    Images therefore do not depend on the batch size or the number of devices.
+
+    Args:
+        seed: integer or typed PRNG key.
+        indices: int [B], the samples' numbers in the whole set.
+    """
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
+
+
+def initial_noise(
+    keys: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Array:
+    """Unit Gaussian noise [B, *shape], drawn per sample from `keys` [B]."""
+
+    def draw(key: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, _INITIAL), shape, dtype)
+
+    return jax.vmap(draw)(keys)
+
+
+def cost(
+    network: Network,
+    guidance: Chain | Transform,
+    grid: Any,
+    sampler: Sampler,
+    *,
+    networks: Mapping[str, Network] | None = None,
+) -> plan.Cost:
+    """What `generate` with the same arguments will take, before it runs.
+
+    Returns:
+        NFE and FLOPs per image; equal to the counted evaluations.
+    """
+    grid = schedules.check_grid("cost", grid)
+    parts = as_chain(guidance)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    return plan.cost(parts, {"main": network, **(networks or {})}, runs)
+
+
+def generate(
+    network: Network,
+    noise: Array,
+    cond: Any,
+    *,
+    grid: Any,
+    sampler: Sampler,
+    guidance: Chain | Transform | None = None,
+    conds: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Network] | None = None,
+    key: Array | None = None,
+    keys: Array | None = None,
+    batched: bool | None = None,
+    progress: Callable[[Array], None] | None = None,
+) -> Array:
+    """Samples from noise to data along `grid`, guided.
+
+    Compiles once per structure: other scales, weights, windows with the same live steps,
+    grids of the same length or keys do not recompile. May be called under `jit`, `vmap`
+    and `grad`; a traced weight is taken to be live.
+
+    Args:
+        network: the main network; its `kind` and `path` decide all conversions.
+        noise: unit Gaussian [B, *D]; scaled to the path's sigma at the grid's start.
+        cond: its condition, a pytree with leaves [B, ...], or None.
+        grid: strictly decreasing noise times [N + 1] on the host, see `schedules`.
+        sampler: such as `euler()`.
+        guidance: a transform or a `chain`; None for none.
+        conds: named further conditions, such as `{"null": labels}`.
+        networks: named further networks, such as `{"weak": Network(...)}`.
+        key: shared by the batch, for transforms that draw (S2).
+        keys: one per sample [B], for stochastic samplers; see `sample_keys`.
+        batched: branches in one forward pass (True) or one call each (False); None
+            chooses by backend.
+        progress: called on the host with the index of each finished step.
+
+    Returns:
+        Samples [B, *D] at the grid's last time, in the dtype of `noise`.
+
+    Raises:
+        ValueError: for a bad grid, missing conditions, networks or keys.
+    """
+    grid = schedules.check_grid("generate", grid)
+    if sampler.stochastic and keys is None:
+        raise ValueError(
+            "generate: need keys [B] for a stochastic sampler, got keys=None. "
+            "Pass keys=sample_keys(seed, jnp.arange(batch))."
+        )
+    parts = as_chain(guidance)
+    stages = sampler.stages(grid)
+    runs = plan.make_runs(parts, grid, stages)
+    fixed = _Fixed(
+        {"main": network, **(networks or {})}, {"cond": cond, **(conds or {})}, key, keys
+    )
+    steps = _per_step(parts, network.path, sampler, grid)
+    batched = default_batched() if batched is None else batched
+    solve = _solve if _traced((fixed, steps, noise)) else _solve_jit
+    scale = float(network.path.node(grid[0]).sigma)
+    return solve(
+        fixed, steps, noise * jnp.asarray(scale, noise.dtype), parts.init(noise),
+        runs=runs, sampler=sampler, batched=batched, progress=progress,
+    )
+
+
+def as_chain(guidance: Chain | Transform | None) -> Chain:
+    """A chain of whatever the user gave."""
+    return chain() if guidance is None else chain(guidance)
+
+
+def _traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _Steps:
+    """Host coefficients and schedules of every step; windows judged at its start."""
+    start, stop = grid[:-1], grid[1:]
+
+    def node(times: np.ndarray) -> Node:
+        with np.errstate(all="ignore"):
+            return to_float32(path.node(times))
+
+    return _Steps(
+        np.arange(len(start), dtype=np.int32),
+        node(start),
+        parts.on_grid(start, start),
+        node(stop),
+        parts.on_grid(stop, start),
+        to_float32(sampler.coefficients(path, grid)),
+    )
+
+
+def to_float32(tree: Any) -> Any:
+    """Host float64 leaves as float32 arrays."""
+    with np.errstate(over="ignore"):
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
+
+
+def _solve(
+    fixed: _Fixed,
+    steps: _Steps,
+    x: Array,
+    state: Any,
+    *,
+    runs: tuple[plan.Run, ...],
+    sampler: Sampler,
+    batched: bool,
+    progress: Callable | None,
+) -> Array:
+    """Scans every run in turn."""
+    carry = _Carry(x, state, sampler.init(x))
+    for run in runs:
+        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
+
+        def body(carry: _Carry, at: _Steps, run: plan.Run = run):
+            carry = _step(fixed, carry, at, run, sampler, batched)
+            if progress is not None:
+                jax.debug.callback(progress, at.index)
+            return carry, None
+
+        carry, _ = lax.scan(body, carry, part)
+    return carry.x
+
+
+_solve_jit = jax.jit(_solve, static_argnames=("runs", "sampler", "batched", "progress"))
+
+
+def _step(
+    fixed: _Fixed,
+    carry: _Carry,
+    at: _Steps,
+    run: plan.Run,
+    sampler: Sampler,
+    batched: bool,
+) -> _Carry:
+    """One step: predict, and correct if the run has two stages.
+
+    Guidance state is committed by the first stage only. The corrector sees the memory
+    of this step, the same random draws and the same live parts.
+    """
+    key = fixed.guidance_key
+    step_key = None if key is None else jax.random.fold_in(key, at.index)
+
+    def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
+        step = Step(x, node, fixed.conds, restart)
+        return evaluate(
+            fixed.networks, parts, state, step,
+            live=run.live, key=step_key, batched=batched,
+        )
+
+    first, guided = predict(
+        carry.x, carry.guidance, at.chain, at.node, at.index == 0
+    )
+    fresh = _fresh(fixed.sample_keys, at.index, carry.x) if sampler.stochastic else None
+    x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
+    if run.stages == 2:
+        never = jnp.zeros((), bool)
+        second, _ = predict(x, guided, at.next_chain, at.next_node, never)
+        x = sampler.correct(carry.x, first, second, at.coefficients)
+    return _Carry(x.astype(carry.x.dtype), guided, memory)
+
+
+def _fresh(keys: Array | None, index: Array, x: Array) -> Array:
+    """This step's noise [B, *D], from each sample's own key."""
+
+    def draw(key: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, index), x.shape[1:], x.dtype)
+
+    return jax.vmap(draw)(keys)
