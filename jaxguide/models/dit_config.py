@@ -1,0 +1,163 @@
+"""The sizes of DiT/SiT: one frozen dataclass, the published presets, and the cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+# name: (width, depth, heads)
+SIZES = {
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "XL": (1152, 28, 16),
+}
+PATCHES = (2, 4, 8)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Architecture of one network.
+
+    Args:
+        image_size: edge in pixels (or latent cells), or (height, width).
+        channels: channels C of the input.
+        patch: edge of one token in pixels; divides the image size.
+        width: features per token; a multiple of 4 and of `heads`.
+        depth: number of blocks.
+        heads: attention heads.
+        num_classes: classes; the label `num_classes` means "no class".
+        learn_sigma: return 2C channels, the second half for a learned variance.
+        time_scale: the network is fed `time_scale * t`. With t in [0, 1], 1000
+            uses the whole range of the sine features; official SiT uses 1.
+        downscale_freq_shift: 0 as published, 1 for weights made with diffusers.
+        mlp_ratio: hidden features of the MLP over `width`.
+        dtype: of the computation; parameters stay float32.
+        remat: recompute block activations in the backward pass: less memory, and
+            on CPU also less time.
+
+    Raises:
+        ValueError: if a number is out of range or does not divide as described.
+    """
+
+    image_size: int | tuple[int, int]
+    channels: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    num_classes: int
+    learn_sigma: bool = False
+    time_scale: float = 1000.0
+    downscale_freq_shift: float = 0.0
+    mlp_ratio: int = 4
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        for name in ("channels", "patch", "width", "depth", "heads", "mlp_ratio"):
+            self._need(getattr(self, name) >= 1, name, ">= 1")
+        self._need(self.num_classes >= 0, "num_classes", ">= 0")
+        divisible = all(edge > 0 and edge % self.patch == 0 for edge in self._edges)
+        self._need(divisible, "image_size", f"divisible by patch={self.patch}")
+        fits = self.width % self.heads == 0 and self.width % 4 == 0
+        self._need(fits, "width", f"a multiple of 4 and of heads={self.heads}")
+        self._need(self.dtype in DTYPES, "dtype", f"in {DTYPES}")
+
+    def _need(self, holds: bool, name: str, condition: str) -> None:
+        if not holds:
+            raise ValueError(
+                f"DiTConfig: need {name} {condition}, got "
+                f"{name}={getattr(self, name)!r}. Change {name}."
+            )
+
+    @property
+    def _edges(self) -> tuple[int, int]:
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one input: height, width, channels."""
+        return (*self._edges, self.channels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        height, width = self._edges
+        return height // self.patch, width // self.patch
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that the network returns."""
+        return self.channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def null_label(self) -> int:
+        """The label that means "no class"."""
+        return self.num_classes
+
+
+def dit_config(
+    name: str,
+    *,
+    image_size: int | tuple[int, int] = 32,
+    channels: int = 4,
+    num_classes: int = 1000,
+    **fields,
+) -> DiTConfig:
+    """A published size: S, B, L or XL, with patch 2, 4 or 8.
+
+    Args:
+        name: for example "XL/2".
+        image_size: edge of the input; 32 for latents of 256-pixel images.
+        channels: channels of the input.
+        num_classes: classes, without the "no class" row.
+        **fields: further fields of `DiTConfig`.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    >>> dit_config("S/2").depth
+    12
+    """
+    known = {f"{size}/{patch}": (size, patch) for size in SIZES for patch in PATCHES}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"dit_config: need a name in {sorted(known)}, got name={name!r}. "
+            f"Did you mean {near!r}?"
+        )
+    size, patch = known[name]
+    width, depth, heads = SIZES[size]
+    return DiTConfig(
+        image_size=image_size,
+        channels=channels,
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        num_classes=num_classes,
+        **fields,
+    )
+
+
+def flops(config: DiTConfig) -> tuple[int, int]:
+    """Cost of one forward pass, 2 FLOPs per multiply-add; matrix products only.
+
+    Args:
+        config: the architecture.
+
+    Returns:
+        `(total, block)`: FLOPs per image of the whole network, and of one block;
+        a pass that runs k blocks costs `total - (depth - k) * block`.
+    """
+    rows, columns = config.grid
+    tokens, width = rows * columns, config.width
+    area = config.patch**2
+    dense = tokens * (4 + 2 * config.mlp_ratio) * width**2
+    block = dense + 2 * tokens**2 * width + 6 * width**2
+    ends = tokens * width * area * (config.channels + config.out_channels)
+    condition = 256 * width + 3 * width**2
+    return 2 * (config.depth * block + ends + condition), 2 * block
