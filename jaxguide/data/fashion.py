@@ -1,0 +1,100 @@
+"""Fashion-MNIST: from its four idx files where they are, else by TFDS."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxguide.data.dataset import Dataset
+from jaxguide.data.tfds_source import tfds_images
+
+CLASS_NAMES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+FOLDER_VARIABLE = "JAXGUIDE_FASHION_MNIST"
+USUAL_FOLDERS = (
+    "/usr/share/datasets/fashion-mnist",  # Debian package dataset-fashion-mnist
+    "~/.cache/fashion-mnist",
+    "~/data/fashion-mnist",
+    "data/fashion-mnist",
+)
+PREFIX = {"train": "train", "test": "t10k"}
+
+
+def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
+    """70,000 pictures of clothes, 28 x 28, ten classes (MIT licence).
+
+    Looks for the idx files (`train-images-idx3-ubyte.gz`, ...) in `folder`, or in
+    the folder that the variable JAXGUIDE_FASHION_MNIST names, or in
+    `USUAL_FOLDERS`; without any of these it asks TensorFlow Datasets, which
+    downloads 30 MB once.
+
+    Args:
+        split: "train" (60,000) or "test" (10,000).
+        folder: where the idx files are; "" searches.
+
+    Returns:
+        A `Dataset` [N, 28, 28, 1].
+
+    Raises:
+        ValueError: if the split is unknown, a named folder lacks the files, or
+            TFDS cannot fetch them.
+    """
+    if split not in PREFIX:
+        raise ValueError(
+            f"fashion_mnist: need split in {tuple(PREFIX)}, got split={split!r}. "
+            "There is no other part."
+        )
+    named = folder or os.environ.get(FOLDER_VARIABLE, "")
+    for place in (named,) if named else USUAL_FOLDERS:
+        images = _find(place, f"{PREFIX[split]}-images-idx3-ubyte")
+        labels = _find(place, f"{PREFIX[split]}-labels-idx1-ubyte")
+        if images and labels:
+            pixels, classes = read_idx(images), read_idx(labels)
+            return Dataset(pixels[..., None], classes.astype(np.int32), CLASS_NAMES)
+    if named:
+        raise ValueError(
+            f"fashion_mnist: need the idx files in a folder, got folder={named!r}. "
+            "Leave it empty to search and download."
+        )
+    found = tfds_images("fashion_mnist", split=split)
+    return Dataset(found.images, found.labels, CLASS_NAMES)
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Reads one uint8 array in MNIST's idx format, gzipped or not.
+
+    Raises:
+        ValueError: if the file is not such an array.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        content = file.read()
+    rank = content[3] if content[:3] == b"\0\0\x08" else 0
+    shape = tuple(np.frombuffer(content, ">i4", count=rank, offset=4))
+    values = np.frombuffer(content, np.uint8, offset=min(len(content), 4 + 4 * rank))
+    if not rank or values.size != np.prod(shape):
+        raise ValueError(
+            f"read_idx: need a whole uint8 idx file, got path={str(path)!r}. "
+            "Fetch it again."
+        )
+    return values.reshape(shape)
+
+
+def _find(folder: str, name: str) -> Path | None:
+    """The file `name`, gzipped or not, in `folder`."""
+    places = [Path(folder).expanduser() / file for file in (name, f"{name}.gz")]
+    return next((place for place in places if place.is_file()), None)
