@@ -1,0 +1,36 @@
+"""Handwritten digits, 8 x 8: the smallest real training run.
+
+Run:      python -m jaxguide.train --config configs/digits.py
+Cost:     not measured
+Expected: not measured
+"""
+
+from jaxguide.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    tiny,
+)
+
+
+def get_config(arg: str = "") -> TrainConfig:
+    """The run; `arg="tiny"` is the same in seconds."""
+    config = TrainConfig(
+        data=DataConfig(name="digits"),
+        model=ModelConfig(patch=2, width=96, depth=4, heads=4),
+        loss=LossConfig(path="linear", kind="velocity", label_drop=0.1),
+        optimizer=OptimizerConfig(
+            schedule="wsd", peak=1e-3, warmup_steps=100, decay_steps=1000
+        ),
+        folder="outputs/digits",
+        steps=4000,
+        batch_size=64,
+        seed=0,
+        ema=0.999,
+        log_every=100,
+        save_every=1000,
+        snapshot_every=1000,
+    )
+    return tiny(config) if arg == "tiny" else config

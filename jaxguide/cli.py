@@ -1,0 +1,137 @@
+"""Command lines: `--config FILE` with overrides, and mistakes in one line.
+
+`run(main)` lets ml_collections parse `--config=FILE[:arg] --config.field=value ...`,
+hands the config to `main`, and turns a mistake of the user into one line on standard
+error with exit code 2. Any other error keeps its traceback: it is a bug.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+
+MISTAKE = 2
+_PACKAGE = str(Path(__file__).parent)
+_OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=.*)?", re.DOTALL)
+
+
+class _Mistake(Exception):
+    """A mistake on the command line; its text is the line to print."""
+
+
+def run(main: Callable[[Any], None]) -> None:
+    """Runs `main(config)` with the config that `sys.argv` describes.
+
+    Args:
+        main: receives what `get_config` of the config file returned, with the
+            overrides of the command line filled in.
+
+    Raises:
+        SystemExit: with code 2 and one line on standard error if a file, a field or
+            a value is wrong; a ValueError or FloatingPointError that this package
+            raises in `main` counts as such.
+    """
+    try:
+        config = _parse(sys.argv)
+    except _Mistake as mistake:
+        _leave(str(mistake))
+    try:
+        main(config)
+    except (ValueError, FloatingPointError) as error:
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not raised_in.startswith(_PACKAGE):
+            raise
+        _leave(str(error))
+
+
+def _leave(line: str) -> NoReturn:
+    print(" ".join(line.split()), file=sys.stderr)
+    raise SystemExit(MISTAKE)
+
+
+def _parse(argv: list[str]) -> Any:
+    usage = f"Usage: python -m jaxguide.{Path(argv[0]).stem} --config FILE[:tiny]"
+    if {"--help", "-h"} & set(argv):
+        print(f"{usage} [--config.FIELD=VALUE ...]")
+        raise SystemExit(0)
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    _check_fields(_load(_config_file(argv, usage)), argv)
+    try:
+        rest = values(argv)
+    except (flags.Error, ValueError, TypeError, KeyError, IndexError) as error:
+        raise _Mistake(f"cli: {error}") from error
+    if rest[1:]:
+        raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
+    return holder.value
+
+
+def _config_file(argv: list[str], usage: str) -> str:
+    """The value of `--config`."""
+    for position, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            following = argv[position + 1 : position + 2]
+            return value if equals else (following or [""])[0]
+    raise _Mistake(f"cli: need a config file, got {argv[1:]!r}. {usage}")
+
+
+def _load(value: str) -> Any:
+    """What `get_config` returns, before any override."""
+    path, colon, argument = value.partition(":")
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(path, map(str, _beside(path)), n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Check the path."
+        raise _Mistake(f"cli: need an existing file, got --config={path!r}. {hint}")
+    try:
+        return runpy.run_path(path)["get_config"](*([argument] if colon else []))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise _Mistake(
+            f"cli: need a config file with get_config(arg), got {path!r}. {reason}"
+        ) from error
+
+
+def _beside(path: str) -> list[Path]:
+    return sorted(Path(path).parent.glob("*.py"))
+
+
+def _check_fields(config: Any, argv: list[str]) -> None:
+    """Every overridden field exists; otherwise the nearest one is named."""
+    for word in argv:
+        match = _OVERRIDE.fullmatch(word)
+        if not match:
+            continue
+        holder = config
+        for name in re.findall(r"[^.\[\]]+", match[1]):
+            known = _fields(holder)
+            if name not in known:
+                _refuse(match[1], name, known)
+            holder = known[name]
+
+
+def _refuse(field: str, name: str, known: Mapping[str, Any]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f"Did you mean {near[0]!r}?" if near else "It has no fields."
+    raise _Mistake(
+        f"cli: need a field in {sorted(known)}, got {name!r} in config.{field}. {hint}"
+    )
+
+
+def _fields(holder: Any) -> Mapping[str, Any]:
+    """Names and values one level below `holder`."""
+    if dataclasses.is_dataclass(holder):
+        return {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder)}
+    if isinstance(holder, list | tuple):
+        return {str(index): value for index, value in enumerate(holder)}
+    return holder if isinstance(holder, Mapping) else {}

@@ -1,0 +1,313 @@
+"""Experiments as plain data, and the only place that turns names into objects.
+
+A file in `configs/` has a function `get_config(arg)` that returns a `TrainConfig`;
+every field can be overridden on the command line (`--config.model.width=256`). The
+`build_*` functions check names and make the objects that the rest of the package
+works with. What belongs to sampling stands in `config_sampling`.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optax
+
+from jaxguide import data, losses, models, paths, training
+from jaxguide.checkpoints import Weights, save_weights
+from jaxguide.models import DiTConfig
+
+Value = TypeVar("Value")
+
+PATHS = {
+    "linear": paths.Linear,
+    "gvp": paths.GVP,
+    "vp": paths.VP,
+    "ddpm": paths.DDPM,
+    "edm": paths.EDM,
+}
+TIME_SAMPLING: dict[str, Callable[[], losses.TimeSampling]] = {
+    "uniform": lambda: losses.uniform_t,
+    "logit_normal": losses.logit_normal_t,
+}
+
+
+@dataclass
+class DataConfig:
+    """Which images to train on.
+
+    Args:
+        name: one of `DATASETS`.
+        path: file or folder (emoji, npz, image_folder; optional: fashion_mnist), or
+            the catalogue name of "tfds".
+        split: "train" or "test" where the set has them.
+        size: edge in pixels for "image_folder".
+        flip: mirror images at random.
+    """
+
+    name: str = "digits"
+    path: str = ""
+    split: str = "train"
+    size: int = 32
+    flip: bool = False
+
+
+DATASETS: dict[str, Callable[[DataConfig], data.Dataset]] = {
+    "digits": lambda c: data.digits(split=c.split),
+    "fashion_mnist": lambda c: data.fashion_mnist(split=c.split, folder=c.path),
+    "emoji": lambda c: data.emoji(c.path, split=c.split),
+    "npz": lambda c: data.npz(c.path),
+    "image_folder": lambda c: data.image_folder(c.path, size=c.size),
+    "tfds": lambda c: data.tfds_images(c.path, split=c.split),
+}
+
+
+@dataclass
+class ModelConfig:
+    """Size of the network; what depends on the data is filled in from it.
+
+    Args:
+        patch, width, depth, heads, time_scale, dtype, remat: see `models.DiTConfig`.
+    """
+
+    patch: int = 4
+    width: int = 128
+    depth: int = 6
+    heads: int = 4
+    time_scale: float = 1000.0
+    dtype: str = "float32"
+    remat: bool = True
+
+
+@dataclass
+class LossConfig:
+    """What the network learns.
+
+    Args:
+        path: one of `PATHS`.
+        kind: one of `paths.KINDS`.
+        label_drop: probability that a label is hidden.
+        t_sampling: one of `TIME_SAMPLING`.
+    """
+
+    path: str = "linear"
+    kind: str = "velocity"
+    label_drop: float = 0.1
+    t_sampling: str = "uniform"
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW; see `training.learning_rate` and `training.adamw`.
+
+    Args:
+        schedule: "constant", "cosine" or "wsd".
+        peak: highest learning rate.
+        warmup_steps, decay_steps: lengths of the phases.
+        weight_decay: of the kernels.
+        b2: decay of the second moment.
+        clip: largest gradient norm; 0 does not clip.
+    """
+
+    schedule: str = "constant"
+    peak: float = 1e-3
+    warmup_steps: int = 100
+    decay_steps: int = 0
+    weight_decay: float = 0.0
+    b2: float = 0.999
+    clip: float = 1.0
+
+
+@dataclass
+class TrainConfig:
+    """One training run: `python -m jaxguide.train --config configs/<name>.py`.
+
+    Args:
+        data, model, loss, optimizer: see there.
+        folder: of the run; a run found there is resumed.
+        steps: length of the run.
+        batch_size: examples per step.
+        seed: of everything random.
+        ema: final decay of the averaged weights.
+        log_every, save_every, snapshot_every: in steps.
+        keep: newest checkpoints to keep.
+        preview_scale: classifier-free guidance of the sample grids.
+        preview_per_class: images per class of the sample grids.
+        tensorboard: also write event files; needs the extra "tensorboard".
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    folder: str = "outputs/unnamed"
+    steps: int = 1000
+    batch_size: int = 64
+    seed: int = 0
+    ema: float = 0.999
+    log_every: int = 50
+    save_every: int = 1000
+    snapshot_every: int = 1000
+    keep: int = 2
+    preview_scale: float = 2.0
+    preview_per_class: int = 8
+    tensorboard: bool = False
+
+
+def tiny(config: TrainConfig) -> TrainConfig:
+    """The same experiment in seconds: a two-block network and four steps."""
+    model = dataclasses.replace(config.model, width=32, depth=2, heads=2)
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=1, decay_steps=0)
+    return dataclasses.replace(
+        config,
+        model=model,
+        optimizer=optimizer,
+        folder=f"{config.folder}-tiny",
+        steps=4,
+        batch_size=8,
+        log_every=2,
+        save_every=2,
+        snapshot_every=4,
+        preview_per_class=2,
+    )
+
+
+def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
+    """The object called `name`.
+
+    Raises:
+        ValueError: if there is none; names the nearest and all known ones.
+    """
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"{owner}: need a name in {sorted(known)}, got name={name!r}. "
+        f"Did you mean {near!r}?"
+    )
+
+
+def build_dataset(config: DataConfig) -> data.Dataset:
+    """Loads the images.
+
+    Raises:
+        ValueError: if the name is unknown or the files are missing.
+    """
+    return lookup("build_dataset", config.name, DATASETS)(config)
+
+
+def build_model(config: ModelConfig, dataset: data.Dataset) -> DiTConfig:
+    """The architecture for images and classes like those of `dataset`."""
+    height, width, channels = dataset.image_shape
+    return DiTConfig(
+        image_size=(height, width),
+        channels=channels,
+        num_classes=dataset.num_classes,
+        **dataclasses.asdict(config),
+    )
+
+
+def build_loss(config: LossConfig, model: DiTConfig) -> training.Loss:
+    """The loss as `(params, batch, key) -> [B]`."""
+    loss = functools.partial(
+        losses.flow_matching,
+        path=lookup("build_loss", config.path, PATHS)(),
+        kind=config.kind,
+        label_drop=config.label_drop,
+        null_label=model.null_label,
+        t_sampling=lookup("build_loss", config.t_sampling, TIME_SAMPLING)(),
+    )
+    paths.check_kind("build_loss", config.kind)
+
+    def with_params(params: Any, batch: data.Batch, key: Any):
+        return loss(functools.partial(models.apply, model, params), batch, key)
+
+    return with_params
+
+
+def build_optimizer(
+    config: OptimizerConfig, *, steps: int
+) -> optax.GradientTransformation:
+    """AdamW with its learning-rate schedule over `steps`."""
+    schedule = training.learning_rate(
+        config.schedule,
+        config.peak,
+        steps=steps,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.decay_steps,
+    )
+    return training.adamw(
+        schedule,
+        weight_decay=config.weight_decay,
+        b2=config.b2,
+        clip=config.clip or None,
+    )
+
+
+def build_experiment(config: TrainConfig, dataset: data.Dataset) -> training.Experiment:
+    """What `training.run` trains."""
+    model = build_model(config.model, dataset)
+    return training.Experiment(
+        dataset=dataset,
+        init_params=functools.partial(models.init, model),
+        loss=build_loss(config.loss, model),
+        optimizer=build_optimizer(config.optimizer, steps=config.steps),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        flip=config.data.flip,
+        ema=config.ema,
+        meta={
+            "data": config.data.name,
+            "model": dataclasses.asdict(config.model),
+            "loss": dataclasses.asdict(config.loss),
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+        },
+    )
+
+
+def build_loop(config: TrainConfig) -> training.LoopConfig:
+    """How long `training.run` runs, how often it reports, and where to."""
+    return training.LoopConfig(
+        folder=Path(config.folder).expanduser(),
+        steps=config.steps,
+        log_every=config.log_every,
+        save_every=config.save_every,
+        snapshot_every=config.snapshot_every,
+        keep=config.keep,
+        tensorboard=config.tensorboard,
+    )
+
+
+def build_snapshot(config: TrainConfig, dataset: data.Dataset) -> training.Snapshot:
+    """Writes averaged weights and a sample grid into the folder of the run."""
+    model = build_model(config.model, dataset)
+    preview = training.Preview(
+        model=model,
+        path=lookup("build_snapshot", config.loss.path, PATHS)(),
+        kind=config.loss.kind,
+        per_class=config.preview_per_class,
+        scale=config.preview_scale,
+        seed=config.seed,
+    )
+    folder = Path(config.folder).expanduser()
+
+    def snapshot(step: int, state: training.TrainState) -> None:
+        note = {"data": config.data.name, "steps": step, "seed": config.seed}
+        weights = Weights(
+            params=state.ema_params,
+            model=model,
+            path=config.loss.path,
+            kind=config.loss.kind,
+            class_names=dataset.class_names,
+            note=note | {"batch_size": config.batch_size},
+        )
+        save_weights(folder / "weights.safetensors", weights)
+        grid = folder / "samples" / f"{step:06d}.png"
+        images = preview(state.ema_params)
+        training.write_grid(grid, images, columns=config.preview_per_class)
+
+    return snapshot

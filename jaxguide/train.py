@@ -1,0 +1,30 @@
+"""Trains a network: `python -m jaxguide.train --config configs/digits.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from jaxguide import cli, config, training
+
+
+def main(settings: config.TrainConfig) -> None:
+    """Builds what the config describes and trains it."""
+    dataset = config.build_dataset(settings.data)
+    experiment = config.build_experiment(settings, dataset)
+    loop = config.build_loop(settings)
+    snapshot = config.build_snapshot(settings, dataset)
+    _write_config(Path(settings.folder).expanduser(), settings)
+    state = training.run(experiment, loop, snapshot)
+    print(f"{int(state.step)} steps done; weights and samples are in {loop.folder}")
+
+
+def _write_config(folder: Path, settings: config.TrainConfig) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)
