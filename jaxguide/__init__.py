@@ -17,6 +17,7 @@ from jaxguide.guidance import (
     chain as chain,
     compose as compose,
     contrast as contrast,
+    guide as guide,
     negative as negative,
     rescale as rescale,
     s2 as s2,
@@ -44,5 +45,4 @@ from jaxguide.schedules import (
     uniform as uniform,
     window as window,
 )
-
-__version__ = "0.1.0"
+from jaxguide.version import __version__ as __version__

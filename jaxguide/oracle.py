@@ -69,7 +69,12 @@ class GaussianMixture:
         return (shrunk + pull).reshape(x.shape)
 
     def predict(
-        self, kind: str, path: Path, x: Array, t: Array, label: Array,
+        self,
+        kind: str,
+        path: Path,
+        x: Array,
+        t: Array,
+        label: Array,
         keep_blocks: Array | None = None,
     ) -> Array:
         """What a perfect network of `kind` predicts, [B, *D]; see `network`."""

@@ -163,7 +163,9 @@ class DDPM:
         log_alphas, times = xp.asarray(log_alphas), xp.asarray(times)
         low, high = log_alphas[index], log_alphas[index + 1]
         slope = ((high - low) * self.num_timesteps).astype(t.dtype)
-        log_alpha = high.astype(t.dtype) + slope * (t - times[index + 1].astype(t.dtype))
+        log_alpha = high.astype(t.dtype) + slope * (
+            t - times[index + 1].astype(t.dtype)
+        )
         return _variance_preserving(xp, t, log_alpha, slope)
 
     def time(self, ratio: Array) -> Array:
@@ -185,7 +187,9 @@ class EDM:
 
     def __post_init__(self):
         if not self.sigma_max > 0:
-            raise ValueError(f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}.")
+            raise ValueError(
+                f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}."
+            )
 
     def node(self, t: Array) -> Node:
         xp = numerics(t)
@@ -257,7 +261,7 @@ def from_pair(kind: str, denoised: Array, noise: Array, node: Node) -> Array:
 
 
 def convert(prediction: Array, x: Array, node: Node, source: str, to: str) -> Array:
-    """A prediction of kind `source` at `(x, node)` as kind `to`; [B, *D], dtype kept."""
+    """A `source` prediction at `(x, node)` as kind `to`; [B, *D], dtype kept."""
     check_kind("convert", to)
     if source == to:
         return prediction

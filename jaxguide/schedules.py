@@ -34,7 +34,7 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """`value * shape(t)` where every window contains t, else that window's `outside`."""
+    """`value * shape(t)` where all windows contain t, else that window's `outside`."""
 
     value: Array  # [] or [B]
     shape: Callable[[Any], Any] | None = None
@@ -212,9 +212,11 @@ def respaced(num_steps: int, num_timesteps: int = 1000) -> np.ndarray:
             f"num_timesteps={num_timesteps!r}."
         )
     stride = (num_timesteps - 1) / max(num_steps - 1, 1)
-    steps = [round(i * stride) for i in range(num_steps)] if num_steps > 1 else [
-        num_timesteps - 1
-    ]
+    steps = (
+        [round(i * stride) for i in range(num_steps)]
+        if num_steps > 1
+        else [num_timesteps - 1]
+    )
     return np.append((np.array(steps[::-1]) + 1) / num_timesteps, 0.0)
 
 
@@ -238,5 +240,6 @@ def check_grid(name: str, grid: Any) -> np.ndarray:
 def _check_steps(name: str, num_steps: int, least: int = 1) -> None:
     if not isinstance(num_steps, int | np.integer) or num_steps < least:
         raise ValueError(
-            f"{name}: need an integer num_steps >= {least}, got num_steps={num_steps!r}."
+            f"{name}: need an integer num_steps >= {least}, "
+            f"got num_steps={num_steps!r}."
         )

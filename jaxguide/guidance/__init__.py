@@ -26,7 +26,13 @@ from jaxguide.guidance.evaluate import (
     Pair as Pair,
     default_batched as default_batched,
     evaluate as evaluate,
+    guided_prediction as guided_prediction,
     predict_branches as predict_branches,
+)
+from jaxguide.guidance.guide import (
+    Guide as Guide,
+    GuideState as GuideState,
+    guide as guide,
 )
 from jaxguide.guidance.plan import (
     Cost as Cost,

@@ -93,7 +93,5 @@ def chain(*parts: "Transform | Chain") -> Chain:
         elif hasattr(part, "apply") and hasattr(part, "branches"):
             flat.append(part)
         else:
-            raise TypeError(
-                f"chain: need transforms such as cfg(1.5), got {part!r}."
-            )
+            raise TypeError(f"chain: need transforms such as cfg(1.5), got {part!r}.")
     return Chain(tuple(flat))

@@ -55,7 +55,13 @@ class Contrast:
         return len(set(here)) > 1 and not self.weight.neutral_at(t, self.neutral)
 
     def apply(
-        self, guided: Guided, state: tuple[()], outputs: Outputs, step: Step, *, live: bool
+        self,
+        guided: Guided,
+        state: tuple[()],
+        outputs: Outputs,
+        step: Step,
+        *,
+        live: bool,
     ) -> tuple[Guided, tuple[()]]:
         """Adds the weighted difference."""
         del step

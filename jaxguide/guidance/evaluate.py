@@ -44,7 +44,7 @@ def default_batched() -> bool:
     return jax.default_backend() != "cpu"
 
 
-def evaluate(
+def guided_prediction(
     networks: Mapping[str, Network],
     chain: Chain,
     state: tuple[Any, ...],
@@ -53,8 +53,8 @@ def evaluate(
     live: tuple[bool, ...],
     key: Array | None = None,
     batched: bool = False,
-) -> tuple[Pair, tuple[Any, ...]]:
-    """The guided prediction at one step, and the chain's next state.
+) -> tuple[Guided, Any, tuple[Any, ...]]:
+    """The chain's result at one step in the kind of the main network.
 
     Args:
         networks: `main` and any other that a branch names.
@@ -66,22 +66,36 @@ def evaluate(
         batched: whether branches that change only inputs share one forward pass.
 
     Returns:
-        (pair, next state).
+        (guided, second output of the main network's raw call or None, next state).
 
     Raises:
         ValueError: if a branch names a condition or network that is not there.
     """
-    main = networks["main"]
-    outputs = predict_branches(
-        networks, chain.branches(main, live), step, key=key, batched=batched
-    )
-    guided, state = chain.apply(
-        Guided(outputs[RAW]), state, outputs, step, live=live
-    )
-    denoised, noise = paths.to_pair(main.kind, guided.prediction, step.x, step.node)
-    if guided.noise is not None:
-        noise = guided.noise
-    return Pair(denoised, noise.astype(denoised.dtype), outputs.extra), state
+    wanted = chain.branches(networks["main"], live)
+    outputs = predict_branches(networks, wanted, step, key=key, batched=batched)
+    raw = Guided(outputs[RAW])
+    guided, state = chain.apply(raw, state, outputs, step, live=live)
+    return guided, outputs.extra, state
+
+
+def evaluate(
+    networks: Mapping[str, Network],
+    chain: Chain,
+    state: tuple[Any, ...],
+    step: Step,
+    **options: Any,
+) -> tuple[Pair, tuple[Any, ...]]:
+    """`guided_prediction` as the pair that samplers use, and the next state."""
+    guided, extra, state = guided_prediction(networks, chain, state, step, **options)
+    kind = networks["main"].kind
+    return as_pair(kind, guided, step)._replace(extra=extra), state
+
+
+def as_pair(kind: str, guided: Guided, step: Step) -> Pair:
+    """The running result as (denoised, noise), with the noise a transform has set."""
+    denoised, noise = paths.to_pair(kind, guided.prediction, step.x, step.node)
+    noise = noise if guided.noise is None else guided.noise
+    return Pair(denoised, noise.astype(denoised.dtype))
 
 
 def predict_branches(
@@ -188,8 +202,8 @@ def _predict(network: Network, call: Call) -> tuple[Array, Any]:
     if prediction.shape != call.x.shape:
         raise ValueError(
             "guidance: need predictions shaped like x, got "
-            f"prediction.shape={prediction.shape} for x.shape={call.x.shape}. A network "
-            "with more channels must return a pair (prediction, extra)."
+            f"prediction.shape={prediction.shape} for x.shape={call.x.shape}. "
+            "A network with more channels must return a pair (prediction, extra)."
         )
     return prediction, extra
 

@@ -50,9 +50,7 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
     return tuple(runs)
 
 
-def cost(
-    chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]
-) -> Cost:
+def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -> Cost:
     """Network evaluations and FLOPs per image of these runs."""
     nfe, flops = 0, 0.0
     for run in runs:

@@ -43,7 +43,13 @@ class Rescale:
         return not self.weight.neutral_at(t, 0.0)
 
     def apply(
-        self, guided: Guided, state: tuple[()], outputs: Outputs, step: Step, *, live: bool
+        self,
+        guided: Guided,
+        state: tuple[()],
+        outputs: Outputs,
+        step: Step,
+        *,
+        live: bool,
     ) -> tuple[Guided, tuple[()]]:
         """Moves the running result towards its rescaled form."""
         del step

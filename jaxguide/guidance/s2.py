@@ -104,7 +104,9 @@ def s2(
         in the paper, of which only the first is named.
     """
     if not 0 < drop < 1:
-        raise ValueError(f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}.")
+        raise ValueError(
+            f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}."
+        )
     if not isinstance(num_masks, int) or num_masks < 1:
         raise ValueError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
     tap = DropBlocks(float(drop), tuple(exclude))

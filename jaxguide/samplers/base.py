@@ -142,9 +142,9 @@ def generate(
 ) -> Array:
     """Samples from noise to data along `grid`, guided.
 
-    Compiles once per structure: other scales, weights, windows with the same live steps,
-    grids of the same length or keys do not recompile. May be called under `jit`, `vmap`
-    and `grad`; a traced weight is taken to be live.
+    Compiles once per structure: other scales, weights, keys, grids of the same length
+    or windows with the same live steps do not recompile. May be called under `jit`,
+    `vmap` and `grad`; a traced weight is taken to be live.
 
     Args:
         network: the main network; its `kind` and `path` decide all conversions.
@@ -177,15 +177,24 @@ def generate(
     stages = sampler.stages(grid)
     runs = plan.make_runs(parts, grid, stages)
     fixed = _Fixed(
-        {"main": network, **(networks or {})}, {"cond": cond, **(conds or {})}, key, keys
+        {"main": network, **(networks or {})},
+        {"cond": cond, **(conds or {})},
+        key,
+        keys,
     )
     steps = _per_step(parts, network.path, sampler, grid)
     batched = default_batched() if batched is None else batched
     solve = _solve if _traced((fixed, steps, noise)) else _solve_jit
     scale = float(network.path.node(grid[0]).sigma)
     return solve(
-        fixed, steps, noise * jnp.asarray(scale, noise.dtype), parts.init(noise),
-        runs=runs, sampler=sampler, batched=batched, progress=progress,
+        fixed,
+        steps,
+        noise * jnp.asarray(scale, noise.dtype),
+        parts.init(noise),
+        runs=runs,
+        sampler=sampler,
+        batched=batched,
+        progress=progress,
     )
 
 
@@ -270,13 +279,16 @@ def _step(
     def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
         step = Step(x, node, fixed.conds, restart)
         return evaluate(
-            fixed.networks, parts, state, step,
-            live=run.live, key=step_key, batched=batched,
+            fixed.networks,
+            parts,
+            state,
+            step,
+            live=run.live,
+            key=step_key,
+            batched=batched,
         )
 
-    first, guided = predict(
-        carry.x, carry.guidance, at.chain, at.node, at.index == 0
-    )
+    first, guided = predict(carry.x, carry.guidance, at.chain, at.node, at.index == 0)
     fresh = _fresh(fixed.sample_keys, at.index, carry.x) if sampler.stochastic else None
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
     if run.stages == 2:

@@ -55,7 +55,10 @@ class Heun:
 
     def _start(self, pair: Pair, c: HeunTerms) -> Array:
         """x as the pair tells it, which differs from x under a coupled transform."""
-        alpha, sigma = expand(c.start.alpha, pair.noise), expand(c.start.sigma, pair.noise)
+        alpha, sigma = (
+            expand(c.start.alpha, pair.noise),
+            expand(c.start.sigma, pair.noise),
+        )
         return alpha * pair.denoised + sigma * pair.noise
 
 

@@ -85,8 +85,8 @@ class SingleStep:
             return std * fresh
         if pair.extra is None:
             raise ValueError(
-                "ddpm: need a network with learned variance for variance='learned', got "
-                "predictions without one. Use variance='small' or 'large'."
+                "ddpm: need a network with learned variance for variance='learned', "
+                "got predictions without one. Use variance='small' or 'large'."
             )
         share = ((pair.extra + 1) / 2).astype(fresh.dtype)
         low, high = expand(c.log_small, fresh), expand(c.log_large, fresh)
@@ -183,8 +183,9 @@ class MaruyamaRule:
         t = grid[:-1]
         forms = {
             "sigma": lambda: node.sigma,
-            "sbdm": lambda: node.sigma * node.dsigma
-            - node.dalpha / node.alpha * node.sigma**2,
+            "sbdm": lambda: (
+                node.sigma * node.dsigma - node.dalpha / node.alpha * node.sigma**2
+            ),
             "constant": lambda: np.ones_like(t),
             "linear": lambda: t,
             "decreasing": lambda: 0.25 * (np.cos(math.pi * (1 - t)) + 1) ** 2,
@@ -200,8 +201,8 @@ def euler() -> SingleStep:
 
     NFE: 1 per step.
     Source: Liu et al. 2022, arXiv:2209.03003; SiT's `Euler`.
-    Differs from the source: written in (denoised, noise), so that transforms that couple
-        to the sampler renoise with a noise of their own; the same numbers otherwise.
+    Differs from the source: written in (denoised, noise), so that transforms that
+        couple to the sampler renoise with their own noise; otherwise the same numbers.
     """
     return SingleStep(EulerRule())
 
@@ -276,7 +277,9 @@ def euler_maruyama(
     if form not in FORMS:
         raise ValueError(f"euler_maruyama: need form in {FORMS}, got form={form!r}.")
     if last not in LAST_STEPS:
-        raise ValueError(f"euler_maruyama: need last in {LAST_STEPS}, got last={last!r}.")
+        raise ValueError(
+            f"euler_maruyama: need last in {LAST_STEPS}, got last={last!r}."
+        )
     if not scale > 0:
         raise ValueError(f"euler_maruyama: need scale > 0, got scale={scale!r}.")
     return SingleStep(MaruyamaRule(form, float(scale), last))

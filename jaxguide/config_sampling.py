@@ -1,0 +1,255 @@
+"""The sampling half of the configs: `SampleConfig`, and names into objects.
+
+A file in `configs/` whose `get_config(arg)` returns a `SampleConfig` describes what
+`python -m jaxguide.sample` makes. Guidance is an ordered list of
+`dict(name=..., <arguments of that transform>)`.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxguide import guidance, models, samplers, schedules
+from jaxguide.checkpoints import Weights, load_weights
+from jaxguide.config import PATHS, lookup
+from jaxguide.guidance import Chain, Network, Transform
+from jaxguide.paths import Array, Path as NoisePath
+
+ASSETS = Path(__file__).parent / "assets"
+
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "autoguidance": guidance.autoguidance,
+    "cfg": guidance.cfg,
+    "compose": guidance.compose,
+    "negative": guidance.negative,
+    "rescale": guidance.rescale,
+    "s2": guidance.s2,
+    "sg": guidance.sg,
+    "sg_prev": guidance.sg_prev,
+}
+SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
+    "ddim": samplers.ddim,
+    "ddpm": samplers.ddpm,
+    "dpmpp_2m": samplers.dpmpp_2m,
+    "euler": samplers.euler,
+    "euler_maruyama": samplers.euler_maruyama,
+    "heun": samplers.heun,
+}
+GRIDS: dict[str, Callable[..., np.ndarray]] = {
+    "karras": schedules.karras,
+    "respaced": schedules.respaced,
+    "shifted": schedules.shifted,
+    "uniform": schedules.uniform,
+}
+BATCHED = {"auto": None, "yes": True, "no": False}
+UNGUIDED = "none"
+
+
+@dataclass
+class SampleConfig:
+    """One picture: `python -m jaxguide.sample --config configs/demo.py`.
+
+    Args:
+        checkpoint: a name in the package ("fashion", "emoji") or a .safetensors file.
+        weak_checkpoint: for autoguidance, likewise; "" for none.
+        guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...).
+        columns: column groups of the picture: "none", or names of the list joined
+            by "+", such as "cfg+sg_prev".
+        sampler: one of `SAMPLERS`; sampler_args are its arguments.
+        sampler_args: such as dict(eta=1.0) for ddim.
+        grid: spacing of noise times, one of `GRIDS`; grid_args are its arguments.
+        grid_args: such as dict(shift=3.0) for shifted.
+        num_steps: steps from noise to data.
+        labels: "all", or names, numbers and ranges: "0,3,5-7" or "bag,coat".
+        negative: label to push away from, for the transform "negative".
+        also: label to add or remove, for the transform "compose".
+        per_class: images per class in every column group.
+        seed: of noise and masks; an image depends on seed, label and its number alone.
+        batch_size: images per call; changes speed and memory, never the images.
+        batched: guidance branches in one forward pass: "auto", "yes", "no".
+        dtype: of the computation, "float32" or "bfloat16".
+        zoom: edge of an image pixel in the picture.
+        folder: where the picture and the JSON go.
+    """
+
+    checkpoint: str = "fashion"
+    weak_checkpoint: str = ""
+    guidance: list[dict[str, Any]] = field(default_factory=list)
+    columns: tuple[str, ...] = (UNGUIDED,)
+    sampler: str = "euler"
+    sampler_args: dict[str, Any] = field(default_factory=dict)
+    grid: str = "uniform"
+    grid_args: dict[str, Any] = field(default_factory=dict)
+    num_steps: int = 50
+    labels: str = "all"
+    negative: str = "0"
+    also: str = "0"
+    per_class: int = 4
+    seed: int = 0
+    batch_size: int = 64
+    batched: str = "auto"
+    dtype: str = "float32"
+    zoom: int = 2
+    folder: str = "outputs/sample"
+
+
+def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
+    """`function(**arguments)`, with one clear line for a wrong or missing name.
+
+    Raises:
+        ValueError: if a name is unknown or a required one is missing.
+    """
+    parameters = inspect.signature(function).parameters
+    for name in arguments:
+        if name not in parameters:
+            lookup(f"{owner} {function.__name__}", name, dict.fromkeys(parameters))
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ValueError(
+                f"{owner} {function.__name__}: need {name}, got "
+                f"{sorted(arguments)}. Add {name}=... to its entry."
+            )
+    return function(**arguments)
+
+
+def build_transform(entry: Mapping[str, Any]) -> Transform:
+    """One transform from dict(name=..., ...).
+
+    Raises:
+        ValueError: if the name, an argument's name or a value is wrong.
+    """
+    if "name" not in entry:
+        raise ValueError(
+            f"build_guidance: need a name in every entry, got {dict(entry)!r}. "
+            "Write dict(name='cfg', scale=1.5)."
+        )
+    factory = lookup("build_guidance", entry["name"], TRANSFORMS)
+    arguments = {key: value for key, value in entry.items() if key != "name"}
+    return call("build_guidance", factory, arguments)
+
+
+def build_guidance(entries: Sequence[Mapping[str, Any]]) -> Chain:
+    """The chain of an ordered list of entries."""
+    return guidance.chain(*(build_transform(entry) for entry in entries))
+
+
+def build_columns(config: SampleConfig) -> dict[str, Chain]:
+    """The chain of every column group, by title.
+
+    Raises:
+        ValueError: if a column names no entry of the guidance list.
+    """
+    known = {entry.get("name", "?"): None for entry in config.guidance}
+    chains = {}
+    for column in config.columns:
+        names = [] if column == UNGUIDED else column.split("+")
+        for name in names:
+            lookup("build_columns", name, known | {UNGUIDED: None})
+        picked = [entry for entry in config.guidance if entry.get("name") in names]
+        chains[column] = build_guidance(picked)
+    if not chains:
+        raise ValueError("build_columns: need at least one column, got columns=().")
+    return chains
+
+
+def build_sampler(config: SampleConfig) -> samplers.Sampler:
+    """The sampler that the config names."""
+    factory = lookup("build_sampler", config.sampler, SAMPLERS)
+    return call("build_sampler", factory, config.sampler_args)
+
+
+def build_grid(config: SampleConfig, path: NoisePath) -> np.ndarray:
+    """Noise times [num_steps + 1], float64."""
+    factory = lookup("build_grid", config.grid, GRIDS)
+    arguments = dict(config.grid_args, num_steps=config.num_steps)
+    if "path" in inspect.signature(factory).parameters:
+        arguments["path"] = path
+    return call("build_grid", factory, arguments)
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of a checkpoint in the package, or the path that was given.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    inside = {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
+    if name in inside:
+        return inside[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(
+        f"checkpoint: need a .safetensors file or one of {sorted(inside)}, got "
+        f"checkpoint={name!r}. Train one with python -m jaxguide.train."
+    )
+
+
+def build_weights(name: str, dtype: str) -> Weights:
+    """Weights of a checkpoint, computing in `dtype`."""
+    weights = load_weights(find_checkpoint(name))
+    return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forward:
+    """The forward pass of one architecture; hashable, so static under jit."""
+
+    model: models.DiTConfig
+
+    def __call__(
+        self, params: Any, x: Array, t: Array, label: Array, **taps: Any
+    ) -> Any:
+        output = models.apply(self.model, params, x, t, label, **taps)
+        prediction, variance = models.split_sigma(self.model, output)
+        prediction = prediction.astype(x.dtype)
+        return prediction if variance is None else (prediction, variance)
+
+
+def build_network(weights: Weights) -> Network:
+    """The network of a checkpoint, as guidance and samplers see it."""
+    total, block = models.flops(weights.model)
+    return Network(
+        predict=jax.tree_util.Partial(_Forward(weights.model), weights.params),
+        kind=weights.kind,
+        path=lookup("build_network", weights.path, PATHS)(),
+        depth=weights.model.depth,
+        flops=float(total),
+        block_flops=float(block),
+    )
+
+
+def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
+    """Labels from "all", or names, numbers and ranges joined by commas.
+
+    Raises:
+        ValueError: if a name is unknown or a number out of range.
+
+    >>> parse_labels("0,2-3,hat", ["bag", "coat", "shoe", "hat"])
+    [0, 2, 3, 3]
+    """
+    count = len(class_names)
+    if text == "all":
+        return list(range(count))
+    labels: list[int] = []
+    for word in text.split(","):
+        word = word.strip()
+        first, dash, last = word.partition("-")
+        if word in class_names:
+            labels.append(list(class_names).index(word))
+        elif first.isdigit() and (not dash or last.isdigit()):
+            labels.extend(range(int(first), int(last or first) + 1))
+        else:
+            lookup("labels", word, dict.fromkeys(class_names))
+    wrong = [label for label in labels if label >= count]
+    if wrong or not labels:
+        raise ValueError(
+            f"labels: need numbers in 0..{count - 1} or names in {list(class_names)}, "
+            f"got labels={text!r}. Write --config.labels=0,{count - 1}."
+        )
+    return labels

@@ -1,0 +1,48 @@
+"""One line of progress for long work."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+
+class Progress:
+    """Counts steps and shows share done, and time left, a few times a second.
+
+    On a terminal it is one moving line; elsewhere a line at the end only.
+
+    Args:
+        title: what is going on.
+        total: how many steps there will be.
+        stream: standard error by default.
+    """
+
+    def __init__(self, title: str, total: int, stream: TextIO | None = None):
+        self._title, self._total, self._done = title, total, 0
+        self._stream = stream or sys.stderr
+        self._moving = self._stream.isatty()
+        self._start, self._shown = time.perf_counter(), 0.0
+
+    def step(self, index: Any = None) -> None:
+        """Counts one step; the argument, an index, is not used."""
+        del index
+        now = time.perf_counter()
+        if self._done == 0:
+            self._start = now
+        self._done += 1
+        if self._moving and now - self._shown > 0.1:
+            self._shown = now
+            self._stream.write(f"\r\x1b[K{self}")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Ends the line."""
+        self._stream.write(f"\r\x1b[K{self}\n" if self._moving else f"{self}\n")
+        self._stream.flush()
+
+    def __str__(self) -> str:
+        passed = time.perf_counter() - self._start
+        left = passed / max(self._done, 1) * (self._total - self._done)
+        return (
+            f"{self._title}: step {self._done}/{self._total}, "
+            f"{passed:.1f} s, {left:.1f} s left"
+        )

@@ -1,0 +1,61 @@
+"""Samples pictures: `python -m jaxguide.sample --config configs/demo.py`."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import jax
+
+from jaxguide import cli, pictures, sampling
+from jaxguide.config_sampling import SampleConfig
+from jaxguide.version import __version__
+
+
+def run(config: SampleConfig) -> None:
+    """Prints what will run, samples, and writes `grid.png` and `run.json`."""
+    job = sampling.build_job(config)
+    print(job.describe(), flush=True)
+    start = time.perf_counter()
+    columns = dict(sampling.run(job))
+    seconds = time.perf_counter() - start
+    folder = Path(config.folder).expanduser()
+    names = [job.weights.class_names[label] for label in job.labels]
+    images = {title: column.images for title, column in columns.items()}
+    pictures.write_sheet(folder / "grid.png", images, names, zoom=config.zoom)
+    text = json.dumps(_record(job, columns, seconds), indent=2)
+    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    print(f"wrote {folder / 'grid.png'} and run.json in {seconds:.1f} s")
+
+
+def _record(
+    job: sampling.Job, columns: dict[str, sampling.Column], seconds: float
+) -> dict:
+    """The resolved config, costs, timings and versions."""
+    costs = job.costs()
+    timings = {
+        title: {
+            "nfe_per_image": costs[title].nfe,
+            "flops_per_image": costs[title].flops,
+            "compile_seconds": round(column.compile_seconds, 3),
+            "run_seconds": round(column.run_seconds, 3),
+        }
+        for title, column in columns.items()
+    }
+    return {
+        "config": dataclasses.asdict(job.config),
+        "checkpoint": job.weights.note,
+        "columns": timings,
+        "seconds": round(seconds, 3),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "versions": {"jaxguide": __version__, "jax": jax.__version__},
+    }
+
+
+def main() -> None:
+    """The command line."""
+    cli.run(run)
+
+
+if __name__ == "__main__":
+    main()

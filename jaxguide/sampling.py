@@ -1,0 +1,183 @@
+"""A whole sampling job: from a config to images, their price and their timings."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxguide import config_sampling, samplers
+from jaxguide.checkpoints import Weights
+from jaxguide.config import lookup
+from jaxguide.config_sampling import SampleConfig
+from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything a config describes, built and checked before anything runs."""
+
+    config: SampleConfig
+    weights: Weights
+    network: Network
+    networks: dict[str, Network]
+    columns: dict[str, Chain]
+    sampler: samplers.Sampler
+    grid: np.ndarray
+    labels: list[int]
+    conds: dict[str, int]
+
+    def costs(self) -> dict[str, Cost]:
+        """What every column takes per image, before it runs."""
+        return {
+            title: samplers.cost(
+                self.network, chain, self.grid, self.sampler, networks=self.networks
+            )
+            for title, chain in self.columns.items()
+        }
+
+    def describe(self) -> str:
+        """What will run, for people."""
+        model = self.weights.model
+        size = "x".join(map(str, model.image_shape))
+        count = len(self.labels) * self.config.per_class
+        lines = [
+            f"model    {self.config.checkpoint}: DiT width {model.width} depth "
+            f"{model.depth} patch {model.patch}, {size}, predicts {self.weights.kind}",
+            f"path     {self.weights.path}; grid {self.config.grid}; sampler "
+            f"{self.config.sampler}, {self.config.num_steps} steps",
+            f"images   {count} per column: {len(self.labels)} classes x "
+            f"{self.config.per_class}; seed {self.config.seed}",
+        ]
+        for title, cost in self.costs().items():
+            lines.append(f"column   {title}: {cost}")
+        return "\n".join(lines)
+
+
+class Column(NamedTuple):
+    """One column group of the picture."""
+
+    images: np.ndarray  # [classes, per_class, H, W, C] in about [-1, 1]
+    compile_seconds: float
+    run_seconds: float
+
+
+def build_job(config: SampleConfig) -> Job:
+    """Builds all that the config names.
+
+    Raises:
+        ValueError: for anything wrong in the config, with the fix.
+    """
+    for name, least in (("per_class", 1), ("batch_size", 1), ("zoom", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(
+                f"sample: need {name} >= {least}, got {name}={getattr(config, name)!r}."
+            )
+    lookup("batched", config.batched, config_sampling.BATCHED)
+    columns = config_sampling.build_columns(config)
+    sampler = config_sampling.build_sampler(config)
+    weights = config_sampling.build_weights(config.checkpoint, config.dtype)
+    network = config_sampling.build_network(weights)
+    networks = {}
+    if config.weak_checkpoint:
+        weak = config_sampling.build_weights(config.weak_checkpoint, config.dtype)
+        networks["weak"] = config_sampling.build_network(weak)
+    names = weights.class_names
+    conds = {"null": weights.model.null_label}
+    for cond in ("negative", "also"):
+        conds[cond] = config_sampling.parse_labels(getattr(config, cond), names)[0]
+    return Job(
+        config,
+        weights,
+        network,
+        networks,
+        columns,
+        sampler,
+        config_sampling.build_grid(config, network.path),
+        config_sampling.parse_labels(config.labels, names),
+        conds,
+    )
+
+
+def run(job: Job) -> Iterator[tuple[str, Column]]:
+    """Samples the columns one after another, all from the same noise.
+
+    Yields:
+        (title, column).
+    """
+    per_class = job.config.per_class
+    labels = np.repeat(np.asarray(job.labels, np.int32), per_class)
+    # A sample's number depends on its class and place in the row, not on which other
+    # classes are drawn.
+    numbers = labels * 100_000 + np.tile(np.arange(per_class), len(job.labels))
+    for title, chain in job.columns.items():
+        images, compiled, ran = _sample(job, chain, title, labels, numbers)
+        shape = (len(job.labels), per_class, *images.shape[1:])
+        yield title, Column(images.reshape(shape), compiled, ran)
+
+
+def _sample(
+    job: Job, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """(images [N, H, W, C], seconds to compile, seconds to run) of one chain."""
+    size = _batch_size(job.config.batch_size, len(labels))
+    batches = -(-len(labels) // size)
+    progress = Progress(title, batches * job.config.num_steps)
+    start = time.perf_counter()
+    sample = _compile(job, chain, size, progress)
+    compiled = time.perf_counter() - start
+    start, found = time.perf_counter(), []
+    for first in range(0, len(labels), size):
+        index = np.minimum(np.arange(first, first + size), len(labels) - 1)
+        args = _shard((labels[index], numbers[index].astype(np.int32)))
+        found.append(np.asarray(sample(job.network, job.networks, *args)))
+    ran = time.perf_counter() - start
+    progress.close()
+    return np.concatenate(found)[: len(labels)], compiled, ran
+
+
+def _batch_size(wanted: int, count: int) -> int:
+    """At most `wanted` and `count`, rounded up to a multiple of the devices."""
+    devices = jax.device_count()
+    return -(-min(wanted, count) // devices) * devices
+
+
+def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
+    """The compiled sampler of one chain: (network, networks, labels, numbers)."""
+    key = jax.random.key(job.config.seed)
+    batched = config_sampling.BATCHED[job.config.batched]
+
+    def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
+        keys = samplers.sample_keys(key, numbers)
+        noise = samplers.initial_noise(keys, job.weights.model.image_shape)
+        conds = {
+            name: jnp.full_like(labels, label) for name, label in job.conds.items()
+        }
+        return samplers.generate(
+            network,
+            noise,
+            labels,
+            grid=job.grid,
+            sampler=job.sampler,
+            guidance=chain,
+            conds=conds,
+            networks=networks,
+            key=key,
+            keys=keys,
+            batched=batched,
+            progress=progress.step,
+        )
+
+    example = _shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    return jax.jit(sample).lower(job.network, job.networks, *example).compile()
+
+
+def _shard(arrays: Any) -> Any:
+    """Spreads the batch axis over all devices."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))
