@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import re
 import runpy
 import sys
@@ -60,13 +61,15 @@ def _leave(line: str) -> NoReturn:
 
 
 def _parse(argv: list[str]) -> Any:
-    usage = f"Usage: python -m jaxguide.{Path(argv[0]).stem} --config FILE[:tiny]"
+    usage = f"Usage: python -m jaxguide.{Path(argv[0]).stem} --config FILE[:arg]"
     if {"--help", "-h"} & set(argv):
-        print(f"{usage} [--config.FIELD=VALUE ...]")
-        raise SystemExit(0)
+        _help(argv, usage)
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
-    _check_fields(_load(_config_file(argv, usage)), argv)
+    given = _config_file(argv, usage)
+    found = _find(given)
+    argv = [word.replace(given, found, 1) if given in word else word for word in argv]
+    _check_fields(_load(found), argv)
     try:
         rest = values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, IndexError) as error:
@@ -84,6 +87,30 @@ def _config_file(argv: list[str], usage: str) -> str:
             following = argv[position + 1 : position + 2]
             return value if equals else (following or [""])[0]
     raise _Mistake(f"cli: need a config file, got {argv[1:]!r}. {usage}")
+
+
+def _help(argv: list[str], usage: str) -> NoReturn:
+    """Prints the usage and, if a config is named, what can be overridden."""
+    print(f"{usage} [--config.FIELD=VALUE ...]")
+    print("FIELD may reach into lists: --config.guidance[0].scale=2")
+    try:
+        config = _load(_find(_config_file(argv, usage)))
+    except _Mistake:
+        print("Name a config to see its fields: --config FILE --help")
+        raise SystemExit(0) from None
+    print(f"\n{inspect.getdoc(type(config))}\n\nValues in this file:")
+    for name, value in _fields(config).items():
+        print(f"  --config.{name}={value!r}")
+    raise SystemExit(0)
+
+
+def _find(value: str) -> str:
+    """The same value with a path that exists: configs/NAME.py is in the package too."""
+    path, colon, argument = value.partition(":")
+    packaged = Path(_PACKAGE) / "configs" / Path(path).name
+    if not Path(path).is_file() and Path(path).parent.name in ("configs", ""):
+        path = str(packaged) if packaged.is_file() else path
+    return f"{path}{colon}{argument}"
 
 
 def _load(value: str) -> Any:

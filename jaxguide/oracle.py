@@ -56,17 +56,31 @@ class GaussianMixture:
         logits, _ = self._log_joint(x, label, node, ())
         return jax.nn.logsumexp(logits, axis=1) - self._log_prior(label)
 
+    def score(
+        self, x: Array, label: Array, node: paths.Node, dropped: Array = ()
+    ) -> Array:
+        """grad log p_t(x | label) [B, *D]; `dropped` is the variance added by blocks.
+
+        sum_k r_k (alpha mean_k - x) / v_k: finite at every t.
+        """
+        logits, variance = self._log_joint(x, label, node, dropped)
+        share = jax.nn.softmax(logits, axis=1) / variance  # r_k / v_k, [B, K]
+        flat, means = self._flat(x)
+        pull = _column(node.alpha, x) * (share @ means)
+        return (pull - share.sum(axis=1, keepdims=True) * flat).reshape(x.shape)
+
     def denoised(
         self, x: Array, label: Array, node: paths.Node, dropped: Array = ()
     ) -> Array:
         """E[x0 | x_t = x, label] [B, *D]; `dropped` is the variance added by blocks."""
-        logits, gain = self._log_joint(x, label, node, dropped)
-        posterior = jax.nn.softmax(logits, axis=1)  # [B, K]
+        logits, variance = self._log_joint(x, label, node, dropped)
+        posterior = jax.nn.softmax(logits, axis=1)
+        alpha, sigma = _column(node.alpha, x), _column(node.sigma, x)
+        kept = sigma**2 / variance  # 1 - alpha^2 std_k^2 / v_k
         flat, means = self._flat(x)
-        alpha = _column(node.alpha, x)
+        gain = alpha * self._variance(x, dropped) / variance
         shrunk = (posterior * gain).sum(axis=1, keepdims=True) * flat
-        pull = (posterior * (1 - alpha * gain)) @ means
-        return (shrunk + pull).reshape(x.shape)
+        return (shrunk + (posterior * kept) @ means).reshape(x.shape)
 
     def predict(
         self,
@@ -83,8 +97,11 @@ class GaussianMixture:
         if keep_blocks is not None:
             added = jnp.asarray(self.blocks, x.dtype)
             dropped = added.sum() - added[keep_blocks].sum()
+        if kind == "score":
+            return self.score(x, label, node, dropped)
         denoised = self.denoised(x, label, node, dropped)
-        return paths.convert(denoised, x, node, "denoised", kind)
+        noise = -paths.expand(node.sigma, x) * self.score(x, label, node, dropped)
+        return paths.from_pair(kind, denoised, noise, node)
 
     def network(self, kind: str = "velocity", path: Path | None = None) -> Network:
         """This mixture as a `Network`; the condition is an int32 label [B]."""
@@ -136,22 +153,24 @@ class GaussianMixture:
         means = jnp.asarray(self.means).astype(x.dtype)
         return x.reshape(len(x), -1), means.reshape(len(means), -1)
 
+    def _variance(self, x: Array, dropped: Array) -> Array:
+        """std_k^2 with what dropped blocks add, [1, K]."""
+        variance = jnp.asarray(self.stds).astype(x.dtype)[None] ** 2
+        return variance if isinstance(dropped, tuple) else variance + dropped
+
     def _log_joint(
         self, x: Array, label: Array, node: paths.Node, dropped: Array
     ) -> tuple[Array, Array]:
-        """(log w_k N(x; alpha mean_k, v_k), alpha std_k^2 / v_k), both [B, K]."""
+        """log w_k N(x; alpha mean_k, v_k) [B, K], and v_k [B or 1, K]."""
         flat, means = self._flat(x)
         alpha, sigma = _column(node.alpha, x), _column(node.sigma, x)
-        variance = jnp.asarray(self.stds).astype(x.dtype)[None] ** 2
-        if not isinstance(dropped, tuple):
-            variance = variance + dropped
-        total = alpha**2 * variance + sigma**2
+        total = alpha**2 * self._variance(x, dropped) + sigma**2
         gap = flat[:, None] - alpha[..., None] * means[None]  # [B, K, n]
         distance = (gap**2).sum(axis=-1)
         size = flat.shape[1]
         log_norm = 0.5 * size * jnp.log(2 * math.pi * total)
         logits = self._log_weights(label).astype(x.dtype)
-        return logits - distance / (2 * total) - log_norm, alpha * variance / total
+        return logits - distance / (2 * total) - log_norm, total
 
 
 jax.tree_util.register_dataclass(

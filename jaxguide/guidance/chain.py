@@ -33,9 +33,14 @@ class Chain:
                 found[branch.owned_by(owner)] = None
         return tuple(found)
 
-    def at(self, t: Array) -> "Chain":
-        """This chain with every schedule replaced by its number at time `t` []."""
-        return jax.tree.map(lambda leaf: leaf.at(t), self, is_leaf=is_schedule)
+    def at(self, t: Array, window_t: Array | None = None) -> "Chain":
+        """This chain with every schedule replaced by its number at time `t` [].
+
+        Windows are judged at `window_t`, by default `t` itself.
+        """
+        return jax.tree.map(
+            lambda leaf: leaf.at(t, window_t), self, is_leaf=is_schedule
+        )
 
     def on_grid(self, times: np.ndarray, window_times: np.ndarray) -> "Chain":
         """This chain with every schedule replaced by its numbers at host times [N]."""
