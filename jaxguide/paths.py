@@ -166,6 +166,8 @@ class DDPM:
         log_alpha = high.astype(t.dtype) + slope * (
             t - times[index + 1].astype(t.dtype)
         )
+        # Rounding must leave no noise at t = 0, nor the root of a negative number.
+        log_alpha = xp.where(t > 0, xp.minimum(log_alpha, 0.0), 0.0)
         return _variance_preserving(xp, t, log_alpha, slope)
 
     def time(self, ratio: Array) -> Array:

@@ -61,8 +61,8 @@ class Schedule:
             values = jnp.broadcast_to(value, (len(times), *value.shape))
         else:
             with jax.ensure_compile_time_eval():
-                shape = jnp.stack([jnp.asarray(self.shape(t)) for t in times])
-            values = value * shape.astype(value.dtype).reshape(column)
+                shape = [jnp.asarray(self.shape(t)).astype(value.dtype) for t in times]
+            values = value[None] * jnp.stack(shape).reshape(column)
         for window in self.windows:
             inside = window.contains(window_times).reshape(column)
             outside = jnp.asarray(window.outside, values.dtype)

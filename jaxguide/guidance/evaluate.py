@@ -229,13 +229,13 @@ def _same_kind(
     main: Network, network: Network, prediction: Array, x: Array, node: Node
 ) -> Array:
     """The prediction of another network, in the kind of the main one."""
-    if network is main or network.kind == main.kind:
-        return prediction
     if network.path != main.path:
         raise ValueError(
             "guidance: need networks of one noise path, got "
             f"{main.path!r} and {network.path!r}."
         )
+    if network.kind == main.kind:
+        return prediction
     return paths.convert(prediction, x, node, network.kind, main.kind)
 
 
@@ -248,10 +248,11 @@ def _function(
 ):
     """A differentiable branch as a function of x, in the kind of the main network."""
     call = _call(networks, branch, step, outputs, key)
-    network = networks[branch.network]
+    main, network = networks["main"], networks[branch.network]
+    node = step.node if branch.time is None else main.path.node(jnp.asarray(call.t))
 
     def function(x: Array) -> Array:
         prediction, _ = _predict(network, call._replace(x=x))
-        return _same_kind(networks["main"], network, prediction, x, step.node)
+        return _same_kind(main, network, prediction, x, node)
 
     return function

@@ -31,10 +31,17 @@ class DropBlocks:
         """Indices of the blocks that may be left out.
 
         Raises:
-            ValueError: if the network has no such block.
+            ValueError: if the network has no such block, or none of an excluded index.
         """
-        excluded = {i % network.depth for i in self.exclude} if network.depth else set()
-        allowed = [i for i in range(network.depth) if i not in excluded]
+        depth = network.depth
+        beyond = [i for i in self.exclude if not -depth <= i < depth]
+        if depth and beyond:
+            raise ValueError(
+                f"s2: need exclude inside -{depth}..{depth - 1}, got "
+                f"exclude={self.exclude!r} for a network of depth={depth!r}."
+            )
+        excluded = {i % depth for i in self.exclude} if depth else set()
+        allowed = [i for i in range(depth) if i not in excluded]
         if not allowed:
             raise ValueError(
                 "s2: need a network with blocks to drop, got "

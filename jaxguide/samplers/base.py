@@ -173,6 +173,13 @@ def generate(
             "generate: need keys [B] for a stochastic sampler, got keys=None. "
             "Pass keys=sample_keys(seed, jnp.arange(batch))."
         )
+    first = network.path.node(grid[0])
+    if network.kind in ("noise", "score") and first.alpha < 1e-8:
+        raise ValueError(
+            f"generate: need alpha > 0 at the grid's start for a {network.kind} network, "
+            f"which tells nothing of the data otherwise; got grid[0]={float(grid[0])!r} "
+            f"on {network.path!r}. Start the grid below 1."
+        )
     parts = as_chain(guidance)
     stages = sampler.stages(grid)
     runs = plan.make_runs(parts, grid, stages)
@@ -185,7 +192,7 @@ def generate(
     steps = _per_step(parts, network.path, sampler, grid)
     batched = default_batched() if batched is None else batched
     solve = _solve if _traced((fixed, steps, noise)) else _solve_jit
-    scale = float(network.path.node(grid[0]).sigma)
+    scale = float(first.sigma)
     return solve(
         fixed,
         steps,
@@ -210,6 +217,8 @@ def _traced(tree: Any) -> bool:
 def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _Steps:
     """Host coefficients and schedules of every step; windows judged at its start."""
     start, stop = grid[:-1], grid[1:]
+    # Only a corrector reads schedules at the step's end; log(t) must be free to exist.
+    corrected = np.where(sampler.stages(grid) == 2, stop, start)
 
     def node(times: np.ndarray) -> Node:
         with np.errstate(all="ignore"):
@@ -220,7 +229,7 @@ def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _
         node(start),
         parts.on_grid(start, start),
         node(stop),
-        parts.on_grid(stop, start),
+        parts.on_grid(corrected, start),
         to_float32(sampler.coefficients(path, grid)),
     )
 
