@@ -1,11 +1,14 @@
 """`guide`: anybody's `f(x, t, cond)` as a guided one, with explicit state."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from jaxguide import paths
 from jaxguide.guidance.base import Guided, Network, Step, Transform
@@ -16,7 +19,9 @@ from jaxguide.guidance.evaluate import (
     default_batched,
     guided_prediction,
 )
+from jaxguide.guidance.plan import make_pieces
 from jaxguide.paths import Array, Path
+from jaxguide.schedules import slack
 
 DIRECTIONS = ("noise", "data")
 
@@ -62,8 +67,8 @@ class Guide:
 
         Args:
             x: noisy state [B, *D].
-            t: time [] or [B], in the function's own direction. A Python number lets
-                branches whose weight is 0 be skipped; a traced one evaluates them.
+            t: time [] or [B], in the function's own direction. Branches that are
+                dead outside their window are skipped for [], also under jit.
             cond: the function's condition, leaves [B, ...].
             state: from `init` or the call before; pass a new one to restart.
             conds: named further conditions, such as `{"null": labels}`.
@@ -109,21 +114,40 @@ class Guide:
         key: Array | None,
     ) -> tuple[Guided, Step, GuideState]:
         t = 1 - t if self.time == "data" else t
-        on_host = not isinstance(t, jax.Array)
-        parts = self.guidance
-        live = parts.live(float(t)) if on_host else (True,) * len(parts.parts)
         node = jax.tree.map(jnp.asarray, self.network.path.node(t))
         step = Step(x, node, {"cond": cond, **(conds or {})}, jnp.zeros((), bool))
-        guided, _, states = guided_prediction(
-            {"main": self.network, **self.networks},
-            parts.at(t),
-            state.parts,
-            step,
-            live=live,
-            key=None if key is None else jax.random.fold_in(key, state.count),
-            batched=self.batched,
-        )
+        parts = self.guidance.at(t)
+
+        def run(live: tuple[bool, ...]) -> tuple[Guided, tuple[Any, ...]]:
+            guided, _, states = guided_prediction(
+                {"main": self.network, **self.networks},
+                parts,
+                state.parts,
+                step,
+                live=live,
+                key=None if key is None else jax.random.fold_in(key, state.count),
+                batched=self.batched,
+            )
+            return guided, states
+
+        guided, states = _where_live(self.guidance, t, run)
         return guided, step, GuideState(state.count + 1, states)
+
+
+def _where_live(parts: Chain, t: Any, run: Callable[[tuple[bool, ...]], Any]) -> Any:
+    """`run(live)` with the parts that are live at t: dead branches cost nothing.
+
+    A host time decides at once; a traced scalar one switches between the pieces of
+    noise time that the windows make; for times [B] every part counts as live.
+    """
+    if not isinstance(t, jax.Array) and not np.ndim(t):
+        return run(parts.live(float(t)))
+    pieces = make_pieces(parts)
+    if np.ndim(t) or len({piece.live for piece in pieces}) == 1:
+        return run((True,) * len(parts.parts))
+    inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
+    index = (t + slack(t) < inner.astype(t.dtype)).sum()
+    return lax.switch(index, [functools.partial(run, piece.live) for piece in pieces])
 
 
 def guide(

@@ -8,10 +8,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxguide.guidance.base import RAW, Branch, Network
 from jaxguide.guidance.chain import Chain
+from jaxguide.schedules import Schedule, is_schedule
 
 
 class Run(NamedTuple):
@@ -48,6 +50,38 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
         else:
             runs.append(Run(i, i + 1, live, int(count)))
     return tuple(runs)
+
+
+class Piece(NamedTuple):
+    """An interval of noise time in which the same parts are live."""
+
+    start: float  # the noisier end
+    stop: float
+    live: tuple[bool, ...]
+
+
+def make_pieces(chain: Chain, start: float = 1.0, stop: float = 0.0) -> list[Piece]:
+    """Cuts `start` to `stop` at the window edges of the chain, noisiest piece first.
+
+    For integrations whose times are not known on the host. A schedule with a shape
+    counts as live in all of its window.
+    """
+    leaves = jax.tree.leaves(chain, is_leaf=is_schedule)
+    windows = [w for leaf in leaves if is_schedule(leaf) for w in leaf.windows]
+    edges = {start, stop} | {t for w in windows for t in (w.t_lo, w.t_hi)}
+    inside = sorted((t for t in edges if stop <= t <= start), reverse=True)
+    flat = jax.tree.map(_without_shape, chain, is_leaf=is_schedule)
+    pieces: list[Piece] = []
+    for high, low in zip(inside[:-1], inside[1:], strict=True):
+        pieces.append(Piece(high, low, flat.live((high + low) / 2)))
+    return pieces
+
+
+def _without_shape(schedule: Schedule) -> Schedule:
+    """NaN, which no weight is neutral at, in place of a shape that may cross 0."""
+    if schedule.shape is None:
+        return schedule
+    return dataclasses.replace(schedule, value=np.nan, shape=None)
 
 
 def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -> Cost:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.guidance import plan
 from jaxguide.guidance.base import RAW, Network, Step, Transform
 from jaxguide.guidance.chain import Chain
 from jaxguide.guidance.evaluate import default_batched, evaluate
 from jaxguide.paths import Array
 from jaxguide.samplers.base import as_chain
-from jaxguide.schedules import Schedule, is_schedule
 
 
 class Solution(NamedTuple):
@@ -84,15 +84,15 @@ def integrate(
         diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps,
     )
-    edges = _edges(parts, t_max, t_min)
+    pieces = plan.make_pieces(parts, t_max, t_min)
     start = noise * jnp.asarray(float(network.path.node(t_max).sigma), noise.dtype)
     all_conds = {"cond": cond, **(conds or {})}
     if not per_sample:
-        return _solve(problem, edges, start, all_conds)
+        return _solve(problem, pieces, start, all_conds)
 
     def one(x: Array, conds: dict[str, Any]) -> Solution:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
-        found = _solve(problem, edges, x[None], conds)
+        found = _solve(problem, pieces, x[None], conds)
         return found._replace(x=found.x[0])
 
     return jax.vmap(one)(start, all_conds)
@@ -126,31 +126,18 @@ def _check(parts: Chain, network: Network, noise: Array) -> None:
             )
 
 
-def _edges(parts: Chain, t_max: float, t_min: float) -> list[float]:
-    """Window edges strictly inside the interval, and its ends, falling."""
-    schedules = jax.tree.leaves(parts, is_leaf=is_schedule)
-    edges = {t_max, t_min}
-    for schedule in schedules:
-        if isinstance(schedule, Schedule):
-            for window in schedule.windows:
-                edges |= {window.t_lo, window.t_hi}
-    return sorted((t for t in edges if t_min <= t <= t_max), reverse=True)
-
-
 def _solve(
-    problem: _Problem, edges: list[float], x: Array, conds: dict[str, Any]
+    problem: _Problem, pieces: list[plan.Piece], x: Array, conds: dict[str, Any]
 ) -> Solution:
     """Integrates over every piece in turn."""
     steps = nfe = jnp.zeros((), jnp.int32)
     stages = problem.solver.tableau.c.size
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        middle = (start + stop) / 2
-        live = problem.parts.live(middle)
+    for piece in pieces:
         found = diffrax.diffeqsolve(
-            diffrax.ODETerm(_field(problem, conds, middle, live)),
+            diffrax.ODETerm(_field(problem, conds, piece)),
             problem.solver,
-            t0=np.float32(start),
-            t1=np.float32(stop),
+            t0=np.float32(piece.start),
+            t1=np.float32(piece.stop),
             dt0=None,
             y0=x,
             stepsize_controller=problem.controller,
@@ -158,28 +145,26 @@ def _solve(
         )
         assert found.ys is not None  # SaveAt defaults to t1
         main = problem.networks["main"]
-        branches = dict.fromkeys((RAW, *problem.parts.branches(main, live)))
+        branches = dict.fromkeys((RAW, *problem.parts.branches(main, piece.live)))
         taken = found.stats["num_steps"].astype(jnp.int32)
         x, steps = found.ys[0], steps + taken
         nfe = nfe + (stages * taken + 1) * len(branches)
     return Solution(x, steps, nfe)
 
 
-def _field(
-    problem: _Problem, conds: dict[str, Any], middle: float, live: tuple[bool, ...]
-):
+def _field(problem: _Problem, conds: dict[str, Any], piece: plan.Piece):
     """The guided velocity as diffrax wants it, inside one piece."""
     main = problem.networks["main"]
     state = problem.parts.init(jnp.zeros(()))
+    middle = (piece.start + piece.stop) / 2
 
     def velocity(t: Array, x: Array, args: Any) -> Array:
         del args
         node = main.path.node(jnp.asarray(t))
         step = Step(x, node, conds, jnp.zeros((), bool))
         chain = problem.parts.at(node.t, middle)
-        pair, _ = evaluate(
-            problem.networks, chain, state, step, live=live, batched=problem.batched
-        )
+        options = {"live": piece.live, "batched": problem.batched}
+        pair, _ = evaluate(problem.networks, chain, state, step, **options)
         return paths.from_pair("velocity", pair.denoised, pair.noise, node)
 
     return velocity

@@ -176,9 +176,9 @@ def generate(
     first = network.path.node(grid[0])
     if network.kind in ("noise", "score") and first.alpha < 1e-8:
         raise ValueError(
-            f"generate: need alpha > 0 at the grid's start for a {network.kind} network, "
-            f"which tells nothing of the data otherwise; got grid[0]={float(grid[0])!r} "
-            f"on {network.path!r}. Start the grid below 1."
+            f"generate: need alpha > 0 at the grid's start for a {network.kind} "
+            f"network, which tells nothing of the data otherwise; got "
+            f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
         )
     parts = as_chain(guidance)
     stages = sampler.stages(grid)

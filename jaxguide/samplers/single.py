@@ -174,8 +174,8 @@ class MaruyamaRule:
         if not np.all(np.abs(noise) < 1e8):
             raise ValueError(
                 f"euler_maruyama: need a finite diffusion on the grid, got "
-                f"form={self.form!r} at t={float(grid[0])!r}. Start the grid below 1 or "
-                "use form='sigma'."
+                f"form={self.form!r} at t={float(grid[0])!r}. Start the grid below 1 "
+                "or use form='sigma'."
             )
         return _plain(denoised, noise, fresh)
 
