@@ -16,6 +16,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def fast_compile(request):
+    """Modules that set FAST_COMPILE compile unoptimised: half the time, same law."""
+    wanted = getattr(request.module, "FAST_COMPILE", False)
+    jax.config.update("jax_disable_most_optimizations", wanted)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

@@ -1,0 +1,294 @@
+"""One row per transform: how to make it, what it promises, what it should compute.
+
+Every contract law runs over `ALL_TRANSFORMS`; adding a transform is adding one row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxguide as jg
+from jaxguide import paths
+from jaxguide.oracle import GaussianMixture
+from tests import reference as ref
+
+SHIFT = 0.05
+BATCH = 4
+SHAPE = (2, 2)
+DEPTH = 6
+
+
+def within(t: float, low: float, high: float) -> bool:
+    """Half-open window, with room for rounding; a high edge of 1 is included."""
+    return low - 1e-7 <= t < high - 1e-7 or (high == 1.0 and t >= low)
+
+
+def always(t: float) -> bool:
+    del t
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A transform as a function of one number, and its promises.
+
+    Args:
+        make: its number (Python or traced) -> transform or chain.
+        value: a number that acts; `neutral`: the one that must not.
+        nfe: promised evaluations besides the raw one, at noise time t.
+        expected: the guided velocity of a `reference.Scene`, from the paper's formula.
+        factories: the public functions whose docstrings speak for it.
+        base: what the neutral row must equal bitwise, if not the unguided result.
+        invariant: same samples in every prediction space.
+        stochastic, memory: whether it draws; whether it carries a copy of x.
+    """
+
+    name: str
+    make: Callable[[Any], Any]
+    value: float
+    neutral: float
+    nfe: Callable[[float], int]
+    expected: Callable[[ref.Scene, float], np.ndarray]
+    factories: tuple[Callable, ...]
+    base: Callable[[], Any] = jg.chain
+    invariant: bool = True
+    stochastic: bool = False
+    memory: bool = False
+
+
+def _everything(w: Any) -> jg.Chain:
+    return jg.chain(
+        jg.cfg(1 + w, t_lo=0.2, t_hi=0.9),
+        jg.sg(w, shift=SHIFT),
+        jg.sg_prev(0.5 * w, t_hi=0.7),
+        jg.s2(w, drop=0.3),
+        jg.autoguidance(1 + w, t_hi=0.8),
+        jg.compose("other", -0.3 * w),
+        jg.rescale(w),
+    )
+
+
+def _everything_expected(s: ref.Scene, w: float) -> np.ndarray:
+    inside = within(s.t, 0.1, 0.9)
+    terms = [
+        ref.cfg(s, 1 + w, within(s.t, 0.2, 0.9)),
+        ref.sg(s, w, SHIFT),
+        ref.sg_prev(s, 0.5 * w, within(s.t, 0.0, 0.7)),
+        ref.s2(s, w, inside),
+        ref.autoguidance(s, 1 + w if within(s.t, 0.0, 0.8) else 1.0),
+        ref.compose(s, -0.3 * w),
+    ]
+    return ref.rescale(s, s.raw + sum(term - s.raw for term in terms), w)
+
+
+ALL_TRANSFORMS = (
+    Row(
+        "cfg", jg.cfg, 2.5, 1.0, lambda t: 1,
+        ref.cfg, (jg.cfg,),
+    ),
+    Row(
+        "cfg_interval", lambda s: jg.cfg(s, t_lo=0.3, t_hi=0.7), 3.0, 1.0,
+        lambda t: int(within(t, 0.3, 0.7)),
+        lambda s, w: ref.cfg(s, w, within(s.t, 0.3, 0.7)), (jg.cfg,),
+    ),
+    Row(
+        "negative", jg.negative, 1.8, 1.0, lambda t: 1,
+        ref.negative, (jg.negative,),
+    ),
+    Row(
+        "compose_and", lambda w: jg.compose("other", w), 0.6, 0.0, lambda t: 2,
+        ref.compose, (jg.compose,),
+    ),
+    Row(
+        "compose_not", lambda w: jg.compose("other", -w), 0.5, 0.0, lambda t: 2,
+        lambda s, w: ref.compose(s, -w), (jg.compose,),
+    ),
+    Row(
+        "autoguidance", jg.autoguidance, 1.7, 1.0, lambda t: 1,
+        ref.autoguidance, (jg.autoguidance,),
+    ),
+    Row(
+        "sg", lambda w: jg.sg(w, shift=SHIFT), 2.0, 0.0, lambda t: int(t < 1),
+        lambda s, w: ref.sg(s, w, SHIFT), (jg.sg,), invariant=False,
+    ),
+    Row(
+        "sg_dynamic", lambda w: jg.sg(w, shift=SHIFT, dynamic=True), 2.0, 0.0,
+        lambda t: int(t < 1),
+        lambda s, w: ref.sg(s, w, SHIFT * s.t), (jg.sg,), invariant=False,
+    ),
+    Row(
+        "sg_score", lambda w: jg.sg(w, shift=SHIFT, space="score"), 0.5, 0.0,
+        lambda t: int(t < 1),
+        lambda s, w: ref.sg_score(s, w, SHIFT), (jg.sg,),
+    ),
+    Row(
+        "sg_prev", lambda w: jg.sg_prev(w, t_hi=0.7), 0.8, 0.0, lambda t: 0,
+        lambda s, w: ref.sg_prev(s, w, within(s.t, 0.0, 0.7)), (jg.sg_prev,),
+        invariant=False, memory=True,
+    ),
+    Row(
+        "sg_prev_denoised", lambda w: jg.sg_prev(w, t_hi=1.0, space="denoised"), 0.3,
+        0.0, lambda t: 0, ref.sg_prev_denoised, (jg.sg_prev,), memory=True,
+    ),
+    Row(
+        "s2", lambda w: jg.s2(w, drop=0.3), 0.7, 0.0,
+        lambda t: int(within(t, 0.1, 0.9)),
+        lambda s, w: ref.s2(s, w, within(s.t, 0.1, 0.9)), (jg.s2,), stochastic=True,
+    ),
+    Row(
+        "s2_naive", lambda w: jg.s2(w, drop=0.3, num_masks=3), 0.7, 0.0,
+        lambda t: 3 * within(t, 0.1, 0.9),
+        lambda s, w: ref.s2(s, w, within(s.t, 0.1, 0.9)), (jg.s2,), stochastic=True,
+    ),
+    Row(
+        "rescale", lambda w: jg.chain(jg.cfg(3.0), jg.rescale(w)), 0.7, 0.0,
+        lambda t: 1, lambda s, w: ref.rescale(s, ref.cfg(s, 3.0), w), (jg.rescale,),
+        base=lambda: jg.chain(jg.cfg(3.0)), invariant=False,
+    ),
+    Row(
+        # null is shared by cfg and compose: cond is raw, so 2 = null, other.
+        "chain", _everything, 0.4, 0.0,
+        lambda t: 2 + (t < 1) + within(t, 0.1, 0.9) + within(t, 0.0, 0.8),
+        _everything_expected, (),
+        invariant=False, stochastic=True, memory=True,
+    ),
+)  # fmt: skip
+
+BY_NAME = {row.name: row for row in ALL_TRANSFORMS}
+
+
+def mixture() -> GaussianMixture:
+    """Three classes of two components each, six "blocks", states [2, 2]."""
+    rng = np.random.default_rng(0)
+    return GaussianMixture(
+        jnp.asarray(1.5 * rng.normal(size=(6, *SHAPE)), jnp.float32),
+        jnp.asarray([0.3, 0.5, 0.4, 0.6, 0.35, 0.45], jnp.float32),
+        (0, 0, 1, 1, 2, 2),
+        blocks=(0.05, 0.1, 0.2, 0.15, 0.1, 0.3),
+    )
+
+
+def weaker() -> GaussianMixture:
+    """The same classes, smeared out."""
+    strong = mixture()
+    return dataclasses.replace(strong, stds=strong.stds + 0.3)
+
+
+def in_float64(model: GaussianMixture) -> ref.Mixture:
+    """The independent twin of an oracle."""
+    means = np.asarray(model.means, np.float64)
+    return ref.Mixture(
+        means.reshape(len(means), -1),
+        np.asarray(model.stds, np.float64),
+        np.asarray(model.labels),
+        np.asarray(model.blocks, np.float64),
+        model.num_classes,
+    )
+
+
+def labels(batch: int = BATCH) -> dict[str, jax.Array]:
+    """Every condition that a row may name."""
+    label = jnp.arange(batch, dtype=jnp.int32) % 3
+    null = jnp.full((batch,), 3, jnp.int32)
+    return dict(cond=label, null=null, negative=(label + 1) % 3, other=(label + 2) % 3)
+
+
+def start(batch: int = BATCH, dtype: Any = jnp.float32) -> jax.Array:
+    """Initial noise."""
+    return jax.random.normal(jax.random.key(7), (batch, *SHAPE), dtype)
+
+
+def toy(
+    weights: jax.Array, x: jax.Array, t: jax.Array, label: jax.Array,
+    keep_blocks: jax.Array | None = None,
+) -> jax.Array:
+    """A smooth network that is cheap to compile; `weights` [2]."""
+    t, label = (v.astype(x.dtype).reshape(-1, 1, 1) for v in (t, label))
+    share = jnp.ones((), x.dtype)
+    if keep_blocks is not None:
+        share = (keep_blocks.sum().astype(x.dtype) + 1) / (DEPTH * (DEPTH - 1) // 2)
+    slope = (weights[0].astype(x.dtype) + label / 4) * share
+    return jnp.sin(slope * x + t) + weights[1].astype(x.dtype) * label
+
+
+@dataclasses.dataclass
+class Seen:
+    """One real evaluation of a network: what it was told."""
+
+    rows: int
+    t: np.ndarray
+    label: np.ndarray
+    keep: np.ndarray | None
+
+
+class Probe:
+    """Counts what a network is really asked to do: traced, and at run time.
+
+    `calls` is filled when the program runs, not when it is traced; `traces` counts
+    how often JAX looked at the network.
+    """
+
+    def __init__(self, predict: Callable, weights: Any, **facts: Any):
+        self.predict, self.weights, self.facts = predict, weights, facts
+        self.calls: list[Seen] = []
+        self.traces = 0
+
+    def network(self) -> jg.Network:
+        return jg.Network(jax.tree_util.Partial(self._called, self.weights), **self.facts)
+
+    def evaluations(self, batch: int = BATCH) -> int:
+        """Network evaluations per image: a doubled batch counts twice."""
+        jax.effects_barrier()
+        return sum(seen.rows for seen in self.calls) // batch
+
+    def _called(self, weights, x, t, label, keep_blocks=None):
+        self.traces += 1
+        keep = () if keep_blocks is None else keep_blocks
+        jax.debug.callback(self._ran, t, label, keep)
+        taps = {} if keep_blocks is None else {"keep_blocks": keep_blocks}
+        return self.predict(weights, x, t, label, **taps)
+
+    def _ran(self, t, label, keep):
+        keep = None if isinstance(keep, tuple) else np.asarray(keep)
+        self.calls.append(Seen(len(t), np.asarray(t), np.asarray(label), keep))
+
+
+FLOPS, BLOCK_FLOPS = 1000.0, 100.0
+
+
+def toy_probe(scale: float = 1.3) -> Probe:
+    """A counted toy network."""
+    weights = jnp.asarray([scale, 0.2], jnp.float32)
+    return Probe(toy, weights, depth=DEPTH, flops=FLOPS, block_flops=BLOCK_FLOPS)
+
+
+def oracle_probe(
+    model: GaussianMixture, kind: str = "velocity", path: Any = None
+) -> Probe:
+    """A counted oracle."""
+    path = paths.Linear() if path is None else path
+
+    def predict(model, x, t, label, **taps):
+        return model.predict(kind, path, x, t, label, **taps)
+
+    return Probe(predict, model, kind=kind, path=path, depth=len(model.blocks))
+
+
+def sample(
+    guidance: Any, probe: Probe, weak: Probe, grid: Any, sampler: Any = None,
+    *, noise: jax.Array | None = None, seed: int = 1, **options: Any,
+) -> jax.Array:
+    """`generate` with every condition and network a row may name."""
+    noise = start() if noise is None else noise
+    conds = labels(len(noise))
+    return jg.generate(
+        probe.network(), noise, conds["cond"], grid=grid,
+        sampler=jg.euler() if sampler is None else sampler,
+        guidance=guidance, conds=conds, networks={"weak": weak.network()},
+        key=jax.random.key(seed), keys=jg.sample_keys(0, jnp.arange(len(noise))),
+        **options,
+    )  # fmt: skip
