@@ -1,4 +1,4 @@
-"""Emoji of ten classes, 32 x 32: the colour checkpoint that ships with the package.
+"""Emoji of ten classes, 16 x 16: the colour checkpoint that ships with the package.
 
 Run:      python -m jaxguide.train --config configs/emoji.py
 Cost:     not measured
@@ -18,19 +18,19 @@ from jaxguide.config import (
 def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
     config = TrainConfig(
-        data=DataConfig(name="emoji", path="data/emoji32.npz"),
-        model=ModelConfig(patch=4, width=160, depth=6, heads=5),
+        data=DataConfig(name="emoji", path="data/emoji32.npz", size=16),
+        model=ModelConfig(patch=2, width=128, depth=6, heads=4),
         loss=LossConfig(label_drop=0.1, t_sampling="logit_normal"),
         optimizer=OptimizerConfig(
             schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2000
         ),
         folder="outputs/emoji",
         steps=15_000,
-        batch_size=64,
+        batch_size=32,
         seed=0,
         ema=0.999,
         log_every=100,
         save_every=500,
-        snapshot_every=1000,
+        snapshot_every=500,
     )
     return tiny(config) if arg == "tiny" else config

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import optax
 
-from jaxguide import data, losses, models, paths, training
+from jaxguide import data, losses, models, paths, pictures, training
 from jaxguide.checkpoints import Weights, save_weights
 from jaxguide.models import DiTConfig
 
@@ -44,7 +44,7 @@ class DataConfig:
         path: file or folder (emoji, npz, image_folder; optional: fashion_mnist), or
             the catalogue name of "tfds".
         split: "train" or "test" where the set has them.
-        size: edge in pixels for "image_folder".
+        size: edge in pixels for "image_folder" and "emoji" (32 or 16).
         flip: mirror images at random.
     """
 
@@ -58,7 +58,7 @@ class DataConfig:
 DATASETS: dict[str, Callable[[DataConfig], data.Dataset]] = {
     "digits": lambda c: data.digits(split=c.split),
     "fashion_mnist": lambda c: data.fashion_mnist(split=c.split, folder=c.path),
-    "emoji": lambda c: data.emoji(c.path, split=c.split),
+    "emoji": lambda c: data.emoji(c.path, split=c.split, size=c.size),
     "npz": lambda c: data.npz(c.path),
     "image_folder": lambda c: data.image_folder(c.path, size=c.size),
     "tfds": lambda c: data.tfds_images(c.path, split=c.split),
@@ -306,8 +306,8 @@ def build_snapshot(config: TrainConfig, dataset: data.Dataset) -> training.Snaps
             note=note | {"batch_size": config.batch_size},
         )
         save_weights(folder / "weights.safetensors", weights)
-        grid = folder / "samples" / f"{step:06d}.png"
-        images = preview(state.ema_params)
-        training.write_grid(grid, images, columns=config.preview_per_class)
+        images = {f"step {step}": preview(state.ema_params)}
+        file = folder / "samples" / f"{step:06d}.png"
+        pictures.write_sheet(file, images, dataset.class_names)
 
     return snapshot

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxguide import cli, config, training
 
 
-def main(settings: config.TrainConfig) -> None:
+def run(settings: config.TrainConfig) -> None:
     """Builds what the config describes and trains it."""
     dataset = config.build_dataset(settings.data)
     experiment = config.build_experiment(settings, dataset)
@@ -26,5 +26,10 @@ def _write_config(folder: Path, settings: config.TrainConfig) -> None:
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
+def main() -> None:
+    """The command line."""
+    cli.run(run)
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    main()

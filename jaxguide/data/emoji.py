@@ -87,7 +87,7 @@ GROUPS = {
 }
 
 
-def emoji(path: str | Path, *, split: str = "train") -> Dataset:
+def emoji(path: str | Path, *, split: str = "train", size: int = 32) -> Dataset:
     """Emoji of ten classes; small classes are repeated towards the large ones.
 
     The split is by a hash of the name, never by image: the drawings of one emoji
@@ -97,12 +97,15 @@ def emoji(path: str | Path, *, split: str = "train") -> Dataset:
     Args:
         path: the `.npz` file described in the module docstring.
         split: "train" (classes evened out by repetition) or "test" (no repetition).
+        size: edge in pixels; the edge in the file, or a divisor of it, to which
+            images are averaged over squares.
 
     Returns:
         A `Dataset` with the classes of `GROUPS`, in that order.
 
     Raises:
-        ValueError: if the file is missing, lacks a field, or the split is unknown.
+        ValueError: if the file is missing or lacks a field, the split is unknown, or
+            the size does not divide the stored one.
     """
     if split not in ("train", "test"):
         raise ValueError(
@@ -115,7 +118,21 @@ def emoji(path: str | Path, *, split: str = "train") -> Dataset:
     picked = np.flatnonzero((labels >= 0) & (held_out == (split == "test")))
     if split == "train":
         picked = np.repeat(picked, _repeats(labels[picked]))
-    return Dataset(fields["x"][picked], labels[picked], tuple(GROUPS))
+    images = _shrink(fields["x"][picked], size)
+    return Dataset(images, labels[picked], tuple(GROUPS))
+
+
+def _shrink(images: np.ndarray, size: int) -> np.ndarray:
+    """Mean over squares; uint8 [N, size, size, C]."""
+    count, stored, _, channels = images.shape
+    if not 1 <= size <= stored or stored % size:
+        raise ValueError(
+            f"emoji: need a size that divides {stored}, got size={size!r}. "
+            f"Use {stored}."
+        )
+    square = (count, size, stored // size, size, stored // size, channels)
+    means = images.reshape(square).mean(axis=(2, 4), dtype=np.float64)
+    return np.rint(means).astype(np.uint8)
 
 
 def _labels(names: np.ndarray, categories: np.ndarray) -> np.ndarray:
