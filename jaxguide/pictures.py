@@ -24,7 +24,8 @@ def write_sheet(
         row_names: one per row.
         zoom: edge of an image pixel in the file.
     """
-    font = ImageFont.load_default(size=max(12, 5 * zoom))
+    height = max(12, 5 * zoom)
+    font = ImageFont.load_default(size=height)
     gap = 3 * zoom
     blocks = [_block(images, zoom) for images in columns.values()]
     left = gap + max(int(font.getlength(name)) for name in row_names) + gap
@@ -33,7 +34,7 @@ def write_sheet(
         max(block.width, int(font.getlength(title)))
         for title, block in zip(columns, blocks, strict=True)
     ]
-    top = int(1.6 * font.size) + gap
+    top = int(1.6 * height) + gap
     size = (left + sum(widths) + len(widths) * 2 * gap, top + blocks[0].height + gap)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)

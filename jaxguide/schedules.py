@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxguide.paths import Array, Path
 
@@ -77,11 +78,11 @@ class Schedule:
         for window in reversed(self.windows):
             if not window.contains(t):
                 return np.asarray(window.outside)
-        if isinstance(self.value, jax.core.Tracer):
+        if isinstance(self.value, Tracer):
             return None
         with jax.ensure_compile_time_eval():
             shape = 1.0 if self.shape is None else self.shape(t)
-            if isinstance(shape, jax.core.Tracer):
+            if isinstance(shape, Tracer):
                 return None
             return np.asarray(self.value) * np.asarray(shape)
 
@@ -198,7 +199,7 @@ def karras(
             f"sigma_min={sigma_min!r}, sigma_max={sigma_max!r}, rho={rho!r}."
         )
     ends = np.array([sigma_max, sigma_min]) ** (1 / rho)
-    sigmas = np.linspace(*ends, num_steps) ** rho
+    sigmas = np.linspace(ends[0], ends[1], num_steps) ** rho
     grid = np.append(np.asarray(path.time(sigmas), np.float64), 0.0)
     return check_grid("karras", grid)
 
@@ -225,7 +226,7 @@ def respaced(num_steps: int, num_timesteps: int = 1000) -> np.ndarray:
 
 def check_grid(name: str, grid: Any) -> np.ndarray:
     """`grid` as float64 [N + 1], strictly decreasing inside [0, 1]."""
-    if isinstance(grid, jax.core.Tracer):
+    if isinstance(grid, Tracer):
         raise TypeError(
             f"{name}: need a grid known on the host, got a traced array. Build it with "
             "numpy outside jit; windows and costs are worked out from it."

@@ -27,7 +27,10 @@ SPACES = (ANY, NATIVE, *paths.KINDS)
 class Tap(Protocol):
     """A change inside the network, given to it as keyword arguments. Hashable."""
 
-    random: bool
+    @property
+    def random(self) -> bool:
+        """Whether the arguments are drawn from a key."""
+        ...
 
     def arguments(self, network: "Network", key: Array | None) -> dict[str, Array]:
         """Keyword arguments for `network.predict`."""

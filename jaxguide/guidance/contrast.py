@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -32,7 +33,7 @@ class Contrast:
     on it (both branches at the same x and t).
     """
 
-    weight: Schedule
+    weight: Any  # a Schedule; inside `apply` its number at this step
     away: tuple[Branch, ...]
     toward: Branch = RAW
     neutral: float = 0.0

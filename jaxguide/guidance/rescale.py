@@ -1,6 +1,7 @@
 """Rescaling of the guided prediction to the standard deviation of the raw one."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,13 @@ from jaxguide.guidance.base import (
 )
 from jaxguide.guidance.contrast import Weight
 from jaxguide.paths import Array
-from jaxguide.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class Rescale:
     """See `rescale`."""
 
-    weight: Schedule
+    weight: Any  # a Schedule; inside `apply` its number at this step
     name: str = "rescale"
 
     def init(self, x: Array) -> tuple[()]:

@@ -28,7 +28,6 @@ from jaxguide.guidance.base import (
 )
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.paths import Array
-from jaxguide.schedules import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ class SGPrevState(NamedTuple):
 class SGPrev:
     """See `sg_prev`."""
 
-    weight: Schedule
+    weight: Any  # a Schedule; inside `apply` its number at this step
     space: str = NATIVE
     name: str = "sg_prev"
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxguide import paths
 from jaxguide.guidance import plan
@@ -131,13 +130,14 @@ def _solve(
 ) -> Solution:
     """Integrates over every piece in turn."""
     steps = nfe = jnp.zeros((), jnp.int32)
-    stages = problem.solver.tableau.c.size
+    tableau: Any = problem.solver.tableau
+    stages = tableau.c.size
     for piece in pieces:
         found = diffrax.diffeqsolve(
             diffrax.ODETerm(_field(problem, conds, piece)),
             problem.solver,
-            t0=np.float32(piece.start),
-            t1=np.float32(piece.stop),
+            t0=piece.start,
+            t1=piece.stop,
             dt0=None,
             y0=x,
             stepsize_controller=problem.controller,

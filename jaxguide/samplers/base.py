@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxguide import schedules
 from jaxguide.guidance import plan
@@ -211,7 +212,7 @@ def as_chain(guidance: Chain | Transform | None) -> Chain:
 
 
 def _traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _Steps:
