@@ -1,0 +1,84 @@
+"""Neutral is bitwise exact: scale 1 and weight 0 change nothing, also when traced.
+
+Compiled with all optimisations, as users run it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxguide as jg
+from jaxguide.guidance import add_scaled
+from tests import transforms as tf
+
+# Inside every window of the table, with a step before it for the memories.
+GRID = np.array([0.65, 0.55, 0.45])
+
+every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
+
+
+def generate(guidance, dtype):
+    noise = tf.start().astype(dtype)
+    return tf.sample(guidance, tf.toy_probe(), tf.toy_probe(0.9), GRID, noise=noise)
+
+
+@pytest.fixture(scope="module")
+def unguided():
+    """The base results, once per base and dtype."""
+    found = {}
+
+    def get(row, dtype):
+        base = row.base()
+        known = (len(base.parts), dtype)
+        if known not in found:
+            found[known] = np.asarray(generate(base, dtype))
+        return found[known]
+
+    return get
+
+
+def bits(x):
+    """The bit patterns, so that -0.0 is not 0.0 and NaN is itself."""
+    x = np.asarray(x)
+    return x.view(np.uint16 if x.dtype.itemsize == 2 else np.uint32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
+@every_row
+def test_a_traced_neutral_number_is_bitwise_unguided(row, dtype, unguided):
+    run = jax.jit(lambda number: generate(row.make(number), dtype))
+    zeros = (0.0, -0.0) if row.neutral == 0 else (1.0,)
+    for neutral in zeros:
+        out = run(jnp.float32(neutral))
+        np.testing.assert_array_equal(bits(out), bits(unguided(row, dtype)))
+
+
+@every_row
+def test_a_neutral_number_on_the_host_is_bitwise_unguided(row, unguided):
+    out = generate(row.make(row.neutral), jnp.float32)
+    np.testing.assert_array_equal(bits(out), bits(unguided(row, jnp.float32)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_adding_zero_times_anything_keeps_every_bit(dtype):
+    base = jnp.asarray([1.5, -0.0, 0.0, jnp.inf, jnp.nan, 1e-3], dtype)
+    bad = jnp.asarray([jnp.nan, 1.0, -1.0, jnp.inf, 2.0, jnp.inf], dtype)
+    for zero in (0.0, -0.0):
+        out = jax.jit(add_scaled)(base, jnp.float32(zero), bad)
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(bits(out), bits(base))
+
+
+def test_a_weight_per_sample_leaves_the_neutral_samples_alone(unguided):
+    scales = jnp.asarray([1.0, 2.0, 1.0, 3.0])
+    out = generate(jg.cfg(scales), jnp.float32)
+    base = unguided(tf.BY_NAME["cfg"], jnp.float32)
+    same = (bits(out) == bits(base)).reshape(4, -1).all(axis=1)
+    assert same.tolist() == [True, False, True, False]
+
+
+def test_the_gradient_at_neutral_is_the_difference():
+    base, difference = jnp.asarray([1.0, 2.0]), jnp.asarray([3.0, -4.0])
+    slope = jax.jacobian(lambda w: add_scaled(base, w, difference))(0.0)
+    np.testing.assert_array_equal(slope, difference)
