@@ -83,9 +83,10 @@ def read_idx(path: str | Path) -> np.ndarray:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as file:
         content = file.read()
-    rank = content[3] if content[:3] == b"\0\0\x08" else 0
-    shape = tuple(np.frombuffer(content, ">i4", count=rank, offset=4))
-    values = np.frombuffer(content, np.uint8, offset=min(len(content), 4 + 4 * rank))
+    rank = content[3] if content[:3] == b"\0\0\x08" and len(content) > 4 else 0
+    start = 4 + 4 * rank
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    values = np.frombuffer(content[start:], np.uint8)
     if not rank or values.size != np.prod(shape):
         raise ValueError(
             f"read_idx: need a whole uint8 idx file, got path={str(path)!r}. "

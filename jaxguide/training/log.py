@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -52,7 +52,7 @@ class ProgressLine:
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Prints one line."""
-        left = time.strftime("%H:%M:%S", time.gmtime(numbers["seconds_left"]))
+        left = timedelta(seconds=round(numbers["seconds_left"]))
         line = (
             f"step {step}/{self._steps}  loss {numbers['loss']:.4f}  "
             f"{numbers['images_per_second']:.0f} images/s  {left} left"

@@ -143,7 +143,7 @@ def run(
                 checkpoints.save(done, state, experiment.meta)
             if snapshot and (last or done % loop.snapshot_every == 0):
                 snapshot(done, state)
-            if stopped.is_set():
+            if last:
                 break
     return state
 
