@@ -1,0 +1,50 @@
+"""What is installed: every package, config and checkpoint, and nothing too large."""
+
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jaxguide import config, config_sampling, sampling
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "pyproject.toml").exists(), reason="needs the source tree"
+)
+
+
+def test_every_package_is_listed_for_the_wheel():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(folder.relative_to(ROOT).parts)
+        for folder in (ROOT / "jaxguide").rglob("*")
+        if folder.is_dir() and any(folder.glob("*.py"))
+    }
+    assert listed == found | {"jaxguide", "jaxguide.assets", "jaxguide.configs"}
+
+
+def test_checkpoints_that_ship_are_small_and_load():
+    files = sorted(config_sampling.ASSETS.glob("*.safetensors"))
+    assert {file.stem for file in files} >= {"emoji", "fashion"}
+    assert sum(file.stat().st_size for file in files) < 12e6
+    for file in files:
+        weights = config_sampling.build_weights(file.stem, "float32")
+        assert len(weights.class_names) == weights.model.num_classes
+        assert config_sampling.build_network(weights).depth == weights.model.depth
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_config_has_a_lab_note_and_a_tiny_form(file):
+    namespace = runpy.run_path(str(file))
+    for word in ("Run:", "Cost:", "Expected:"):
+        assert word in namespace["__doc__"]
+    full, tiny = namespace["get_config"](), namespace["get_config"]("tiny")
+    assert type(full) is type(tiny)
+    if isinstance(full, config_sampling.SampleConfig):
+        assert sampling.build_job(full).costs().keys() == set(full.columns)
+    else:
+        assert isinstance(full, config.TrainConfig) and tiny.steps < full.steps
