@@ -18,7 +18,7 @@ def run(config: SampleConfig) -> None:
     print(job.describe(), flush=True)
     start = time.perf_counter()
     columns = dict(sampling.run(job))
-    seconds = time.perf_counter() - start
+    seconds = round(time.perf_counter() - start, 3)
     folder = Path(config.folder).expanduser()
     names = [job.weights.class_names[label] for label in job.labels]
     images = {title: column.images for title, column in columns.items()}
@@ -28,9 +28,7 @@ def run(config: SampleConfig) -> None:
     print(f"wrote {folder / 'grid.png'} and run.json in {seconds:.1f} s")
 
 
-def _record(
-    job: sampling.Job, columns: dict[str, sampling.Column], seconds: float
-) -> dict:
+def _record(job: sampling.Job, columns: dict[str, sampling.Column], seconds: float):
     """The resolved config, costs, timings and versions."""
     costs = job.costs()
     timings = {
@@ -46,7 +44,7 @@ def _record(
         "config": dataclasses.asdict(job.config),
         "checkpoint": job.weights.note,
         "columns": timings,
-        "seconds": round(seconds, 3),
+        "seconds": seconds,
         "devices": [str(device.device_kind) for device in jax.devices()],
         "versions": {"jaxguide": __version__, "jax": jax.__version__},
     }

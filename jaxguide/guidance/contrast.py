@@ -84,11 +84,11 @@ jax.tree_util.register_dataclass(
 )
 
 
-def _at_time(branch: Branch, t: float) -> Branch | tuple[Branch, float]:
+def _at_time(branch: Branch, t: float) -> Branch:
     """What the branch is at host time `t`: a shift that is clipped away is RAW."""
-    if branch.time is None or branch.time(t) == t:
-        return dataclasses.replace(branch, time=None)
-    return branch
+    with jax.ensure_compile_time_eval():
+        same = branch.time is None or bool(branch.time(t) == t)
+    return dataclasses.replace(branch, time=None) if same else branch
 
 
 def contrast(
