@@ -41,6 +41,8 @@ class Guide:
 
         state = guided.init(x)
         prediction, state = guided(x, t, cond, state, conds={"null": null})
+
+    A pytree: it may be an argument of a jitted function, its weights then traced.
     """
 
     network: Network
@@ -132,6 +134,13 @@ class Guide:
 
         guided, states = _where_live(self.guidance, t, run)
         return guided, step, GuideState(state.count + 1, states)
+
+
+jax.tree_util.register_dataclass(
+    Guide,
+    data_fields=["network", "guidance", "networks"],
+    meta_fields=["time", "batched"],
+)
 
 
 def _where_live(parts: Chain, t: Any, run: Callable[[tuple[bool, ...]], Any]) -> Any:
