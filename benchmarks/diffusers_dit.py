@@ -1,0 +1,80 @@
+"""diffusers' DiT with random weights, and the same weights in this package's layout.
+
+Shared by the benchmark and the parity test; needs torch and diffusers.
+"""
+
+from typing import Any
+
+import diffusers
+import jax
+import numpy as np
+import torch
+
+from jaxguide.models import DiTConfig
+
+
+def their_network(config: DiTConfig, *, std: float = 0.02, seed: int = 0) -> Any:
+    """`DiTTransformer2DModel` of this shape, every parameter drawn from N(0, std^2).
+
+    diffusers has one condition embedder per block where DiT has one for all; they are
+    made equal here, so that both networks are the same function.
+    """
+    network = diffusers.DiTTransformer2DModel(
+        num_attention_heads=config.heads,
+        attention_head_dim=config.width // config.heads,
+        in_channels=config.channels,
+        out_channels=config.out_channels,
+        num_layers=config.depth,
+        sample_size=config.image_shape[0],
+        patch_size=config.patch,
+        num_embeds_ada_norm=config.num_classes,
+    ).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, std, generator=generator)
+        first = network.transformer_blocks[0].norm1.emb.state_dict()
+        for block in network.transformer_blocks:
+            block.norm1.emb.load_state_dict(first)
+    return network
+
+
+def our_params(network: Any) -> dict:
+    """The weights of `network` as `models.apply` takes them; numpy, float32.
+
+    The configuration needs `downscale_freq_shift=1.0`, and a `time_scale` that gives
+    the network the times that diffusers would.
+    """
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    embed = "transformer_blocks.0.norm1.emb"
+    patch = state["pos_embed.proj.weight"].transpose(2, 3, 1, 0)
+    blocks = [_block(state, i) for i in range(len(network.transformer_blocks))]
+    return {
+        "patch_in": {
+            "kernel": patch.reshape(-1, patch.shape[-1]),
+            "bias": state["pos_embed.proj.bias"],
+        },
+        "pos_embed": network.pos_embed.pos_embed.numpy(),
+        "time_in": _linear(state, f"{embed}.timestep_embedder.linear_1"),
+        "time_out": _linear(state, f"{embed}.timestep_embedder.linear_2"),
+        "label_table": state[f"{embed}.class_embedder.embedding_table.weight"],
+        "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks),
+        "modulation": _linear(state, "proj_out_1"),
+        "patch_out": _linear(state, "proj_out_2"),
+    }
+
+
+def _linear(state: dict, name: str) -> dict:
+    return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
+
+
+def _block(state: dict, index: int) -> dict:
+    name = f"transformer_blocks.{index}"
+    qkv = [_linear(state, f"{name}.attn1.to_{part}") for part in "qkv"]
+    return {
+        "qkv": jax.tree.map(lambda *parts: np.concatenate(parts, -1), *qkv),
+        "out": _linear(state, f"{name}.attn1.to_out.0"),
+        "fc1": _linear(state, f"{name}.ff.net.0.proj"),
+        "fc2": _linear(state, f"{name}.ff.net.2"),
+        "modulation": _linear(state, f"{name}.norm1.linear"),
+    }
