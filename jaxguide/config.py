@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optax
+from jax import Array
 
 from jaxguide import data, losses, models, paths, pictures, training
 from jaxguide.checkpoints import Weights, save_weights
@@ -222,7 +223,7 @@ def build_loss(config: LossConfig, model: DiTConfig) -> training.Loss:
     )
     paths.check_kind("build_loss", config.kind)
 
-    def with_params(params: Any, batch: data.Batch, key: Any):
+    def with_params(params: Any, batch: tuple[Array, Array], key: Array) -> Array:
         return loss(functools.partial(models.apply, model, params), batch, key)
 
     return with_params

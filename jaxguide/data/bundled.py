@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxguide.data.dataset import Dataset
@@ -32,7 +34,7 @@ def digits(*, split: str = "train") -> Dataset:
         raise ValueError(
             "digits: need scikit-learn, got sklearn=None. pip install scikit-learn."
         ) from error
-    loaded = datasets.load_digits()
+    loaded: Any = datasets.load_digits()
     is_test = np.arange(len(loaded.target)) % TEST_EVERY == TEST_EVERY - 1
     picked = is_test if split == "test" else ~is_test
     images = np.rint(loaded.images[picked] * (255 / 16)).astype(np.uint8)[..., None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxguide.data.dataset import Dataset
@@ -29,7 +31,7 @@ def tfds_images(
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
         source = builder.as_data_source(split=split)
     # TFDS raises many types (network, catalogue, format); all mean "not available".

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import optax
-from clu import parameter_overview
+from clu import metrics, parameter_overview
 
 from jaxguide import data
 from jaxguide.checkpoints import Checkpoints
@@ -187,7 +187,7 @@ class _Log:
         self._count = 0
         self._since = time.monotonic()
 
-    def add(self, step: int, report: TrainMetrics, *, flush: bool) -> None:
+    def add(self, step: int, report: metrics.Collection, *, flush: bool) -> None:
         """Takes one step's metrics; writes them out when a line is due."""
         self._total = self._total.merge(report)
         self._count += 1

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
@@ -31,12 +30,10 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-@flax.struct.dataclass
-class TrainMetrics(metrics.Collection):
-    """Averages since the last log line."""
-
-    loss: metrics.Average.from_output("loss")
-    grad_norm: metrics.Average.from_output("grad_norm")
+TrainMetrics = metrics.Collection.create(
+    loss=metrics.Average.from_output("loss"),
+    grad_norm=metrics.Average.from_output("grad_norm"),
+)
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -54,7 +51,7 @@ def make_train_step(
     *,
     seed: int,
     ema: float = 0.999,
-) -> Callable[[TrainState, tuple[Array, Array]], tuple[TrainState, TrainMetrics]]:
+) -> Callable[[TrainState, tuple[Array, Array]], tuple[TrainState, metrics.Collection]]:
     """Builds `train_step(state, batch) -> (state, metrics)`; pure, not yet jitted.
 
     The randomness of a step is a function of `(seed, state.step)`, so a resumed run
