@@ -9,6 +9,7 @@ import pytest
 
 from jaxguide import losses, paths
 
+FAST_COMPILE = True
 PATHS = [paths.Linear(), paths.GVP(), paths.VP()]
 
 

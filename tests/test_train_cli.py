@@ -11,6 +11,7 @@ import pytest
 from jaxguide import cli, config, train
 from jaxguide.checkpoints import load_weights
 
+FAST_COMPILE = True
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits.py")
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxguide import models
 
+FAST_COMPILE = True
 SMALL = models.DiTConfig(
     image_size=(8, 4),
     channels=3,

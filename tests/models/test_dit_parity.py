@@ -10,6 +10,7 @@ from jaxguide import models
 torch = pytest.importorskip("torch", reason="parity needs torch")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
 
+FAST_COMPILE = True
 WIDTH, DEPTH, HEADS, PATCH, SIZE, CLASSES = 48, 3, 4, 2, 8, 7
 
 

@@ -14,6 +14,9 @@ import pytest
 from jaxguide import data, training
 
 
+FAST_COMPILE = True
+
+
 @pytest.fixture(autouse=True)
 def standard_promotion():
     with jax.numpy_dtype_promotion("standard"):

@@ -9,6 +9,7 @@ import pytest
 from jaxguide import models, training
 from jaxguide.training.optimizer import decay_mask
 
+FAST_COMPILE = True
 PEAK = 2e-3
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from jaxguide import models, paths, training
 
+FAST_COMPILE = True
 MODEL = models.DiTConfig(4, 1, 2, 8, 1, 1, num_classes=3)
 
 
