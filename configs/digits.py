@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> TrainConfig:
             schedule="wsd", peak=1e-3, warmup_steps=100, decay_steps=1000
         ),
         folder="outputs/digits",
-        steps=4000,
+        steps=3000,
         batch_size=64,
         seed=0,
         ema=0.999,

@@ -22,10 +22,10 @@ def get_config(arg: str = "") -> TrainConfig:
         model=ModelConfig(patch=2, width=128, depth=6, heads=4),
         loss=LossConfig(label_drop=0.1, t_sampling="logit_normal"),
         optimizer=OptimizerConfig(
-            schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2000
+            schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2500
         ),
         folder="outputs/emoji",
-        steps=15_000,
+        steps=6700,
         batch_size=32,
         seed=0,
         ema=0.999,

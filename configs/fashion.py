@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> TrainConfig:
             schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2000
         ),
         folder="outputs/fashion",
-        steps=15_000,
+        steps=5600,
         batch_size=64,
         seed=0,
         ema=0.999,
