@@ -43,7 +43,10 @@ def transform_line(row: tf.Row) -> str:
 def main() -> None:
     jax.config.update("jax_disable_most_optimizations", True)
     print(f"{len(oracle.GRID) - 1} Euler steps, {jnp.zeros(1).device}")
-    print("| transform | promised NFE | counted NFE | float32 error | bfloat16 error ", end="")
+    print(
+        "| transform | promised NFE | counted NFE | float32 error | bfloat16 error ",
+        end="",
+    )
     print("| batched - sequential |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in tf.ALL_TRANSFORMS:
@@ -51,7 +54,9 @@ def main() -> None:
     print("\n| sampler | order | " + " | ".join(orders.PATHS) + " |")
     print("| --- | --- |" + " --- |" * len(orders.PATHS))
     for name, sampler, order, steps in orders.CASES:
-        found = [f"{orders.measured(path, sampler, steps):.2f}" for path in orders.PATHS]
+        found = [
+            f"{orders.measured(path, sampler, steps):.2f}" for path in orders.PATHS
+        ]
         print(f"| {name} | {order} | " + " | ".join(found) + " |", flush=True)
 
 

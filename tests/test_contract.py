@@ -284,7 +284,9 @@ def test_an_energy_differentiates_through_the_network_and_is_counted():
     push = np.zeros_like(x)
     for index in np.ndindex(*x.shape):
         step = jnp.zeros_like(x).at[index].set(h)
-        push[index] = ((net(x + step) ** 2).sum() - (net(x - step) ** 2).sum()) / (2 * h)
+        push[index] = ((net(x + step) ** 2).sum() - (net(x - step) ** 2).sum()) / (
+            2 * h
+        )
     np.testing.assert_allclose(out, x - 0.1 * (net(x) + push), rtol=1e-3, atol=1e-3)
     assert probe.evaluations() == 2
     promise = jg.cost(probe.network(), Energy(), grid, jg.euler())
@@ -369,7 +371,9 @@ def flops_of(guidance):
         at = jg.Step(x, node, {"cond": jnp.zeros(64)}, jnp.zeros((), bool))
         live = (True,) * len(parts.parts)
         options = dict(live=live, key=key)
-        return evaluate({"main": network}, parts.at(0.5), parts.init(x), at, **options)[0]
+        return evaluate({"main": network}, parts.at(0.5), parts.init(x), at, **options)[
+            0
+        ]
 
     lowered = jax.jit(step).lower(network, x, jax.random.key(0))
     return lowered.compile().cost_analysis()["flops"]
@@ -387,10 +391,11 @@ def test_the_compiled_program_leaves_the_dropped_blocks_out():
 
 def test_one_program_serves_every_mask():
     main, weak = probes()
+    traces = []
     for seed in range(4):
         tf.sample(jg.s2(0.7), main, weak, np.linspace(0.8, 0.2, 9), seed=seed)
-        traces = main.traces if seed == 0 else traces
-    assert main.traces == traces
+        traces.append(main.traces)
+    assert len(set(traces)) == 1
     jax.effects_barrier()
     assert len({tuple(keep) for keep in masks(main)}) > 2
 
@@ -584,7 +589,9 @@ register(CFGpp)
 
 @pytest.mark.parametrize("kind", ["velocity", "noise", "denoised"])
 @pytest.mark.parametrize("name", ["ddim", "euler"])
-def test_cfg_plus_plus_is_cfg_with_the_effective_scale_of_a_first_order_step(name, kind):
+def test_cfg_plus_plus_is_cfg_with_the_effective_scale_of_a_first_order_step(
+    name, kind
+):
     strength, grid = 0.6, np.array([0.9, 0.7, 0.45, 0.2])
 
     def effective(t):
@@ -657,7 +664,9 @@ def test_a_restart_makes_the_memory_invalid():
     pairs = {}
     for restart in (False, True):
         step = jg.Step(x, node, tf.labels(), jnp.asarray(restart))
-        pair, _ = evaluate({"main": main.network()}, parts.at(0.4), state, step, live=(True,))
+        pair, _ = evaluate(
+            {"main": main.network()}, parts.at(0.4), state, step, live=(True,)
+        )
         pairs[restart] = pair.denoised
     raw = tf.toy(main.weights, x, jnp.full(tf.BATCH, 0.4), tf.labels()["cond"])
     np.testing.assert_allclose(pairs[True], x - jnp.float32(0.4) * raw, atol=1e-6)
@@ -808,7 +817,9 @@ def test_the_state_of_another_chain_is_refused():
     step = jg.Step(x, node, tf.labels(), jnp.zeros((), bool))
     parts = jg.chain(jg.cfg(2.0), jg.sg_prev(1.0))
     with pytest.raises(ValueError, match="chain: need 2 states, got 1"):
-        evaluate({"main": main.network()}, parts.at(0.4), ((),), step, live=(True, True))
+        evaluate(
+            {"main": main.network()}, parts.at(0.4), ((),), step, live=(True, True)
+        )
 
 
 def test_a_chain_of_something_else_is_refused():
@@ -845,7 +856,10 @@ def test_chains_flatten_and_an_empty_one_is_the_identity():
         (lambda: jg.sg(1.0, space="pixels"), "sg: need space in .*got space='pixels'"),
         (lambda: jg.sg_prev(1.0, space="any"), "sg_prev: need a space other than"),
         (lambda: jg.sg_prev(1.0, space="x"), "sg_prev: need space in"),
-        (lambda: jg.contrast(1.0, jg.Branch(cond="a"), space="x"), "contrast: need space"),
+        (
+            lambda: jg.contrast(1.0, jg.Branch(cond="a"), space="x"),
+            "contrast: need space",
+        ),
         (lambda: jg.Network(lambda x: x, kind="v"), "Network: need kind in .*kind='v'"),
     ],
 )

@@ -61,7 +61,9 @@ def test_a_traced_neutral_number_is_bitwise_unguided(row, dtype, unguided):
     zeros = (0.0, -0.0) if row.neutral == 0 else (1.0,)
     for neutral in zeros:
         out = run(jnp.float32(neutral), tf.start().astype(dtype))
-        np.testing.assert_array_equal(bits(out), bits(unguided(row, dtype, traced=True)))
+        np.testing.assert_array_equal(
+            bits(out), bits(unguided(row, dtype, traced=True))
+        )
 
 
 @every_row

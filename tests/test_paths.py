@@ -121,7 +121,9 @@ def test_a_discrete_table_is_exact_at_its_knots_and_clean_at_zero(count):
     np.testing.assert_allclose(node.alpha**2, alpha_bar, rtol=1e-10)
     np.testing.assert_allclose(node.sigma**2, 1 - alpha_bar, rtol=1e-9)
     assert float(path.node(0.0).sigma) == 0.0
-    traced = jax.jit(path.node)(jnp.asarray((np.arange(count) + 1) / count, jnp.float32))
+    traced = jax.jit(path.node)(
+        jnp.asarray((np.arange(count) + 1) / count, jnp.float32)
+    )
     np.testing.assert_allclose(traced.alpha**2, alpha_bar, rtol=2e-3, atol=1e-6)
 
 

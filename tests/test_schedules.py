@@ -9,7 +9,9 @@ from jaxguide import paths, schedules
 
 
 @pytest.mark.parametrize("steps", [10, 20, 25, 30, 40, 50, 100, 250])
-@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.3, 0.7), (0.2, 1.0), (0.0, 0.5)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.1, 0.9), (0.3, 0.7), (0.2, 1.0), (0.0, 0.5)]
+)
 def test_a_window_is_half_open_on_every_grid(steps, low, high):
     """Edges counted in integers of a thousandth, where nothing rounds."""
     times = np.linspace(1.0, 0.0, steps + 1)
@@ -58,7 +60,9 @@ def test_a_grid_is_its_points(schedule):
     traced = jax.vmap(schedule.at)(jnp.asarray(times, jnp.float32))
     np.testing.assert_allclose(grid, points, rtol=1e-6)
     np.testing.assert_allclose(grid, traced, rtol=1e-6)
-    host = np.stack([schedule.on_host(float(t)) * np.ones(grid.shape[1:]) for t in times])
+    host = np.stack(
+        [schedule.on_host(float(t)) * np.ones(grid.shape[1:]) for t in times]
+    )
     np.testing.assert_allclose(grid, host, rtol=1e-6)
 
 
@@ -115,9 +119,13 @@ def test_a_last_step_of_its_own_length_is_that_of_sit():
 
 
 def test_no_shift_is_uniform_and_a_shift_is_the_formula_of_sd3():
-    np.testing.assert_allclose(schedules.shifted(7, 1.0), schedules.uniform(7), atol=1e-15)
+    np.testing.assert_allclose(
+        schedules.shifted(7, 1.0), schedules.uniform(7), atol=1e-15
+    )
     t = np.linspace(1, 0, 5)
-    np.testing.assert_allclose(schedules.shifted(4, 3.0), 3 * t / (1 + 2 * t), atol=1e-15)
+    np.testing.assert_allclose(
+        schedules.shifted(4, 3.0), 3 * t / (1 + 2 * t), atol=1e-15
+    )
     # LightningDiT states its shift 0.3 in data time.
     data = 1 - t
     moved = 0.3 * data / (1 + (0.3 - 1) * data)
@@ -150,31 +158,49 @@ def test_respaced_visits_the_timesteps_of_dit():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: schedules.window(1.0, t_lo=0.9, t_hi=0.1, outside=0.0),
-         "window: need 0 <= t_lo < t_hi <= 1, got t_lo=0.9, t_hi=0.1"),
+        (
+            lambda: schedules.window(1.0, t_lo=0.9, t_hi=0.1, outside=0.0),
+            "window: need 0 <= t_lo < t_hi <= 1, got t_lo=0.9, t_hi=0.1",
+        ),
         (lambda: schedules.window(1.0, t_lo=-0.1, outside=0.0), "got t_lo=-0.1"),
         (lambda: schedules.window(1.0, t_hi=500, outside=0.0), "t_hi=500.*noise times"),
         (lambda: schedules.uniform(0), "uniform: need an integer num_steps >= 1"),
         (lambda: schedules.uniform(2.5), "uniform: need an integer .*num_steps=2.5"),
-        (lambda: schedules.uniform(5, last_step=1.0), "uniform: need 0 < last_step < 1"),
+        (
+            lambda: schedules.uniform(5, last_step=1.0),
+            "uniform: need 0 < last_step < 1",
+        ),
         (lambda: schedules.uniform(1, last_step=0.1), "num_steps >= 2"),
         (lambda: schedules.shifted(0), "shifted: need an integer num_steps >= 1"),
         (lambda: schedules.shifted(5, 0.0), "shifted: need shift > 0, got shift=0.0"),
-        (lambda: schedules.karras(1, paths.EDM()), "karras: need an integer num_steps >= 2"),
-        (lambda: schedules.karras(5, paths.EDM(), sigma_min=0.0), "karras: need 0 < sigma_min"),
+        (
+            lambda: schedules.karras(1, paths.EDM()),
+            "karras: need an integer num_steps >= 2",
+        ),
+        (
+            lambda: schedules.karras(5, paths.EDM(), sigma_min=0.0),
+            "karras: need 0 < sigma_min",
+        ),
         (lambda: schedules.karras(5, paths.EDM(), rho=0.0), "karras: need .*rho=0.0"),
-        (lambda: schedules.karras(5, paths.EDM(), sigma_max=90.0),
-         "karras: need a strictly decreasing grid"),
+        (
+            lambda: schedules.karras(5, paths.EDM(), sigma_max=90.0),
+            "karras: need a strictly decreasing grid",
+        ),
         (lambda: schedules.respaced(0), "respaced: need an integer num_steps >= 1"),
         (lambda: schedules.respaced(1001), "respaced: need num_steps <= num_timesteps"),
-        (lambda: schedules.check_grid("generate", [0.0, 1.0]),
-         "generate: need a strictly decreasing grid of noise times in"),
+        (
+            lambda: schedules.check_grid("generate", [0.0, 1.0]),
+            "generate: need a strictly decreasing grid of noise times in",
+        ),
         (lambda: schedules.check_grid("generate", [1.0]), "strictly decreasing"),
         (lambda: schedules.check_grid("generate", [1.5, 0.0]), "strictly decreasing"),
-        (lambda: schedules.check_grid("generate", [1.0, float("nan"), 0.0]), "decreasing"),
+        (
+            lambda: schedules.check_grid("generate", [1.0, float("nan"), 0.0]),
+            "decreasing",
+        ),
         (lambda: schedules.check_grid("generate", [[1.0, 0.0]]), "strictly decreasing"),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()

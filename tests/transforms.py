@@ -203,7 +203,10 @@ def start(batch: int = BATCH, dtype: Any = jnp.float32) -> jax.Array:
 
 
 def toy(
-    weights: jax.Array, x: jax.Array, t: jax.Array, label: jax.Array,
+    weights: jax.Array,
+    x: jax.Array,
+    t: jax.Array,
+    label: jax.Array,
     keep_blocks: jax.Array | None = None,
 ) -> jax.Array:
     """A smooth network that is cheap to compile; `weights` [2]."""
@@ -238,7 +241,9 @@ class Probe:
         self.traces = 0
 
     def network(self) -> jg.Network:
-        return jg.Network(jax.tree_util.Partial(self._called, self.weights), **self.facts)
+        return jg.Network(
+            jax.tree_util.Partial(self._called, self.weights), **self.facts
+        )
 
     def evaluations(self, batch: int = BATCH) -> int:
         """Network evaluations per image: a doubled batch counts twice."""
@@ -279,8 +284,15 @@ def oracle_probe(
 
 
 def sample(
-    guidance: Any, probe: Probe, weak: Probe, grid: Any, sampler: Any = None,
-    *, noise: jax.Array | None = None, seed: int = 1, **options: Any,
+    guidance: Any,
+    probe: Probe,
+    weak: Probe,
+    grid: Any,
+    sampler: Any = None,
+    *,
+    noise: jax.Array | None = None,
+    seed: int = 1,
+    **options: Any,
 ) -> jax.Array:
     """`generate` with every condition and network a row may name."""
     noise = start() if noise is None else noise

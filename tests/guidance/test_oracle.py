@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from tests import reference as ref
-from tests import transforms as tf
+from tests import reference as ref, transforms as tf
 
 FAST_COMPILE = True
 MAIN, WEAK = tf.mixture(), tf.weaker()
@@ -36,18 +35,18 @@ def kept_blocks(probe, grid):
 def expected(row, noise, probe, grid):
     """Euler on the formula of the row, in float64, from the same noise and masks."""
     conds = {k: np.asarray(v) for k, v in tf.labels(len(noise)).items()}
-    return ref.euler(
-        MAIN64, WEAK64, lambda scene: row.expected(scene, row.value), flat(noise), grid, conds,
-        kept_blocks(probe, grid),
-    )  # fmt: skip
+
+    def rule(scene):
+        return row.expected(scene, row.value)
+
+    kept = kept_blocks(probe, grid)
+    return ref.euler(MAIN64, WEAK64, rule, flat(noise), grid, conds, kept)
 
 
 def sampled(row, dtype=jnp.float32, batched=False, grid=GRID):
     main, weak = tf.oracle_probe(MAIN), tf.oracle_probe(WEAK)
     noise = tf.start().astype(dtype)
-    out = tf.sample(
-        row.make(row.value), main, weak, grid, noise=noise, batched=batched
-    )
+    out = tf.sample(row.make(row.value), main, weak, grid, noise=noise, batched=batched)
     return out, noise, main, weak
 
 
@@ -127,7 +126,9 @@ def test_sg_prev_raises_the_order_of_euler_from_one_to_two():
     exact = adams_bashforth(noise, np.linspace(0.9, 0.3, 3000))
 
     def error(rule, steps):
-        return np.abs(integrate(rule, np.linspace(0.9, 0.3, steps + 1), noise) - exact).max()
+        return np.abs(
+            integrate(rule, np.linspace(0.9, 0.3, steps + 1), noise) - exact
+        ).max()
 
     for weight, order in ((0.0, 1), (0.5, 2)):
         rule = lambda s, w=weight: ref.sg_prev(s, w)  # noqa: E731

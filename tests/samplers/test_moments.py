@@ -90,7 +90,10 @@ def test_ddim_with_eta_one_is_ddpm_with_the_small_variance(path, batch):
 
 def eps64(x, alpha_bar):
     """The oracle's noise prediction at a DDPM timestep, in float64."""
-    means, stds = np.asarray(MODEL.means, np.float64), np.asarray(MODEL.stds, np.float64)
+    means, stds = (
+        np.asarray(MODEL.means, np.float64),
+        np.asarray(MODEL.stds, np.float64),
+    )
     total = alpha_bar * stds**2 + 1 - alpha_bar
     gap = x[:, None] - np.sqrt(alpha_bar) * means[None]
     logs = -(gap**2).sum(-1) / (2 * total) - np.log(total)
@@ -146,7 +149,10 @@ def test_ddpm_on_the_respaced_table_is_the_p_sample_of_dit(variance, steps, batc
 
 def velocity64(x, t):
     """The oracle's velocity on SiT's linear path, in SiT's time: t = 1 is data."""
-    means, stds = np.asarray(MODEL.means, np.float64), np.asarray(MODEL.stds, np.float64)
+    means, stds = (
+        np.asarray(MODEL.means, np.float64),
+        np.asarray(MODEL.stds, np.float64),
+    )
     total = t**2 * stds**2 + (1 - t) ** 2
     gap = x[:, None] - t * means[None]
     logs = -(gap**2).sum(-1) / (2 * total) - np.log(total)
@@ -209,7 +215,9 @@ def test_the_scale_multiplies_the_diffusion(batch):
     score = (0.5 * v - begin) / 0.5
     c = jg.euler_maruyama("constant", scale=0.25).coefficients(paths.Linear(), grid)
     x0, eps = begin + 0.5 * v, -0.5 * score
-    want = begin + (v + 0.25 * score) * 0.05 + np.sqrt(0.5 * 0.05) * fresh_noise(keys, 0)
+    want = (
+        begin + (v + 0.25 * score) * 0.05 + np.sqrt(0.5 * 0.05) * fresh_noise(keys, 0)
+    )
     got = c.denoised[0] * x0 + c.noise[0] * eps + c.fresh[0] * fresh_noise(keys, 0)
     np.testing.assert_allclose(got, want, atol=1e-9)
 
@@ -221,7 +229,9 @@ def test_euler_maruyama_has_weak_order_one():
 
     def moments(steps):
         grid = np.linspace(0.8, 0.2, steps + 1)
-        c = jg.euler_maruyama(last="mean").coefficients(network.path, np.append(grid, 0.0))
+        c = jg.euler_maruyama(last="mean").coefficients(
+            network.path, np.append(grid, 0.0)
+        )
         mean, variance = 0.2 * 0.7, 0.2**2 * 0.25 + 0.8**2
         for i, t in enumerate(grid[:-1]):
             total = (1 - t) ** 2 * 0.25 + t**2
@@ -240,7 +250,10 @@ def test_euler_maruyama_has_weak_order_one():
     ("make", "match"),
     [
         (lambda: jg.ddim(1.5), "ddim: need 0 <= eta <= 1, got eta=1.5"),
-        (lambda: jg.ddpm("tiny"), "ddpm: need variance in .*'learned'.*variance='tiny'"),
+        (
+            lambda: jg.ddpm("tiny"),
+            "ddpm: need variance in .*'learned'.*variance='tiny'",
+        ),
         (lambda: jg.euler_maruyama("cosine"), "euler_maruyama: need form in"),
         (lambda: jg.euler_maruyama(last="none"), "need last in .*got last='none'"),
         (lambda: jg.euler_maruyama(scale=0.0), "need scale > 0, got scale=0.0"),

@@ -73,7 +73,9 @@ def error(name, sampler, steps, kind="velocity"):
 
 def measured(name, sampler, steps, kind="velocity"):
     """log2 of the gain from halving the step."""
-    return np.log2(error(name, sampler, steps[0], kind) / error(name, sampler, steps[1], kind))
+    return np.log2(
+        error(name, sampler, steps[0], kind) / error(name, sampler, steps[1], kind)
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,6 +1,5 @@
 """The deterministic samplers against diffusers' schedulers, run live."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
