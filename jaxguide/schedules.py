@@ -173,8 +173,8 @@ def shifted(num_steps: int, shift: float = 3.0) -> np.ndarray:
     (in data time) is 1 / 0.3 here. `shift = 1` is `uniform`. float64 [num_steps + 1].
     """
     _check_steps("shifted", num_steps)
-    if not shift > 0:
-        raise ValueError(f"shifted: need shift > 0, got shift={shift!r}.")
+    if not 0 < shift < np.inf:
+        raise ValueError(f"shifted: need a finite shift > 0, got shift={shift!r}.")
     t = np.linspace(1.0, 0.0, num_steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 

@@ -172,7 +172,10 @@ def test_respaced_visits_the_timesteps_of_dit():
         ),
         (lambda: schedules.uniform(1, last_step=0.1), "num_steps >= 2"),
         (lambda: schedules.shifted(0), "shifted: need an integer num_steps >= 1"),
-        (lambda: schedules.shifted(5, 0.0), "shifted: need shift > 0, got shift=0.0"),
+        (
+            lambda: schedules.shifted(5, 0.0),
+            "shifted: need a finite shift > 0, got shift=0.0",
+        ),
         (
             lambda: schedules.karras(1, paths.EDM()),
             "karras: need an integer num_steps >= 2",

@@ -63,9 +63,17 @@ class Branch:
     differentiable: bool = False
     owner: int | None = None
 
+    def __post_init__(self):
+        if self.differentiable and self.rewrite is not None:
+            raise ValueError(
+                "Branch: need differentiable or rewrite, got both. A function of x has "
+                "no input to rewrite."
+            )
+
     def owned_by(self, owner: int) -> "Branch":
-        """This branch; a random one belongs to the transform at position `owner`."""
-        if self.tap is None or not self.tap.random:
+        """This branch; one that draws, or reads branches that do, has an owner."""
+        draws = self.tap is not None and self.tap.random
+        if not draws and self.rewrite is None:
             return self
         return dataclasses.replace(self, owner=owner)
 
@@ -169,7 +177,13 @@ class Outputs:
 
     def read(self, branch: Branch, space: str = ANY) -> Array:
         """The prediction of a declared branch as `space`, converted at its own time."""
-        prediction, x, node = self._found[branch.owned_by(self.owner)]
+        found = self._found.get(branch.owned_by(self.owner))
+        if found is None:
+            raise ValueError(
+                f"Outputs: need a branch that the transform declares, got {branch!r}. "
+                "Return it from `branches`."
+            )
+        prediction, x, node = found
         if space in (ANY, NATIVE):
             return prediction
         return paths.convert(prediction, x, node, self.network.kind, space)
@@ -232,6 +246,16 @@ def _add_scaled_jvp(primals, tangents):
     change = paths.expand(dweight, base) * difference.astype(base.dtype)
     change += paths.expand(weight, base) * ddifference.astype(base.dtype)
     return add_scaled(base, weight, difference), dbase + change
+
+
+def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
+    """The network of a branch; raises ValueError if it is not there."""
+    if branch.network not in networks:
+        raise ValueError(
+            f"guidance: need a network named {branch.network!r}, got "
+            f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
+        )
+    return networks[branch.network]
 
 
 def check_number(

@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
-from jaxguide.guidance.base import RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance.base import (
+    RAW,
+    Branch,
+    Guided,
+    Network,
+    Outputs,
+    Step,
+    find_network,
+)
 from jaxguide.guidance.chain import Chain
 from jaxguide.paths import Array, Node
 
@@ -147,17 +155,12 @@ def _call(
     key: Array | None,
 ) -> Call:
     """The inputs of the call that `branch` describes."""
-    if branch.network not in networks:
-        raise ValueError(
-            f"guidance: need a network named {branch.network!r}, got "
-            f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
-        )
+    network = find_network(networks, branch)
     if branch.cond not in step.conds:
         raise ValueError(
             f"guidance: need a condition named {branch.cond!r}, got "
             f"{sorted(step.conds)}. Pass conds={{{branch.cond!r}: ...}}."
         )
-    network = networks[branch.network]
     t = step.node.t if branch.time is None else branch.time(step.node.t)
     owned = outputs.view(branch.owner or 0)
     x = step.x if branch.rewrite is None else branch.rewrite(step, owned)

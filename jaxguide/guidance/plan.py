@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxguide.guidance.base import RAW, Branch, Network
+from jaxguide.guidance.base import RAW, Branch, Network, find_network
 from jaxguide.guidance.chain import Chain
 from jaxguide.schedules import Schedule, is_schedule
 
@@ -99,8 +99,8 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
 
 def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
     """FLOPs of one branch per sample; NaN if unknown."""
-    network = networks.get(branch.network)
-    if network is None or network.flops is None:
+    network = find_network(networks, branch)
+    if network.flops is None:
         return float("nan")
     share = 1.0 if branch.tap is None else branch.tap.share(network)
     return network.flops * share * (3.0 if branch.differentiable else 1.0)

@@ -92,7 +92,7 @@ def sample_keys(seed: int | Array, indices: Array) -> Array:
         seed: integer or typed PRNG key.
         indices: int [B], the samples' numbers in the whole set.
     """
-    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    key = jax.random.key(seed) if isinstance(seed, int | np.integer) else seed
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
 
 
@@ -160,7 +160,8 @@ def generate(
         keys: one per sample [B], for stochastic samplers; see `sample_keys`.
         batched: branches in one forward pass (True) or one call each (False); None
             chooses by backend.
-        progress: called on the host with the index of each finished step.
+        progress: called on the host with the index of each finished step; part of
+            the compiled program, so pass one function, not a new lambda per call.
 
     Returns:
         Samples [B, *D] at the grid's last time, in the dtype of `noise`.
