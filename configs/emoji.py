@@ -1,8 +1,13 @@
 """Emoji of ten classes, 16 x 16: the colour checkpoint that ships with the package.
 
-Run:      python -m jaxguide.train --config configs/emoji.py
-Cost:     not measured
-Expected: not measured
+Run:      python -m jaxguide.train --config configs/emoji.py \\
+              --config.data.path=emoji32.npz
+Data:     not part of the package; `jaxguide/data/emoji.py` says what the file holds.
+Cost:     6,700 steps of 32 images, 1.9 M parameters: 90 minutes on one core of an AMD
+          EPYC that other work shared (25 to 65 images/s), jax 0.10.2, float32.
+Expected: loss 0.142 over the last 100 steps (seed 0); faces, people, hearts, clocks,
+          moons, fruit and signs are recognisable, hands and animals often, flags by
+          colour alone. No metric was measured.
 """
 
 from jaxguide.config import (
