@@ -62,17 +62,17 @@ class Network(nnx.Module):
         return self.out(h)
 
 
-def train(network, steps=400):
+def train(network, steps=600):
     """Flow matching on the mixture; the label is hidden (2) one time in ten."""
     optimizer = nnx.Optimizer(network, optax.adam(3e-3), wrt=nnx.Param)
 
     @nnx.jit
     def step(network, optimizer, key):
         keys = jax.random.split(key, 5)
-        label = jax.random.randint(keys[0], (256,), 0, 2)
-        x0, noise = DATA.sample(keys[1], label), jax.random.normal(keys[2], (256, 2))
-        t = jax.random.uniform(keys[3], (256,))
-        label = jnp.where(jax.random.bernoulli(keys[4], 0.1, (256,)), 2, label)
+        label = jax.random.randint(keys[0], (512,), 0, 2)
+        x0, noise = DATA.sample(keys[1], label), jax.random.normal(keys[2], (512, 2))
+        t = jax.random.uniform(keys[3], (512,))
+        label = jnp.where(jax.random.bernoulli(keys[4], 0.1, (512,)), 2, label)
         x = (1 - t[:, None]) * x0 + t[:, None] * noise
 
         def loss(network):

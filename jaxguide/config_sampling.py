@@ -5,6 +5,7 @@ A file in `configs/` whose `get_config(arg)` returns a `SampleConfig` describes 
 `dict(name=..., <arguments of that transform>)`.
 """
 
+import ast
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -61,10 +62,8 @@ class SampleConfig:
         guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...).
         columns: column groups of the picture: "none", or names of the list joined
             by "+", such as "cfg+sg_prev".
-        sampler: one of `SAMPLERS`; sampler_args are its arguments.
-        sampler_args: such as dict(eta=1.0) for ddim.
-        grid: spacing of noise times, one of `GRIDS`; grid_args are its arguments.
-        grid_args: such as dict(shift=3.0) for shifted.
+        sampler: one of `SAMPLERS`, with arguments if wanted: "ddim(eta=1.0)".
+        grid: spacing of noise times, one of `GRIDS`, likewise: "shifted(shift=3.0)".
         num_steps: steps from noise to data.
         labels: "all", or names, numbers and ranges: "0,3,5-7" or "bag,coat".
         negative: label to push away from, for the transform "negative".
@@ -83,9 +82,7 @@ class SampleConfig:
     guidance: list[dict[str, Any]] = field(default_factory=list)
     columns: tuple[str, ...] = (UNGUIDED,)
     sampler: str = "euler"
-    sampler_args: dict[str, Any] = field(default_factory=dict)
     grid: str = "uniform"
-    grid_args: dict[str, Any] = field(default_factory=dict)
     num_steps: int = 50
     labels: str = "all"
     negative: str = "0"
@@ -145,7 +142,8 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     Raises:
         ValueError: if a column names no entry of the guidance list.
     """
-    known = {entry.get("name", "?"): None for entry in config.guidance}
+    build_guidance(config.guidance)  # a mistake there is named first
+    known = {entry["name"]: None for entry in config.guidance}
     chains = {}
     for column in config.columns:
         names = [] if column == UNGUIDED else column.split("+")
@@ -158,16 +156,41 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     return chains
 
 
+def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its arguments, from "name" or "name(argument=value, ...)".
+
+    Raises:
+        ValueError: if the text is anything else.
+
+    >>> parse_call("sampler", "ddim(eta=1.0)")
+    ('ddim', {'eta': 1.0})
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call) and not tree.args:
+            pairs = [(word.arg, ast.literal_eval(word.value)) for word in tree.keywords]
+            return ast.unparse(tree.func), {str(name): value for name, value in pairs}
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(
+        f"{owner}: need a name, or name(argument=value), got {text!r}. "
+        "Write 'ddim' or 'ddim(eta=1.0)'."
+    )
+
+
 def build_sampler(config: SampleConfig) -> samplers.Sampler:
     """The sampler that the config names."""
-    factory = lookup("build_sampler", config.sampler, SAMPLERS)
-    return call("build_sampler", factory, config.sampler_args)
+    name, arguments = parse_call("build_sampler", config.sampler)
+    return call("build_sampler", lookup("build_sampler", name, SAMPLERS), arguments)
 
 
 def build_grid(config: SampleConfig, path: NoisePath) -> np.ndarray:
     """Noise times [num_steps + 1], float64."""
-    factory = lookup("build_grid", config.grid, GRIDS)
-    arguments = dict(config.grid_args, num_steps=config.num_steps)
+    name, arguments = parse_call("build_grid", config.grid)
+    factory = lookup("build_grid", name, GRIDS)
+    arguments["num_steps"] = config.num_steps
     if "path" in inspect.signature(factory).parameters:
         arguments["path"] = path
     return call("build_grid", factory, arguments)

@@ -74,7 +74,8 @@ def test_edges_of_a_window_are_exact(per_sample):
     np.testing.assert_allclose(found.x, want, atol=3e-4)
 
 
-def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called():
+@pytest.mark.parametrize("solver", [None, diffrax.Heun()])
+def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called(solver):
     seen, start = [], noise(3, SIZE)
     label = jnp.zeros(3, jnp.int32)
     found = adaptive.integrate(
@@ -83,6 +84,7 @@ def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called():
         label,
         guidance=jg.cfg(3.0, t_lo=0.3, t_hi=0.7),
         conds={"null": label + 1},
+        solver=solver,
         per_sample=False,
         batched=False,
     )

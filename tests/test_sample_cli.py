@@ -148,10 +148,17 @@ MISTAKES = {
     "wrong type of an entry": (["guidance[0].scale=big"], "scale"),
     "unknown flag": (["--nope=1"], "Unknown command line flag 'nope'"),
     "a word": (["more"], "need flags only, got 'more'"),
+    "unknown transform": (["guidance[0].name=cgf"], "Did you mean 'cfg'?"),
     "unknown sampler": (["sampler=eular"], "Did you mean 'euler'?"),
     "unknown grid": (["grid=unifrom"], "Did you mean 'uniform'?"),
     "unknown column": (["columns=('cfg+s3',)"], "Did you mean 's2'?"),
     "no column": (["columns=()"], "need at least one column"),
+    "argument of a sampler": (
+        ["sampler=ddim(etta=1.0)"],
+        "Did you mean 'eta'?",
+    ),
+    "argument of a grid": (["grid=shifted(shfit=2.0)"], "Did you mean 'shift'?"),
+    "not a call": (["sampler=ddim(1.0)"], "Write 'ddim' or 'ddim(eta=1.0)'"),
     "no such checkpoint": (["checkpoint=fasion"], "checkpoint='fasion'"),
     "not a checkpoint": ([f"checkpoint={DEMO}"], "need a safetensors file"),
     "label out of range": (["labels=0,3"], LABELS),
@@ -170,6 +177,10 @@ MISTAKES = {
     "no zoom": (["zoom=0"], "need zoom >= 1"),
     "batched": (["batched=maybe"], "need a name in ['auto', 'no', 'yes']"),
     "dtype": (["dtype=float31"], "need dtype in"),
+    "learned variance": (
+        ["sampler=ddpm(variance='learned')"],
+        "need a network with learned variance",
+    ),
 }
 
 

@@ -130,15 +130,14 @@ def _solve(
 ) -> Solution:
     """Integrates over every piece in turn."""
     steps = nfe = jnp.zeros((), jnp.int32)
-    tableau: Any = problem.solver.tableau
-    stages = tableau.c.size
     for piece in pieces:
         found = diffrax.diffeqsolve(
             diffrax.ODETerm(_field(problem, conds, piece)),
             problem.solver,
             t0=piece.start,
             t1=piece.stop,
-            dt0=None,
+            # Given, because choosing it would cost evaluations.
+            dt0=max(piece.stop - piece.start, -0.01),
             y0=x,
             stepsize_controller=problem.controller,
             max_steps=problem.max_steps,
@@ -148,8 +147,16 @@ def _solve(
         branches = dict.fromkeys((RAW, *problem.parts.branches(main, piece.live)))
         taken = found.stats["num_steps"].astype(jnp.int32)
         x, steps = found.ys[0], steps + taken
-        nfe = nfe + (stages * taken + 1) * len(branches)
+        nfe = nfe + _evaluations(problem.solver, taken) * len(branches)
     return Solution(x, steps, nfe)
+
+
+def _evaluations(solver: diffrax.AbstractERK, steps: Array) -> Array:
+    """Calls of the vector field in one piece."""
+    tableau: Any = solver.tableau
+    if tableau.fsal:  # a step begins with the last stage of the one before
+        return tableau.c.size * steps + 1
+    return (tableau.c.size + 1) * steps
 
 
 def _field(problem: _Problem, conds: dict[str, Any], piece: plan.Piece):
