@@ -13,7 +13,6 @@ import pytest
 
 from jaxguide import data, training
 
-
 FAST_COMPILE = True
 
 
