@@ -23,7 +23,8 @@ CHAIN = jg.chain(
 )
 GRID = jg.uniform(4)
 # bfloat16 has 8 bits: 2^-8 relative per rounding, some tens of them on the way to an
-# image, pushed further apart by the guidance scale. Measured: a few percent.
+# image, pushed apart by the guidance scale. Measured on one CPU: 0.016 of the rms from
+# float32, below 5e-5 between batched and separate (`pytest -s -k drift`).
 DRIFT = 0.1
 
 
