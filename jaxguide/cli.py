@@ -30,12 +30,15 @@ class _Mistake(Exception):
     """A mistake on the command line; its text is the line to print."""
 
 
-def run(main: Callable[[Any], None]) -> None:
+def run(
+    main: Callable[[Any], None], *, listing: Callable[[str], str] | None = None
+) -> None:
     """Runs `main(config)` with the config that `sys.argv` describes.
 
     Args:
         main: receives what `get_config` of the config file returned, with the
             overrides of the command line filled in.
+        listing: what `--list` or `--list NAME` prints, from the name or "".
 
     Raises:
         SystemExit: with code 2 and one line on standard error if a file, a field or
@@ -43,6 +46,8 @@ def run(main: Callable[[Any], None]) -> None:
             raises in `main` counts as such.
     """
     try:
+        if listing is not None:
+            _list(sys.argv[1:], listing)
         config = _parse(sys.argv)
     except _Mistake as mistake:
         _leave(str(mistake))
@@ -58,6 +63,22 @@ def run(main: Callable[[Any], None]) -> None:
 def _leave(line: str) -> NoReturn:
     print(" ".join(line.split()), file=sys.stderr)
     raise SystemExit(MISTAKE)
+
+
+def _list(words: list[str], listing: Callable[[str], str]) -> None:
+    """Prints the list and leaves, if the command line asks for it."""
+    for position, word in enumerate(words):
+        flag, equals, name = word.partition("=")
+        if flag not in ("--list", "-list"):
+            continue
+        following = words[position + 1 : position + 2]
+        if not equals and following and not following[0].startswith("-"):
+            name = following[0]
+        try:
+            print(listing(name))
+        except ValueError as error:
+            raise _Mistake(str(error)) from error
+        raise SystemExit(0)
 
 
 def _parse(argv: list[str]) -> Any:

@@ -5,7 +5,6 @@ A file in `configs/` whose `get_config(arg)` returns a `SampleConfig` describes 
 `dict(name=..., <arguments of that transform>)`.
 """
 
-import ast
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxguide import guidance, models, samplers, schedules
+from jaxguide.arguments import call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
 from jaxguide.config import PATHS, lookup
 from jaxguide.guidance import Chain, Network, Transform
@@ -59,7 +59,8 @@ class SampleConfig:
     Args:
         checkpoint: a name in the package ("fashion", "emoji") or a .safetensors file.
         weak_checkpoint: for autoguidance, likewise; "" for none.
-        guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...).
+        guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...);
+            `python -m jaxguide.sample --list` shows all names.
         columns: column groups of the picture: "none", or names of the list joined
             by "+", such as "cfg+sg_prev".
         sampler: one of `SAMPLERS`, with arguments if wanted: "ddim(eta=1.0)".
@@ -96,39 +97,25 @@ class SampleConfig:
     folder: str = "outputs/sample"
 
 
-def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
-    """`function(**arguments)`, with one clear line for a wrong or missing name.
-
-    Raises:
-        ValueError: if a name is unknown or a required one is missing.
-    """
-    parameters = inspect.signature(function).parameters
-    for name in arguments:
-        if name not in parameters:
-            lookup(f"{owner} {function.__name__}", name, dict.fromkeys(parameters))
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in arguments:
-            raise ValueError(
-                f"{owner} {function.__name__}: need {name}, got "
-                f"{sorted(arguments)}. Add {name}=... to its entry."
-            )
-    return function(**arguments)
-
-
 def build_transform(entry: Mapping[str, Any]) -> Transform:
     """One transform from dict(name=..., ...).
 
     Raises:
         ValueError: if the name, an argument's name or a value is wrong.
     """
-    if "name" not in entry:
+    if not isinstance(entry.get("name"), str):
         raise ValueError(
             f"build_guidance: need a name in every entry, got {dict(entry)!r}. "
             "Write dict(name='cfg', scale=1.5)."
         )
     factory = lookup("build_guidance", entry["name"], TRANSFORMS)
     arguments = {key: value for key, value in entry.items() if key != "name"}
-    return call("build_guidance", factory, arguments)
+    try:
+        return call("build_guidance", factory, arguments)
+    except ValueError as error:
+        if entry["name"] in str(error):
+            raise
+        raise ValueError(f"build_guidance {entry['name']}: {error}") from error
 
 
 def build_guidance(entries: Sequence[Mapping[str, Any]]) -> Chain:
@@ -154,30 +141,6 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     if not chains:
         raise ValueError("build_columns: need at least one column, got columns=().")
     return chains
-
-
-def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its arguments, from "name" or "name(argument=value, ...)".
-
-    Raises:
-        ValueError: if the text is anything else.
-
-    >>> parse_call("sampler", "ddim(eta=1.0)")
-    ('ddim', {'eta': 1.0})
-    """
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Call) and not tree.args:
-            pairs = [(word.arg, ast.literal_eval(word.value)) for word in tree.keywords]
-            return ast.unparse(tree.func), {str(name): value for name, value in pairs}
-        if isinstance(tree, ast.Name):
-            return tree.id, {}
-    except (SyntaxError, ValueError):
-        pass
-    raise ValueError(
-        f"{owner}: need a name, or name(argument=value), got {text!r}. "
-        "Write 'ddim' or 'ddim(eta=1.0)'."
-    )
 
 
 def build_sampler(config: SampleConfig) -> samplers.Sampler:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jaxguide import cli, pictures, sampling
+from jaxguide import cli, listing, pictures, sampling
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.version import __version__
 
@@ -52,7 +52,7 @@ def _record(job: sampling.Job, columns: dict[str, sampling.Column], seconds: flo
 
 def main() -> None:
     """The command line."""
-    cli.run(run)
+    cli.run(run, listing=listing.text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""Calls described in a config: names and plain values, checked against signatures."""
+
+import ast
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxguide.config import lookup
+
+# What a config can spell, in words and as an example; any other value (an array, a
+# function) is left to the callee.
+_PLAIN = {
+    bool: ("True or False", "True"),
+    int: ("an integer", "2"),
+    float: ("a number", "1.5"),
+    str: ("a string", "'text'"),
+    tuple: ("a tuple", "(0, 1)"),
+    list: ("a list", "[0, 1]"),
+    dict: ("a dict", "{}"),
+    types.NoneType: ("None", "None"),
+}
+
+
+def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
+    """`function(**arguments)`, with one clear line for a wrong name or type.
+
+    Raises:
+        ValueError: if a name is unknown, a required one is missing, or a plain value
+            is of a type that the signature of `function` does not allow.
+    """
+    title = f"{owner} {function.__name__}"
+    parameters = inspect.signature(function).parameters
+    for name in arguments:
+        if name not in parameters:
+            lookup(title, name, dict.fromkeys(parameters))
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ValueError(
+                f"{title}: need {name}, got "
+                f"{sorted(arguments)}. Add {name}=... to its entry."
+            )
+    hints = typing.get_type_hints(function)
+    checked = {
+        name: _checked(title, name, value, hints.get(name, Any))
+        for name, value in arguments.items()
+    }
+    return function(**checked)
+
+
+def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
+    """`value`, a list as the tuple that the hint may ask for.
+
+    Raises:
+        ValueError: if it is a plain value of none of the plain types in `hint`.
+    """
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
+    plain = {typing.get_origin(member) or member: member for member in members}
+    plain = {kind: member for kind, member in plain.items() if kind in _PLAIN}
+    if type(value) is list and tuple in plain and list not in plain:
+        value = tuple(value)
+    kind = type(value)
+    kind = float if kind is int and int not in plain and float in plain else kind
+    if plain and kind in _PLAIN and kind not in plain:
+        wanted = " or ".join(_PLAIN[allowed][0] for allowed in plain)
+        raise ValueError(
+            f"{title}: need {wanted} for {name}, got {name}={value!r}. "
+            f"Write {name}={_PLAIN[next(iter(plain))][1]}."
+        )
+    inner = typing.get_args(plain.get(kind, Any))
+    if kind is tuple and inner[1:] == (...,):
+        return tuple(_checked(title, name, item, inner[0]) for item in value)
+    return value
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its arguments, from "name" or "name(argument=value, ...)".
+
+    Raises:
+        ValueError: if the text is anything else.
+
+    >>> parse_call("sampler", "ddim(eta=1.0)")
+    ('ddim', {'eta': 1.0})
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call) and not tree.args:
+            pairs = [(word.arg, ast.literal_eval(word.value)) for word in tree.keywords]
+            return ast.unparse(tree.func), {str(name): value for name, value in pairs}
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(
+        f"{owner}: need a name, or name(argument=value), got {text!r}. "
+        "Write 'ddim' or 'ddim(eta=1.0)'."
+    )
