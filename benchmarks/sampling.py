@@ -24,7 +24,7 @@ import numpy as np
 import jaxguide as jg
 from benchmarks import timing
 from jaxguide import models
-from jaxguide.guidance import Branch, Network
+from jaxguide.guidance import Branch, Network, Tap
 
 SCALE, TIME_SCALE = 2.0, 1000.0
 HAVE_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "diffusers"))
@@ -35,20 +35,13 @@ NO_TORCH = (
 
 
 @dataclasses.dataclass(frozen=True)
-class AllBlocks:
+class AllBlocks(Tap):
     """A tap like that of `s2` that leaves nothing out; for the price of skipping."""
 
-    random: bool = False
-
-    def arguments(self, network: Network, key: Any) -> dict[str, Any]:
+    def arguments(self, network: Network, key: Any, values: Any) -> dict[str, Any]:
         """Every block, through the same argument as a choice."""
-        del key
+        del key, values
         return {"keep_blocks": jnp.arange(network.depth, dtype=jnp.int32)}
-
-    def share(self, network: Network) -> float:
-        """FLOPs relative to the full pass."""
-        del network
-        return 1.0
 
 
 class Row(NamedTuple):

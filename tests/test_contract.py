@@ -214,7 +214,7 @@ class Probing:
     def init(self, x):
         return ()
 
-    def live(self, t):
+    def live(self, t, index=0):
         return True
 
 
@@ -404,7 +404,9 @@ def test_one_program_serves_every_mask():
 def test_kept_blocks_are_sorted_static_and_never_lack_an_excluded_one(exclude):
     network = tf.toy_probe().network()
     tap = DropBlocks(0.34, exclude)
-    draw = jax.jit(jax.vmap(lambda key: tap.arguments(network, key)["keep_blocks"]))
+    draw = jax.jit(
+        jax.vmap(lambda key: tap.arguments(network, key, None)["keep_blocks"])
+    )
     keeps = np.asarray(draw(jax.random.split(jax.random.key(0), 3000)))
     assert keeps.dtype == np.int32 and keeps.shape == (3000, tf.DEPTH - 2)
     assert np.all(np.diff(keeps, axis=1) > 0)
@@ -736,7 +738,7 @@ def test_argument_names_are_the_contract(row):
     for part in jg.chain(row.make(row.value)).parts:
         assert list(inspect.signature(part.init).parameters) == ["x"]
         assert list(inspect.signature(part.branches).parameters) == ["network"]
-        assert list(inspect.signature(part.live).parameters) == ["t"]
+        assert list(inspect.signature(part.live).parameters) == ["t", "index"]
         names = list(inspect.signature(part.apply).parameters)
         assert names == ["guided", "state", "outputs", "step", "live"]
         live = inspect.signature(part.apply).parameters["live"]

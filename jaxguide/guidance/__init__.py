@@ -5,17 +5,22 @@ from jaxguide.guidance.base import (
     NATIVE as NATIVE,
     RAW as RAW,
     Branch as Branch,
+    CondMap as CondMap,
     Guided as Guided,
     Network as Network,
     Outputs as Outputs,
     Step as Step,
     Tap as Tap,
     Transform as Transform,
+    Weighted as Weighted,
     add_scaled as add_scaled,
+    pytree as pytree,
 )
 from jaxguide.guidance.chain import Chain as Chain, chain as chain
 from jaxguide.guidance.contrast import (
     Contrast as Contrast,
+    DirectionMap as DirectionMap,
+    Sides as Sides,
     autoguidance as autoguidance,
     cfg as cfg,
     compose as compose,

@@ -7,9 +7,10 @@ a network under one change of its inputs. A transform declares its branches and 
 how it combines them; it never calls a network. `evaluate.py` calls, `plan.py` counts.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +25,66 @@ NATIVE = "native"
 SPACES = (ANY, NATIVE, *paths.KINDS)
 
 
-class Tap(Protocol):
-    """A change inside the network, given to it as keyword arguments. Hashable."""
+@dataclass_transform(frozen_default=True)
+def pytree(*data: str) -> Callable[[type], type]:
+    """Class decorator: a frozen dataclass whose fields `data` are traced, all else
+    static."""
+
+    def decorate(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        static = [name for name in names if name not in data]
+        return jax.tree_util.register_dataclass(cls, list(data), static)
+
+    return decorate
+
+
+class Tap:
+    """A change inside the network, given to it as keyword arguments.
+
+    Subclasses are frozen dataclasses: static and hashable. What must stay traced (a
+    scale inside the network) is read from the transform that owns the branch: then
+    `valued` is True and `arguments` gets that transform's `values`.
+    """
+
+    name = "tap"  # of the method, for error messages
+    random = False  # whether `arguments` draws from the key
+    valued = False  # whether `arguments` reads the numbers of its transform
+    records = False  # whether the network returns a record, see `Outputs.record`
 
     @property
-    def random(self) -> bool:
-        """Whether the arguments are drawn from a key."""
-        ...
+    def pair(self) -> str | None:
+        """Name of a condition that runs beside the branch's own, as a second half of
+        the batch that attention can see; only the first half is the prediction."""
+        return None
 
-    def arguments(self, network: "Network", key: Array | None) -> dict[str, Array]:
+    def arguments(
+        self, network: "Network", key: Array | None, values: Any
+    ) -> dict[str, Any]:
         """Keyword arguments for `network.predict`."""
-        ...
+        raise NotImplementedError
 
     def share(self, network: "Network") -> float:
         """FLOPs of the changed forward pass, relative to the full one."""
+        del network
+        return 1.0
+
+
+class CondMap(Protocol):
+    """A changed condition: `(cond, step, key) -> cond`. Hashable."""
+
+    @property
+    def name(self) -> str:
+        """Of the method, for error messages."""
+        ...
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws from the key."""
+        ...
+
+    def __call__(self, cond: Any, step: "Step", key: Array | None) -> Any:
+        """The condition [B, ...] that the network is given."""
         ...
 
 
@@ -45,18 +92,20 @@ class Tap(Protocol):
 class Branch:
     """A static description of one network call; equal branches are evaluated once.
 
-    `cond` and `network` name an entry of the sampler's conditions and networks, `time`
-    maps noise time to the time that the network is told, `tap` changes the inside of
-    the network, and `draw` tells apart several random draws of one transform. `rewrite`
-    makes the input from first-round predictions: `(step, outputs) -> x`; such a branch
-    is evaluated in a second round. A `differentiable` branch is counted but not called:
-    the transform gets it as a function of x (`Outputs.function`) to take gradients of.
-    `owner` is filled in by the evaluator.
+    `cond` and `network` name an entry of the sampler's conditions and networks,
+    `cond_map` changes that condition, `time` maps (noise time, next noise time) to the
+    time that the network is told, `tap` changes the inside of the network, and `draw`
+    tells apart several random draws of one transform. `rewrite` makes the input from
+    first-round predictions: `(step, outputs) -> x`; such a branch is evaluated in a
+    second round. A `differentiable` branch is counted but not called: the transform
+    gets it as a function of x (`Outputs.function`) to take gradients of. `owner` is
+    filled in by the evaluator.
     """
 
     cond: str = "cond"
     network: str = "main"
-    time: Callable[[Array], Array] | None = None
+    cond_map: CondMap | None = None
+    time: Callable[[Array, Array], Array] | None = None
     tap: Tap | None = None
     draw: int = 0
     rewrite: Callable[["Step", "Outputs"], Array] | None = None
@@ -71,11 +120,17 @@ class Branch:
             )
 
     def owned_by(self, owner: int) -> "Branch":
-        """This branch; one that draws, or reads branches that do, has an owner."""
-        draws = self.tap is not None and self.tap.random
-        if not draws and self.rewrite is None:
+        """This branch; what draws, or reads what its transform has, has an owner."""
+        tap = self.tap is not None and (self.tap.random or self.tap.valued)
+        draws = self.cond_map is not None and self.cond_map.random
+        if not tap and not draws and self.rewrite is None:
             return self
         return dataclasses.replace(self, owner=owner)
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations per sample."""
+        return 1 if self.tap is None or self.tap.pair is None else 2
 
 
 RAW = Branch()
@@ -87,7 +142,8 @@ class Network:
 
     Args:
         predict: `(x [B, *D], t [B], cond, **taps) -> prediction [B, *D]`, or a pair
-            (prediction, extra) whose second part is handed to the sampler. Wrap weights
+            (prediction, extra) whose second part is handed to the sampler, or a triple
+            (prediction, extra or None, record) if a tap asks for a record. Wrap weights
             as `jax.tree_util.Partial(function, params)` so that they are traced.
         kind: what it predicts, one of `paths.KINDS`.
         path: the noise path it was trained on.
@@ -129,6 +185,8 @@ class Step(NamedTuple):
     node: Node  # noise time and the path's coefficients there, each [] or [B]
     conds: Mapping[str, Any]  # named conditions; leaves [B, ...]
     restart: Array  # [] bool: True where the previous step is no valid memory
+    step_index: Array | int = 0  # [] int32
+    next_node: Node | None = None  # where the step ends; None if nobody knows
 
 
 class Guided(NamedTuple):
@@ -148,17 +206,26 @@ class Outputs:
     Lives inside one trace; it is not a pytree and never leaves a sampling step.
     """
 
-    def __init__(self, network: Network, step: Step, owner: int = 0):
-        self.network, self.step, self.owner = network, step, owner
+    def __init__(self, network: Network, step: Step, key: Array | None = None):
+        self.network, self.step, self.owner, self._key = network, step, 0, key
         self.extra: Any = None
         self._found: dict[Branch, tuple[Array, Array, Node]] = {}
         self._functions: dict[Branch, Callable[[Array], Array]] = {}
+        self._records: dict[Branch, Any] = {}
 
     def view(self, owner: int) -> "Outputs":
         """The same predictions as the transform at position `owner` sees them."""
-        twin = Outputs(self.network, self.step, owner)
-        twin._found, twin._functions = self._found, self._functions
+        twin = copy.copy(self)
+        twin.owner = owner
         return twin
+
+    def key(self, name: str, draw: int = 0) -> Array:
+        """This step's PRNG key of the transform that asks, one for every `draw`.
+
+        Raises:
+            ValueError: if the sampler was given no key; `name` is who asks.
+        """
+        return fold_key(name, self._key, self.owner, draw)
 
     def store(self, branch: Branch, prediction: Array, x: Array, node: Node) -> None:
         """Files the prediction of `branch` made at `(x, node)`."""
@@ -167,6 +234,14 @@ class Outputs:
     def store_function(self, branch: Branch, function: Callable) -> None:
         """Files a differentiable branch as a function x [B, *D] -> prediction."""
         self._functions[branch] = function
+
+    def store_record(self, branch: Branch, record: Any) -> None:
+        """Files what the network recorded while it evaluated `branch`."""
+        self._records[branch] = record
+
+    def record(self, branch: Branch) -> Any:
+        """What the network recorded for a branch whose tap asks for it."""
+        return self._records[branch.owned_by(self.owner)]
 
     def function(self, branch: Branch) -> Callable[[Array], Array]:
         """A declared differentiable branch: x [B, *D] -> native prediction [B, *D]."""
@@ -188,6 +263,13 @@ class Outputs:
             return prediction
         return paths.convert(prediction, x, node, self.network.kind, space)
 
+    def convert(self, value: Array, space: str, to: str) -> Array:
+        """A prediction at the step's own (x, t) from one space to another."""
+        spaces = [
+            self.network.kind if name in (ANY, NATIVE) else name for name in (space, to)
+        ]
+        return paths.convert(value, self.step.x, self.step.node, *spaces)
+
     def to_native(self, difference: Array, space: str) -> Array:
         """A difference of predictions in `space`, in the kind of the main network.
 
@@ -204,9 +286,13 @@ class Outputs:
 class Transform(Protocol):
     """One guidance method: two pure functions, its branches, and when it is live.
 
-    Implementations are frozen dataclasses registered as pytrees: weights are leaves
-    (`Schedule`), all else is static and hashable. `apply` sees them with every schedule
-    replaced by its number at this step.
+    Implementations are frozen dataclasses registered as pytrees (`pytree`): weights are
+    leaves (`Schedule`), all else is static and hashable. `apply` sees them with every
+    schedule replaced by its number at this step.
+
+    A transform with an attribute `gated = True` also has `gate(state) -> [] bool`:
+    while it is False at run time the transform's branches are not evaluated. One whose
+    taps are `valued` has `values(step)`, the traced numbers that its taps get.
     """
 
     def init(self, x: Array) -> Any:
@@ -217,8 +303,11 @@ class Transform(Protocol):
         """What must be evaluated while live, besides `RAW`."""
         ...
 
-    def live(self, t: float) -> bool:
-        """False if the result at host time `t` is known to be neutral."""
+    def live(self, t: float, index: int = 0) -> bool:
+        """Whether branches are needed in step `index`, which starts at host time `t`.
+
+        False where the result is known to be neutral, or made from what was saved.
+        """
         ...
 
     def apply(
@@ -226,6 +315,28 @@ class Transform(Protocol):
     ) -> tuple[Guided, Any]:
         """The next running result and state; updates the state also when not live."""
         ...
+
+
+class Weighted:
+    """The frame of a transform with one `weight`, without state or branches."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    neutral: float = 0.0  # the weight that switches the transform off
+
+    def init(self, x: Array) -> Any:
+        """No state."""
+        del x
+        return ()
+
+    def branches(self, network: Network) -> tuple[Branch, ...]:
+        """Nothing beyond the raw prediction."""
+        del network
+        return ()
+
+    def live(self, t: float, index: int = 0) -> bool:
+        """False where the weight is neutral."""
+        del index
+        return not self.weight.neutral_at(t, self.neutral)
 
 
 @jax.custom_jvp
@@ -246,6 +357,20 @@ def _add_scaled_jvp(primals, tangents):
     change = paths.expand(dweight, base) * difference.astype(base.dtype)
     change += paths.expand(weight, base) * ddifference.astype(base.dtype)
     return add_scaled(base, weight, difference), dbase + change
+
+
+def fold_key(name: str, key: Array | None, owner: int, draw: int) -> Array:
+    """The key of one draw of the transform at position `owner`.
+
+    Raises:
+        ValueError: if there is no key; `name` is who asks.
+    """
+    if key is None:
+        raise ValueError(
+            f"{name}: need a PRNG key to draw from, got key=None. "
+            "Pass key=jax.random.key(0) to the sampler."
+        )
+    return jax.random.fold_in(jax.random.fold_in(key, owner), draw)
 
 
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:

@@ -21,9 +21,24 @@ class Chain:
         """The states of all parts; `x` is [B, *D]."""
         return tuple(part.init(x) for part in self.parts)
 
-    def live(self, t: float) -> tuple[bool, ...]:
-        """Which parts are live at host time `t`."""
-        return tuple(part.live(t) for part in self.parts)
+    def live(self, t: float, index: int = 0) -> tuple[bool, ...]:
+        """Which parts need their branches in step `index` at host time `t`."""
+        return tuple(part.live(t, index) for part in self.parts)
+
+    def gated(self) -> tuple[bool, ...]:
+        """Which parts can stop needing their branches while sampling."""
+        return tuple(getattr(part, "gated", False) for part in self.parts)
+
+    def gate(self, owner: int, state: tuple[Any, ...]) -> Array:
+        """Whether the gated part `owner` needs its branches, traced [] bool."""
+        part: Any = self.parts[owner]
+        return part.gate(state[owner])
+
+    def values(self, step: Step) -> tuple[Any, ...]:
+        """The numbers that each part hands to its own taps."""
+        return tuple(
+            getattr(part, "values", lambda _: None)(step) for part in self.parts
+        )
 
     def branches(self, network: Network, live: tuple[bool, ...]) -> tuple[Branch, ...]:
         """Distinct branches of the live parts, each random one with its owner."""

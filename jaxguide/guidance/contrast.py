@@ -1,10 +1,11 @@
-"""Transforms of the form `guided + weight(t) * (a - b)`: two branches, one weight."""
+"""Transforms of the form `guided + weight(t) * map(a - b)`: branches and one weight."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
@@ -15,22 +16,63 @@ from jaxguide.guidance.base import (
     Network,
     Outputs,
     Step,
+    Weighted,
     add_scaled,
     check_number,
     check_space,
+    pytree,
 )
-from jaxguide.paths import Array
+from jaxguide.paths import Array, expand
 from jaxguide.schedules import Schedule
 
 Weight = float | Array | Callable | Schedule
 
+# What a scale multiplies, for maps that change the difference (methods differ in it).
+BASES = ("toward", "away", "full")
 
-@dataclasses.dataclass(frozen=True)
-class Contrast:
-    """`guided + (weight(t) - neutral) * (toward - mean(away))`, stateless.
+
+class Sides(NamedTuple):
+    """What a direction map sees of its contrast; all in the contrast's space."""
+
+    toward: Array  # [B, *D], float32 or wider
+    away: Array  # [B, *D], the mean of the away branches
+    weight: Array  # [] or [B], at this step
+    outputs: Outputs
+    step: Step
+
+
+class DirectionMap(Protocol):
+    """Changes the difference of a contrast before it is weighted.
+
+    Frozen and registered as a pytree like a transform; its schedules are numbers
+    inside `apply`, which sees float32 (or wider) arrays.
+    """
+
+    def init(self, x: Array) -> Any:
+        """State carried from step to step, a NamedTuple or ()."""
+        ...
+
+    def branches(self) -> tuple[Branch, ...]:
+        """What it reads besides the two sides."""
+        ...
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """The changed difference [B, *D] and the next state."""
+        ...
+
+
+class MapStates(NamedTuple):
+    """The states of the maps of a contrast."""
+
+    maps: tuple[Any, ...]
+
+
+@pytree("weight", "maps")
+class Contrast(Weighted):
+    """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
 
     `space` is where the difference is taken; `ANY` for contrasts that do not depend
-    on it (both branches at the same x and t).
+    on it (both branches at the same x and t, and no maps).
     """
 
     weight: Any  # a Schedule; inside `apply` its number at this step
@@ -39,55 +81,89 @@ class Contrast:
     neutral: float = 0.0
     space: str = ANY
     name: str = "contrast"
+    maps: tuple[DirectionMap, ...] = ()
+    base: str = "toward"
 
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
+    def init(self, x: Array) -> Any:
+        """The states of the maps, or () if none has one."""
+        states = tuple(one.init(x) for one in self.maps)
+        return MapStates(states) if jax.tree.leaves(states) else ()
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
-        """Both sides of the difference."""
+        """Both sides of the difference, and what the maps read."""
         del network
-        return (self.toward, *self.away)
+        read = (branch for one in self.maps for branch in one.branches())
+        return (self.toward, *self.away, *read)
 
-    def live(self, t: float) -> bool:
+    def live(self, t: float, index: int = 0) -> bool:
         """False where the weight is neutral or both sides are the same call."""
         here = [_at_time(branch, t) for branch in (self.toward, *self.away)]
-        return len(set(here)) > 1 and not self.weight.neutral_at(t, self.neutral)
+        return len(set(here)) > 1 and super().live(t, index)
 
     def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+    ) -> tuple[Guided, Any]:
         """Adds the weighted difference."""
-        del step
         if not live:
             return guided, state
+        toward = outputs.read(self.toward, self.space)
         away = sum(outputs.read(b, self.space) for b in self.away[1:])
         away = (outputs.read(self.away[0], self.space) + away) / len(self.away)
-        difference = outputs.read(self.toward, self.space) - away
-        difference = outputs.to_native(difference, self.space)
-        weight = self.weight - self.neutral
-        prediction = add_scaled(guided.prediction, weight, difference)
-        return guided._replace(prediction=prediction), state
+        change = toward - away
+        if self.maps:
+            plain = change
+            sides = Sides(_wide(toward), _wide(away), self.weight, outputs, step)
+            change, state = self._map(sides, state)
+            change = change.astype(plain.dtype)
+            if self.base == "away":  # away + w d' = toward + (w - 1) d' + (d' - d)
+                acts = (self.weight != self.neutral).astype(self.weight.dtype)
+                guided = _add(
+                    guided, outputs.to_native(change - plain, self.space), acts
+                )
+        change = outputs.to_native(change, self.space)
+        return _add(guided, change, self.weight - self.neutral), state
+
+    def _map(self, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """The difference through all maps."""
+        change = sides.toward - sides.away
+        states = []
+        olds = state.maps if state else ((),) * len(self.maps)
+        for one, old in zip(self.maps, olds, strict=True):
+            change, new = one.apply(change, sides, old)
+            states.append(new)
+        return change, MapStates(tuple(states)) if state else ()
 
 
-jax.tree_util.register_dataclass(
-    Contrast,
-    data_fields=["weight"],
-    meta_fields=["away", "toward", "neutral", "space", "name"],
-)
+def _add(guided: Guided, change: Array, weight: Array) -> Guided:
+    prediction = add_scaled(guided.prediction, weight, change)
+    return guided._replace(prediction=prediction)
+
+
+def _wide(value: Array) -> Array:
+    """At least float32."""
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+
+
+def per_sample(function: Callable, *values: Array) -> Array:
+    """A reduction over all axes but the first, kept to broadcast: [B, 1, ...].
+
+    `function` is such as `jnp.sum`; several values are multiplied first.
+    """
+    product = values[0]
+    for value in values[1:]:
+        product = product * value
+    return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
+
+
+def to_columns(number: Array, like: Array) -> Array:
+    """A number [] or [B] shaped and cast to multiply `like` [B, *D]."""
+    return expand(jnp.asarray(number), like)
 
 
 def _at_time(branch: Branch, t: float) -> Branch:
     """What the branch is at host time `t`: a shift that is clipped away is RAW."""
     with jax.ensure_compile_time_eval():
-        same = branch.time is None or bool(branch.time(t) == t)
+        same = branch.time is None or bool(branch.time(t, t) == t)
     return dataclasses.replace(branch, time=None) if same else branch
 
 
@@ -101,8 +177,10 @@ def contrast(
     t_hi: float = 1.0,
     space: str = ANY,
     name: str = "contrast",
+    maps: tuple[DirectionMap, ...] = (),
+    base: str = "toward",
 ) -> Contrast:
-    """`guided + (weight(t) - neutral) * (toward - mean(away))`.
+    """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
 
     The building block of all linear methods, and the shortest way to a new one.
 
@@ -114,20 +192,27 @@ def contrast(
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
         space: where the difference is taken, one of `SPACES`.
         name: for printing and error messages.
+        maps: direction maps, applied to the difference from left to right.
+        base: with maps, what d' = maps(d) is added to, for a scale: "toward" is
+            `toward + (scale - 1) d'`, "away" is `away + scale d'`, "full" is
+            `toward + scale d'` (then `neutral` is 0). They agree only where d' = d.
 
     Returns:
-        A transform without state.
+        A transform whose state is that of its maps.
 
     Raises:
-        ValueError: for a number that is not finite, an unknown space or bad window.
+        ValueError: for a number that is not finite, an unknown space or base, or a
+            bad window.
 
     NFE: +1 per distinct branch that is not the raw prediction.
     """
     check_number(name, "weight" if neutral == 0 else "scale", weight)
     check_space(name, space)
+    if base not in BASES:
+        raise ValueError(f"{name}: need base in {BASES}, got base={base!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=neutral)
     away = away if isinstance(away, tuple) else (away,)
-    return Contrast(schedule, away, toward, neutral, space, name)
+    return Contrast(schedule, away, toward, neutral, space, name, maps, base)
 
 
 def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:

@@ -6,11 +6,12 @@ change the inside of the network (dropped blocks) are always calls of their own,
 the work they leave out is really saved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxguide import paths
 from jaxguide.guidance.base import (
@@ -44,7 +45,16 @@ class Call(NamedTuple):
     x: Array
     t: Array
     cond: Any
-    taps: dict[str, Array]
+    taps: dict[str, Any] = {}  # noqa: RUF012
+    half: int | None = None  # rows of x, where cond and t hold two of them
+
+
+class Made(NamedTuple):
+    """What one network call made; leaves [B, ...]."""
+
+    prediction: Array
+    extra: Any = None
+    record: Any = None
 
 
 def default_batched() -> bool:
@@ -79,11 +89,42 @@ def guided_prediction(
     Raises:
         ValueError: if a branch names a condition or network that is not there.
     """
-    wanted = chain.branches(networks["main"], live)
-    outputs = predict_branches(networks, wanted, step, key=key, batched=batched)
-    raw = Guided(outputs[RAW])
-    guided, state = chain.apply(raw, state, outputs, step, live=live)
-    return guided, outputs.extra, state
+
+    def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
+        wanted = chain.branches(networks["main"], live)
+        outputs = predict_branches(
+            networks,
+            wanted,
+            step,
+            key=key,
+            batched=batched,
+            values=chain.values(step),
+        )
+        raw = Guided(outputs[RAW])
+        guided, states = chain.apply(raw, state, outputs, step, live=live)
+        return guided, outputs.extra, states
+
+    gates = [i for i, gated in enumerate(chain.gated()) if gated and live[i]]
+    return _where_open(run, chain, state, live, gates)
+
+
+def _where_open(
+    run: Callable[[tuple[bool, ...]], Any],
+    chain: Chain,
+    state: tuple[Any, ...],
+    live: tuple[bool, ...],
+    gates: list[int],
+) -> Any:
+    """`run(live)`, without the branches of gated parts that are closed at run time."""
+    if not gates:
+        return run(live)
+    owner, rest = gates[0], gates[1:]
+    closed = (*live[:owner], False, *live[owner + 1 :])
+    return lax.cond(
+        chain.gate(owner, state),
+        lambda: _where_open(run, chain, state, live, rest),
+        lambda: _where_open(run, chain, state, closed, rest),
+    )
 
 
 def evaluate(
@@ -113,9 +154,13 @@ def predict_branches(
     *,
     key: Array | None = None,
     batched: bool = False,
+    values: tuple[Any, ...] = (),
 ) -> Outputs:
-    """Evaluates `RAW` and every branch once, in two rounds; see `evaluate`."""
-    outputs = Outputs(networks["main"], step)
+    """Evaluates `RAW` and every branch once, in two rounds; see `evaluate`.
+
+    `values` are the numbers that each transform of the chain hands to its taps.
+    """
+    outputs = Outputs(networks["main"], step, key)
     branches = tuple(dict.fromkeys((RAW, *branches)))
     rounds = [
         [b for b in branches if not b.differentiable and b.rewrite is None],
@@ -123,18 +168,18 @@ def predict_branches(
     ]
     for branch in branches:
         if branch.differentiable:
-            outputs.store_function(
-                branch, _function(networks, branch, step, outputs, key)
-            )
+            call = _call(networks, branch, step, outputs, values)
+            outputs.store_function(branch, _function(networks, branch, step, call))
     for wanted in rounds:
-        calls = {b: _call(networks, b, step, outputs, key) for b in wanted}
+        calls = {b: _call(networks, b, step, outputs, values) for b in wanted}
         for group in _groups(wanted, batched):
             predictions = _run(networks, group, [calls[b] for b in group])
-            for branch, (prediction, extra) in zip(group, predictions, strict=True):
+            for branch, made in zip(group, predictions, strict=True):
                 x, t = calls[branch].x, calls[branch].t
-                _file(networks, outputs, branch, prediction, x, t)
+                _file(networks, outputs, branch, made.prediction, x, t)
+                outputs.store_record(branch, made.record)
                 if branch == RAW:
-                    outputs.extra = extra
+                    outputs.extra = made.extra
     return outputs
 
 
@@ -152,30 +197,61 @@ def _call(
     branch: Branch,
     step: Step,
     outputs: Outputs,
-    key: Array | None,
+    values: tuple[Any, ...],
 ) -> Call:
     """The inputs of the call that `branch` describes."""
-    network = find_network(networks, branch)
-    if branch.cond not in step.conds:
-        raise ValueError(
-            f"guidance: need a condition named {branch.cond!r}, got "
-            f"{sorted(step.conds)}. Pass conds={{{branch.cond!r}: ...}}."
-        )
-    t = step.node.t if branch.time is None else branch.time(step.node.t)
-    owned = outputs.view(branch.owner or 0)
+    network, owner = find_network(networks, branch), branch.owner or 0
+    owned = outputs.view(owner)
+    cond, node = _condition(branch.cond, step), step.node
+    if branch.cond_map is not None:
+        key = None
+        if branch.cond_map.random:
+            key = owned.key(branch.cond_map.name, branch.draw)
+        cond = branch.cond_map(cond, step, key)
+    t = node.t
+    if branch.time is not None:
+        t = branch.time(t, _next_time(branch, step))
     x = step.x if branch.rewrite is None else branch.rewrite(step, owned)
-    taps = {}
-    if branch.tap is not None:
-        if key is not None and branch.owner is not None:
-            key = jax.random.fold_in(jax.random.fold_in(key, branch.owner), branch.draw)
-        taps = branch.tap.arguments(network, key)
-    return Call(x, t, step.conds[branch.cond], taps)
+    taps, tap, half = {}, branch.tap, None
+    if tap is not None:
+        key = owned.key(tap.name, branch.draw) if tap.random else None
+        taps = tap.arguments(network, key, values[owner] if tap.valued else None)
+        if tap.pair is not None:
+            other = _condition(tap.pair, step)
+            cond = jax.tree.map(lambda *pair: jnp.concatenate(pair), cond, other)
+            t, half = jnp.tile(jnp.broadcast_to(t, (len(x),)), 2), len(x)
+    return Call(x, t, cond, taps, half)
+
+
+def _condition(name: str, step: Step) -> Any:
+    """A named condition; raises ValueError if it is not there."""
+    if name not in step.conds:
+        raise ValueError(
+            f"guidance: need a condition named {name!r}, got "
+            f"{sorted(step.conds)}. Pass conds={{{name!r}: ...}}."
+        )
+    return step.conds[name]
+
+
+def _next_time(branch: Branch, step: Step) -> Array:
+    """Where the step ends; its start where a branch does not ask.
+
+    A `time` that needs the step's end says so by `needs_next = True`.
+    """
+    if step.next_node is not None:
+        return step.next_node.t
+    if getattr(branch.time, "needs_next", False):
+        raise ValueError(
+            "guidance: need the time at which the step ends, got next_t=None. "
+            "Pass next_t= to the guided function, or use `generate`."
+        )
+    return step.node.t
 
 
 def _run(
     networks: Mapping[str, Network], group: list[Branch], calls: list[Call]
-) -> list[tuple[Array, Any]]:
-    """(prediction, extra) of each call; several calls become one forward pass."""
+) -> list[Made]:
+    """What each call made; several calls become one forward pass."""
     network = networks[group[0].network]
     if len(calls) == 1:
         (call,) = calls
@@ -185,7 +261,6 @@ def _run(
         jnp.concatenate([c.x for c in calls]),
         jnp.concatenate(times),
         jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[c.cond for c in calls]),
-        {},
     )
     out = _predict(network, joined)
     size = len(calls[0].x)
@@ -195,20 +270,24 @@ def _run(
     ]
 
 
-def _predict(network: Network, call: Call) -> tuple[Array, Any]:
-    """(prediction, extra) of one forward pass."""
-    t = jnp.asarray(call.t)
+def _predict(network: Network, call: Call) -> Made:
+    """One forward pass; of a pair only the first half is kept."""
+    x, t = call.x, jnp.asarray(call.t)
+    if call.half is not None:
+        x = jnp.concatenate([x, x])
     if network.batch_time:
-        t = jnp.broadcast_to(t, (len(call.x),))
-    out = network.predict(call.x, t, call.cond, **call.taps)
-    prediction, extra = out if isinstance(out, tuple) else (out, None)
-    if prediction.shape != call.x.shape:
+        t = jnp.broadcast_to(t, (len(x),))
+    out = network.predict(x, t, call.cond, **call.taps)
+    made = Made(*out) if isinstance(out, tuple) else Made(out)
+    if made.prediction.shape != x.shape:
         raise ValueError(
             "guidance: need predictions shaped like x, got "
-            f"prediction.shape={prediction.shape} for x.shape={call.x.shape}. "
+            f"prediction.shape={made.prediction.shape} for x.shape={x.shape}. "
             "A network with more channels must return a pair (prediction, extra)."
         )
-    return prediction, extra
+    if call.half is None:
+        return made
+    return jax.tree.map(lambda leaf: leaf[: call.half], made)
 
 
 def _file(
@@ -243,19 +322,14 @@ def _same_kind(
 
 
 def _function(
-    networks: Mapping[str, Network],
-    branch: Branch,
-    step: Step,
-    outputs: Outputs,
-    key: Array | None,
-):
+    networks: Mapping[str, Network], branch: Branch, step: Step, call: Call
+) -> Callable[[Array], Array]:
     """A differentiable branch as a function of x, in the kind of the main network."""
-    call = _call(networks, branch, step, outputs, key)
     main, network = networks["main"], networks[branch.network]
     node = step.node if branch.time is None else main.path.node(jnp.asarray(call.t))
 
     def function(x: Array) -> Array:
-        prediction, _ = _predict(network, call._replace(x=x))
+        prediction = _predict(network, call._replace(x=x)).prediction
         return _same_kind(main, network, prediction, x, node)
 
     return function

@@ -20,7 +20,7 @@ from jaxguide.guidance.evaluate import (
     guided_prediction,
 )
 from jaxguide.guidance.plan import make_pieces
-from jaxguide.paths import Array, Path
+from jaxguide.paths import Array, Node, Path
 from jaxguide.schedules import slack
 
 DIRECTIONS = ("noise", "data")
@@ -64,6 +64,7 @@ class Guide:
         *,
         conds: Mapping[str, Any] | None = None,
         key: Array | None = None,
+        next_t: Any = None,
     ) -> tuple[Array, GuideState]:
         """The guided prediction, in the kind and time direction of the function.
 
@@ -75,6 +76,8 @@ class Guide:
             state: from `init` or the call before; pass a new one to restart.
             conds: named further conditions, such as `{"null": labels}`.
             key: for transforms that draw (S2); folded with the step count here.
+            next_t: time at which the sampler's step ends, for the few transforms that
+                look ahead (`rectified_cfgpp`).
 
         Returns:
             (prediction [B, *D], next state).
@@ -83,7 +86,7 @@ class Guide:
             ValueError: if a condition, network or key is missing, or a transform
                 couples to the sampler (then use `pair`).
         """
-        guided, _, state = self._guided(x, t, cond, state, conds, key)
+        guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
         if guided.noise is not None:
             raise ValueError(
                 "guide: need transforms that give one prediction, got one that sets "
@@ -101,23 +104,33 @@ class Guide:
         *,
         conds: Mapping[str, Any] | None = None,
         key: Array | None = None,
+        next_t: Any = None,
     ) -> tuple[Pair, GuideState]:
         """As the call itself, but as (denoised, noise), whatever the direction."""
-        guided, step, state = self._guided(x, t, cond, state, conds, key)
+        guided, step, state = self._guided(x, (t, next_t), cond, state, conds, key)
         return as_pair(self.network.kind, guided, step), state
 
     def _guided(
         self,
         x: Array,
-        t: Any,
+        times: tuple[Any, Any],
         cond: Any,
         state: GuideState,
         conds: Mapping[str, Any] | None,
         key: Array | None,
     ) -> tuple[Guided, Step, GuideState]:
-        t = 1 - t if self.time == "data" else t
-        node = jax.tree.map(jnp.asarray, self.network.path.node(t))
-        step = Step(x, node, {"cond": cond, **(conds or {})}, jnp.zeros((), bool))
+        t, next_t = (
+            1 - one if self.time == "data" and one is not None else one for one in times
+        )
+        node = self._node(t)
+        step = Step(
+            x,
+            node,
+            {"cond": cond, **(conds or {})},
+            jnp.zeros((), bool),
+            state.count,
+            None if next_t is None else self._node(next_t),
+        )
         parts = self.guidance.at(t)
 
         def run(live: tuple[bool, ...]) -> tuple[Guided, tuple[Any, ...]]:
@@ -134,6 +147,9 @@ class Guide:
 
         guided, states = _where_live(self.guidance, t, run)
         return guided, step, GuideState(state.count + 1, states)
+
+    def _node(self, t: Any) -> Node:
+        return jax.tree.map(jnp.asarray, self.network.path.node(t))
 
 
 jax.tree_util.register_dataclass(

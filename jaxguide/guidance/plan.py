@@ -24,6 +24,11 @@ class Run(NamedTuple):
     live: tuple[bool, ...]
     stages: int  # guided predictions per step: 1, or 2 with a corrector
 
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -33,10 +38,13 @@ class Cost:
     nfe: int  # network evaluations per image, all networks
     flops: float | None  # per image; None if a network does not know its own
     unguided_nfe: int  # the same sampler without guidance
+    least_nfe: int  # if every gated transform stops after the first step; else `nfe`
 
     def __str__(self) -> str:
         flops = "" if self.flops is None else f", {self.flops / 1e9:.4g} GFLOP"
-        return f"{self.steps} steps, {self.nfe} NFE per image{flops}"
+        low = "" if self.least_nfe == self.nfe else f"{self.least_nfe} to "
+        most = "" if not low or not flops else " at most"
+        return f"{self.steps} steps, {low}{self.nfe} NFE per image{flops}{most}"
 
 
 def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, ...]:
@@ -44,7 +52,7 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
     changes; static and hashable."""
     runs: list[Run] = []
     for i, (t, count) in enumerate(zip(grid[:-1], stages, strict=True)):
-        live = chain.live(float(t))
+        live = chain.live(float(t), i)
         if runs and runs[-1].live == live and runs[-1].stages == count:
             runs[-1] = runs[-1]._replace(stop=i + 1)
         else:
@@ -86,15 +94,28 @@ def _without_shape(schedule: Schedule) -> Schedule:
 
 def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -> Cost:
     """Network evaluations and FLOPs per image of these runs."""
-    nfe, flops = 0, 0.0
+    nfe, least, flops = 0, 0, 0.0
     for run in runs:
-        branches = dict.fromkeys((RAW, *chain.branches(networks["main"], run.live)))
-        times = (run.stop - run.start) * run.stages
-        nfe += times * len(branches)
+        branches = _branches(chain, networks, run.live)
+        times = run.steps * run.stages
+        here = sum(branch.calls for branch in branches)
+        nfe += times * here
         flops += times * sum(_flops(networks, branch) for branch in branches)
-    unguided = sum((run.stop - run.start) * run.stages for run in runs)
+        shut = [on and not g for on, g in zip(run.live, chain.gated(), strict=True)]
+        fewer = _branches(chain, networks, tuple(shut))
+        saved = here - sum(branch.calls for branch in fewer)
+        # Gates see the state of a whole step, so the first step is always open.
+        least += times * here - saved * (times - run.stages * (run.start == 0))
+    unguided = sum(run.steps * run.stages for run in runs)
     known = not np.isnan(flops)
-    return Cost(runs[-1].stop, nfe, flops if known else None, unguided)
+    return Cost(runs[-1].stop, nfe, flops if known else None, unguided, least)
+
+
+def _branches(
+    chain: Chain, networks: Mapping[str, Network], live: tuple[bool, ...]
+) -> tuple[Branch, ...]:
+    """The distinct branches of a step, `RAW` among them."""
+    return tuple(dict.fromkeys((RAW, *chain.branches(networks["main"], live))))
 
 
 def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
@@ -103,4 +124,5 @@ def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
     if network.flops is None:
         return float("nan")
     share = 1.0 if branch.tap is None else branch.tap.share(network)
-    return network.flops * share * (3.0 if branch.differentiable else 1.0)
+    gradient = 3.0 if branch.differentiable else 1.0
+    return network.flops * share * branch.calls * gradient

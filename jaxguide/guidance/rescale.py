@@ -1,46 +1,29 @@
 """Rescaling of the guided prediction to the standard deviation of the raw one."""
 
-import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
     RAW,
-    Branch,
     Guided,
-    Network,
     Outputs,
     Step,
+    Weighted,
     add_scaled,
     check_number,
+    pytree,
 )
 from jaxguide.guidance.contrast import Weight
 from jaxguide.paths import Array
 
 
-@dataclasses.dataclass(frozen=True)
-class Rescale:
+@pytree("weight")
+class Rescale(Weighted):
     """See `rescale`."""
 
     weight: Any  # a Schedule; inside `apply` its number at this step
-    name: str = "rescale"
-
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
-
-    def branches(self, network: Network) -> tuple[Branch, ...]:
-        """Nothing beyond the raw prediction."""
-        del network
-        return ()
-
-    def live(self, t: float) -> bool:
-        """False where the weight is 0."""
-        return not self.weight.neutral_at(t, 0.0)
 
     def apply(
         self,
@@ -60,9 +43,6 @@ class Rescale:
         change = (ratio - 1).astype(guided.prediction.dtype) * guided.prediction
         prediction = add_scaled(guided.prediction, self.weight, change)
         return guided._replace(prediction=prediction), state
-
-
-jax.tree_util.register_dataclass(Rescale, data_fields=["weight"], meta_fields=["name"])
 
 
 def _std(prediction: Array) -> Array:

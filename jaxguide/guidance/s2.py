@@ -1,17 +1,18 @@
 """S2-Guidance: away from sub-networks with a few transformer blocks left out."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance.base import Branch, Network
+from jaxguide.guidance.base import Branch, Network, Tap
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.paths import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class DropBlocks:
+class DropBlocks(Tap):
     """Leaves out a random choice of blocks, drawn anew at every step.
 
     The network gets `keep_blocks`, the indices [depth - number] of the blocks that run,
@@ -20,7 +21,9 @@ class DropBlocks:
 
     ratio: float
     exclude: tuple[int, ...] = (0,)
-    random: bool = True
+
+    name = "s2"
+    random = True
 
     def number(self, network: Network) -> int:
         """How many blocks are left out: at least 1, never an excluded one."""
@@ -50,14 +53,12 @@ class DropBlocks:
             )
         return allowed
 
-    def arguments(self, network: Network, key: Array | None) -> dict[str, Array]:
-        """`keep_blocks`, int32 [depth - number].
-
-        Raises:
-            ValueError: if there is no key.
-        """
-        if key is None:
-            raise ValueError("s2: need a PRNG key to draw blocks; pass key=.")
+    def arguments(
+        self, network: Network, key: Array | None, values: Any
+    ) -> dict[str, Array]:
+        """`keep_blocks`, int32 [depth - number]."""
+        del values
+        assert key is not None  # the evaluator has one for what is `random`
         allowed = jnp.asarray(self.allowed(network), jnp.int32)
         number = self.number(network)
         drop = jax.random.choice(key, allowed, (number,), replace=False)

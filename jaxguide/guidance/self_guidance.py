@@ -19,12 +19,13 @@ from jaxguide.guidance.base import (
     RAW,
     Branch,
     Guided,
-    Network,
     Outputs,
     Step,
+    Weighted,
     add_scaled,
     check_number,
     check_space,
+    pytree,
 )
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.paths import Array
@@ -37,7 +38,8 @@ class Shift:
     amount: float = 0.0
     proportion: float = 0.0
 
-    def __call__(self, t: Array) -> Array:
+    def __call__(self, t: Array, next_t: Array) -> Array:
+        del next_t
         xp = jnp if isinstance(t, jax.Array) else min
         later = t + self.amount + self.proportion * t
         return jnp.minimum(later, 1.0) if xp is jnp else min(later, 1.0)
@@ -100,26 +102,16 @@ class SGPrevState(NamedTuple):
     ready: Array  # [] bool; False until one step has been seen
 
 
-@dataclasses.dataclass(frozen=True)
-class SGPrev:
+@pytree("weight")
+class SGPrev(Weighted):
     """See `sg_prev`."""
 
     weight: Any  # a Schedule; inside `apply` its number at this step
     space: str = NATIVE
-    name: str = "sg_prev"
 
     def init(self, x: Array) -> SGPrevState:
         """An empty memory for states like `x` [B, *D]."""
         return SGPrevState(jnp.zeros_like(x), jnp.zeros((), bool))
-
-    def branches(self, network: Network) -> tuple[Branch, ...]:
-        """Nothing beyond the raw prediction."""
-        del network
-        return ()
-
-    def live(self, t: float) -> bool:
-        """False where the weight is 0."""
-        return not self.weight.neutral_at(t, 0.0)
 
     def apply(
         self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
@@ -135,11 +127,6 @@ class SGPrev:
             guided = guided._replace(prediction=prediction)
         memory = raw.astype(state.previous.dtype)
         return guided, SGPrevState(memory, jnp.ones((), bool))
-
-
-jax.tree_util.register_dataclass(
-    SGPrev, data_fields=["weight"], meta_fields=["space", "name"]
-)
 
 
 def sg_prev(

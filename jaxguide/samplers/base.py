@@ -6,6 +6,7 @@ that it serves velocity, noise, denoised and score networks alike. The loop is o
 `lax.scan` per run of steps with the same live guidance branches.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -249,22 +250,34 @@ def _solve(
     state: Any,
     *,
     runs: tuple[plan.Run, ...],
-    sampler: Sampler,
-    batched: bool,
     progress: Callable | None,
+    **how: Any,
 ) -> Array:
-    """Scans every run in turn."""
-    carry = _Carry(x, state, sampler.init(x))
-    for run in runs:
-        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
+    """Scans every run in turn; runs that come back again and again share a scan."""
+    modes = tuple(dict.fromkeys((run.live, run.stages) for run in runs))
+    bodies = [
+        functools.partial(_step, fixed, live=live, stages=stages, **how)
+        for live, stages in modes
+    ]
 
-        def body(carry: _Carry, at: _Steps, run: plan.Run = run):
-            carry = _step(fixed, carry, at, run, sampler, batched)
+    def scan(carry: _Carry, part: _Steps, choose: Callable) -> _Carry:
+        def body(carry: _Carry, at: _Steps):
+            carry = choose(carry, at)
             if progress is not None:
                 jax.debug.callback(progress, at.index)
             return carry, None
 
-        carry, _ = lax.scan(body, carry, part)
+        return lax.scan(body, carry, part)[0]
+
+    carry = _Carry(x, state, how["sampler"].init(x))
+    if len(runs) > len(modes):
+        which = [modes.index((r.live, r.stages)) for r in runs for _ in range(r.steps)]
+        which = jnp.asarray(which, jnp.int32)
+        choose = lambda carry, at: lax.switch(which[at.index], bodies, carry, at)  # noqa: E731
+        return scan(carry, steps, choose).x
+    for run, body in zip(runs, bodies, strict=True):
+        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
+        carry = scan(carry, part, body)
     return carry.x
 
 
@@ -275,7 +288,9 @@ def _step(
     fixed: _Fixed,
     carry: _Carry,
     at: _Steps,
-    run: plan.Run,
+    *,
+    live: tuple[bool, ...],
+    stages: int,
     sampler: Sampler,
     batched: bool,
 ) -> _Carry:
@@ -288,13 +303,13 @@ def _step(
     step_key = None if key is None else jax.random.fold_in(key, at.index)
 
     def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
-        step = Step(x, node, fixed.conds, restart)
+        step = Step(x, node, fixed.conds, restart, at.index, at.next_node)
         return evaluate(
             fixed.networks,
             parts,
             state,
             step,
-            live=run.live,
+            live=live,
             key=step_key,
             batched=batched,
         )
@@ -302,7 +317,7 @@ def _step(
     first, guided = predict(carry.x, carry.guidance, at.chain, at.node, at.index == 0)
     fresh = _fresh(fixed.sample_keys, at.index, carry.x) if sampler.stochastic else None
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
-    if run.stages == 2:
+    if stages == 2:
         never = jnp.zeros((), bool)
         second, _ = predict(x, guided, at.next_chain, at.next_node, never)
         x = sampler.correct(carry.x, first, second, at.coefficients)

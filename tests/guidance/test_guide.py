@@ -161,7 +161,7 @@ class Coupled:
     def branches(self, network):
         return ()
 
-    def live(self, t):
+    def live(self, t, index=0):
         return True
 
     def apply(self, guided, state, outputs, step, *, live):
