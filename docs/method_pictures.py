@@ -1,0 +1,195 @@
+"""The two pictures of a method: the demo checkpoint, and a toy density.
+
+`settings` is the table `demo` or `toy` of a method in `notes.toml`:
+
+    base, method   lists of config entries; the picture compares base with base + method
+    networks       further networks, name -> kind: "noisy" is the checkpoint with noise
+                   added to its weights (demo), the mixture with wider components (toy)
+    conds          further conditions, name -> class name (demo) or number (toy)
+    edge           half the edge of the toy picture, 2.4 by default
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+import jaxguide as jg
+from jaxguide import config_sampling, paths, pictures, sampling
+from jaxguide.config_sampling import SampleConfig
+from jaxguide.oracle import GaussianMixture
+
+Settings = Mapping[str, Any]
+Entries = Sequence[Mapping[str, Any]]
+
+NOISE = 0.3  # of the standard deviation of each weight array, in the "noisy" network
+WIDER = 0.3  # added to every standard deviation, in the "noisy" mixture
+COUNT = 700  # samples in a panel of the toy
+CFG = {"name": "cfg", "scale": 3.0}
+INK, DOTS = "#303030", "#c2410c"
+
+
+def make(page: Any) -> None:
+    """Writes the pictures of a page, those that are possible."""
+    for kind, draw in (("demo", draw_demo), ("toy", draw_toy)):
+        if page.settings(kind):
+            file = page.picture(kind)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draw(file, page.settings(kind))
+            shrink(file)
+
+
+def shrink(file: Path, colours: int = 64) -> None:
+    """Saves the picture again with a palette."""
+    Image.open(file).convert("RGB").quantize(colours).save(file, optimize=True)
+
+
+# The demo checkpoint.
+
+
+def demo_job(settings: Settings) -> sampling.Job:
+    """The columns "without" and "with" of the demo picture, ready to sample."""
+    job = _demo_base()
+    base, method = settings.get("base", []), settings["method"]
+    names = list(job.weights.class_names)
+    conds = {name: names.index(label) for name, label in _items(settings, "conds")}
+    return dataclasses.replace(
+        job,
+        columns={
+            "without": config_sampling.build_guidance(base),
+            "with": config_sampling.build_guidance([*base, *method]),
+        },
+        networks={
+            name: _demo_network(kind) for name, kind in _items(settings, "networks")
+        },
+        conds=job.conds | conds,
+    )
+
+
+def draw_demo(file: Path, settings: Settings) -> None:
+    """Images without the method on the left, with it on the right."""
+    job = demo_job(settings)
+    found = {title: column.images for title, column in sampling.run(job)}
+    names = [job.weights.class_names[label] for label in job.labels]
+    pictures.write_sheet(file, found, names, zoom=3)
+
+
+@functools.cache
+def _demo_base() -> sampling.Job:
+    return sampling.build_job(
+        SampleConfig(checkpoint="emoji", labels="0-5", per_class=3, num_steps=50)
+    )
+
+
+@functools.cache
+def _demo_network(kind: str) -> jg.Network:
+    """A further network for the demo."""
+    if kind != "noisy":
+        raise ValueError(f"method_pictures: need kind 'noisy', got {kind!r}.")
+    weights, rng = _demo_base().weights, np.random.default_rng(0)
+
+    def blurred(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        noise = rng.standard_normal(leaf.shape).astype(leaf.dtype)
+        return jnp.asarray(leaf + NOISE * leaf.std() * noise)
+
+    params = jax.tree.map(blurred, weights.params)
+    return config_sampling.build_network(weights._replace(params=params))
+
+
+def _items(settings: Settings, key: str) -> list[tuple[str, Any]]:
+    return list(settings.get(key, {}).items())
+
+
+# The toy.
+
+
+@functools.cache
+def mixture() -> GaussianMixture:
+    """Two classes in the plane, of three components each, that overlap."""
+    means = [
+        [-1.2, 0.9],
+        [-0.5, -0.3],
+        [-1.1, -1.3],
+        [1.2, 0.8],
+        [0.4, 0.3],
+        [0.9, -1.2],
+    ]
+    return GaussianMixture(
+        jnp.asarray(means, jnp.float32),
+        jnp.asarray([0.3, 0.25, 0.3, 0.3, 0.25, 0.3], jnp.float32),
+        (0, 0, 0, 1, 1, 1),
+        blocks=(0.02, 0.04, 0.06, 0.04, 0.03, 0.05),
+    )
+
+
+def toy_samples(entries: Entries, settings: Settings) -> np.ndarray:
+    """Samples [COUNT, 2] of class 0."""
+    model, wider = (
+        mixture(),
+        dataclasses.replace(mixture(), stds=mixture().stds + WIDER),
+    )
+    label = jnp.zeros(COUNT, jnp.int32)
+    conds = {"null": 2, "negative": 1, "also": 1, **settings.get("conds", {})}
+    keys = jg.sample_keys(0, jnp.arange(COUNT))
+    samples = jg.generate(
+        model.network(),
+        jg.initial_noise(keys, (2,)),
+        label,
+        grid=jg.uniform(100),
+        sampler=jg.euler(),
+        guidance=config_sampling.build_guidance(entries),
+        conds={name: jnp.full_like(label, number) for name, number in conds.items()},
+        networks={name: wider.network() for name, _ in _items(settings, "networks")},
+        key=jax.random.key(0),
+        keys=keys,
+    )
+    return np.asarray(samples)
+
+
+def draw_toy(file: Path, settings: Settings) -> None:
+    """Samples over the true density: no guidance, CFG, and the method."""
+    from matplotlib import pyplot as plt
+
+    base, method = settings.get("base", []), settings["method"]
+    panels = {"no guidance": [], "CFG": [CFG], "this method": [*base, *method]}
+    if panels["this method"][0]["name"] == "cfg" and len(panels["this method"]) == 1:
+        del panels["CFG"]
+    edge = settings.get("edge", 2.4)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.3 * len(panels), 2.5), sharex=True, sharey=True
+    )
+    for axis, (title, entries) in zip(axes, panels.items(), strict=True):
+        _contours(axis, edge)
+        axis.scatter(*toy_samples(entries, settings).T, s=1.2, lw=0, color=DOTS)
+        axis.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[])
+        axis.set_aspect("equal")
+        axis.set_title(title, fontsize=9, color=INK)
+    figure.tight_layout(pad=0.4)
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+
+
+def _contours(axis: Any, edge: float) -> None:
+    """The true density of class 0, filled, and of class 1, dotted."""
+    line = np.linspace(-edge, edge, 120, dtype=np.float32)
+    points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    node = paths.Linear().node(jnp.zeros(()))
+    for label in (0, 1):
+        labels = jnp.full(len(points), label, jnp.int32)
+        log = mixture().log_density(jnp.asarray(points), labels, node)
+        density = np.exp(np.asarray(log)).reshape(len(line), -1)
+        levels = density.max() * np.array([0.03, 0.15, 0.4, 0.7, 1.01])
+        if label == 0:
+            axis.contourf(line, line, density, levels, cmap="Blues", alpha=0.7)
+        else:
+            axis.contour(
+                line, line, density, levels[:3], colors="grey", linestyles="dotted",
+                linewidths=0.8,
+            )  # fmt: skip
