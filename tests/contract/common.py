@@ -1,0 +1,94 @@
+"""What the laws of the contract share: how rows are run and counted."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import jaxguide as jg
+from tests import transforms as tf
+
+GRID = np.array([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+SHORT = np.array([1.0, 0.6, 0.05, 0.0])
+SAMPLERS = {
+    "euler": jg.euler(),
+    "ddim": jg.ddim(),
+    "ddpm": jg.ddpm(),
+    "euler_maruyama": jg.euler_maruyama(),
+    "dpmpp_2m": jg.dpmpp_2m(),
+    "heun": jg.heun(),
+}
+
+every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
+every_sampler = pytest.mark.parametrize("name", SAMPLERS)
+
+
+def probes():
+    main, weak = tf.toy_probe(1.3), tf.toy_probe(0.9)
+    weak.facts["flops"] = 300.0
+    return main, weak
+
+
+def eager(guidance, **options):
+    """Samples without compiling, and the two probes that watched."""
+    main, weak = probes()
+    grid = options.pop("grid", GRID)
+    with jax.disable_jit():
+        out = tf.sample(guidance, main, weak, grid, **options)
+    return out, main, weak
+
+
+def promised(row, grid=GRID, sampler="euler"):
+    """NFE per image by the row's own account, stages counted by hand."""
+    total = 0
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        stages = 2 if sampler == "heun" and s > 0 else 1
+        total += stages * (1 + int(row.nfe(float(t))))
+    return total
+
+
+class Compiled(NamedTuple):
+    first: np.ndarray
+    again: np.ndarray
+    other: np.ndarray  # with another value
+    traces: list[int]  # after each of the three runs
+    evaluations: int  # of one run of the compiled program
+    cost: int
+
+
+@functools.cache
+def compiled(name):
+    """One row through `generate` three times, as a user would call it."""
+    row = tf.BY_NAME[name]
+    main, weak = probes()
+    outs, traces = [], []
+    for value in (row.value, row.value, 0.8 * row.value + 0.01):
+        outs.append(np.asarray(tf.sample(row.make(value), main, weak, GRID)))
+        traces.append(main.traces + weak.traces)
+    cost = jg.cost(
+        main.network(), row.make(row.value), GRID, jg.euler(),
+        networks={"weak": weak.network()},
+    )  # fmt: skip
+    counted = main.evaluations() + weak.evaluations()
+    return Compiled(*outs, traces, counted / 3, cost.nfe)
+
+
+def masks(probe):
+    """Every `keep_blocks` that the network was given, in order of evaluation."""
+    return [seen.keep.tolist() for seen in probe.calls if seen.keep is not None]
+
+
+class Probing:
+    """The parts of `Transform` that the transforms of this file share."""
+
+    def init(self, x):
+        return ()
+
+    def live(self, t, index=0):
+        return True
+
+
+def register(cls):
+    return jax.tree_util.register_static(cls)
