@@ -29,12 +29,16 @@ from jaxguide.samplers import (
     ddim as ddim,
     ddpm as ddpm,
     dpmpp_2m as dpmpp_2m,
+    dpmpp_2m_sde as dpmpp_2m_sde,
     euler as euler,
     euler_maruyama as euler_maruyama,
     generate as generate,
     heun as heun,
     initial_noise as initial_noise,
+    res_2m as res_2m,
+    res_2s as res_2s,
     sample_keys as sample_keys,
+    unipc as unipc,
 )
 from jaxguide.schedules import (
     Schedule as Schedule,

@@ -38,9 +38,13 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "ddim": samplers.ddim,
     "ddpm": samplers.ddpm,
     "dpmpp_2m": samplers.dpmpp_2m,
+    "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
     "euler": samplers.euler,
     "euler_maruyama": samplers.euler_maruyama,
     "heun": samplers.heun,
+    "res_2m": samplers.res_2m,
+    "res_2s": samplers.res_2s,
+    "unipc": samplers.unipc,
 }
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "karras": schedules.karras,

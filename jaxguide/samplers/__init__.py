@@ -11,10 +11,16 @@ from jaxguide.samplers.base import (
     initial_noise as initial_noise,
     sample_keys as sample_keys,
 )
-from jaxguide.samplers.second import dpmpp_2m as dpmpp_2m, heun as heun
+from jaxguide.samplers.multistep import (
+    dpmpp_2m as dpmpp_2m,
+    dpmpp_2m_sde as dpmpp_2m_sde,
+    res_2m as res_2m,
+)
+from jaxguide.samplers.second import heun as heun, res_2s as res_2s
 from jaxguide.samplers.single import (
     ddim as ddim,
     ddpm as ddpm,
     euler as euler,
     euler_maruyama as euler_maruyama,
 )
+from jaxguide.samplers.unipc import unipc as unipc

@@ -1,13 +1,13 @@
-"""Second-order samplers: Heun (two evaluations per step), DPM-Solver++(2M) (one)."""
+"""Second-order samplers of two evaluations per step, at its start and its end."""
 
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance.evaluate import Pair
 from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.samplers.exponential import log_snr, mix, moment
 
 
 class HeunTerms(NamedTuple):
@@ -23,6 +23,14 @@ def _velocity(pair: Pair, node: Node) -> Array:
     return expand(node.dalpha, x) * pair.denoised + expand(node.dsigma, x) * pair.noise
 
 
+def _two_stages(grid: np.ndarray) -> np.ndarray:
+    """Two in every step but a last one to t = 0, where nothing is evaluated."""
+    stages = np.full(len(grid) - 1, 2)
+    if grid[-1] == 0:
+        stages[-1] = 1
+    return stages
+
+
 @dataclasses.dataclass(frozen=True)
 class Heun:
     """See `heun`."""
@@ -30,10 +38,7 @@ class Heun:
     stochastic: bool = False
 
     def stages(self, grid: np.ndarray) -> np.ndarray:
-        stages = np.full(len(grid) - 1, 2)
-        if grid[-1] == 0:
-            stages[-1] = 1
-        return stages
+        return _two_stages(grid)
 
     def coefficients(self, path: Path, grid: np.ndarray) -> HeunTerms:
         with np.errstate(all="ignore"):
@@ -55,11 +60,7 @@ class Heun:
 
     def _start(self, pair: Pair, c: HeunTerms) -> Array:
         """x as the pair tells it, which differs from x under a coupled transform."""
-        alpha, sigma = (
-            expand(c.start.alpha, pair.noise),
-            expand(c.start.sigma, pair.noise),
-        )
-        return alpha * pair.denoised + sigma * pair.noise
+        return mix(c.start.alpha, pair.denoised, c.start.sigma, pair.noise)
 
 
 def heun() -> Heun:
@@ -76,72 +77,62 @@ def heun() -> Heun:
     return Heun()
 
 
-class MultistepTerms(NamedTuple):
+class RESTerms(NamedTuple):
     """Coefficients of one step, host float64 [N]."""
 
     denoised: np.ndarray
     noise: np.ndarray
-    change: np.ndarray  # multiplies denoised - previous denoised
-
-
-class MultistepState(NamedTuple):
-    previous: Array  # [B, *D]
+    change: np.ndarray  # multiplies second denoised - first denoised
 
 
 @dataclasses.dataclass(frozen=True)
-class DPMpp2M:
-    """See `dpmpp_2m`."""
+class RES:
+    """See `res_2s`."""
 
     stochastic: bool = False
 
     def stages(self, grid: np.ndarray) -> np.ndarray:
-        return np.ones(len(grid) - 1, int)
+        return _two_stages(grid)
 
-    def coefficients(self, path: Path, grid: np.ndarray) -> MultistepTerms:
+    def coefficients(self, path: Path, grid: np.ndarray) -> RESTerms:
         with np.errstate(all="ignore"):
-            now, then = path.node(grid[:-1]), path.node(grid[1:])
-            log_snr = np.log(now.alpha / now.sigma)
-            h = np.append(np.diff(log_snr), np.log(then.alpha / then.sigma)[-1])
-            h[-1] -= log_snr[-1]
-            ratio = np.append(np.nan, h[:-1]) / h
-            gain = then.alpha - then.sigma * now.alpha / now.sigma
-            change = gain / (2 * ratio)
-        # First step: no history. Last step to t = 0 (h infinite): first order.
-        usable = np.isfinite(change) & np.isfinite(h)
-        return MultistepTerms(then.alpha, then.sigma, np.where(usable, change, 0.0))
+            node = path.node(grid)
+            share = moment(1, np.diff(log_snr(node)))
+        alpha, sigma = node.alpha[1:], node.sigma[1:]
+        return RESTerms(alpha, sigma, alpha * share)
 
-    def init(self, x: Array) -> MultistepState:
-        return MultistepState(jnp.zeros_like(x))
+    def init(self, x: Array) -> tuple[()]:
+        del x
+        return ()
 
     def step(
-        self,
-        x: Array,
-        memory: MultistepState,
-        pair: Pair,
-        c: MultistepTerms,
-        fresh: Array | None,
-    ) -> tuple[Array, MultistepState]:
-        del fresh
-        moved = expand(c.denoised, x) * pair.denoised + expand(c.noise, x) * pair.noise
-        change = pair.denoised - memory.previous.astype(pair.denoised.dtype)
-        memory = MultistepState(pair.denoised.astype(memory.previous.dtype))
-        return moved + expand(c.change, x) * change, memory
+        self, x: Array, memory: Any, pair: Pair, c: RESTerms, fresh: Array | None
+    ) -> tuple[Array, Any]:
+        del x, fresh
+        return mix(c.denoised, pair.denoised, c.noise, pair.noise), memory
 
-    def correct(self, x: Array, first: Pair, second: Pair, c: MultistepTerms) -> Array:
-        raise TypeError("DPMpp2M has no corrector.")
+    def correct(self, x: Array, first: Pair, second: Pair, c: RESTerms) -> Array:
+        moved = mix(c.denoised, first.denoised, c.noise, first.noise)
+        return moved + expand(c.change, x) * (second.denoised - first.denoised)
 
 
-def dpmpp_2m() -> DPMpp2M:
-    """DPM-Solver++(2M): multistep in denoised, order 2 at one evaluation per step.
+def res_2s() -> RES:
+    """RES, single step: an exponential Runge-Kutta method of order 2.
 
-        x_next = alpha_s denoised + sigma_s noise + c (denoised - previous denoised)
+        x_end  = alpha_s denoised + sigma_s noise
+        x_next = x_end + alpha_s h phi_2(-h) (denoised at x_end - denoised)
 
-    with c = (alpha_s - sigma_s alpha_t / sigma_t) h / (2 h_previous), h the step in
-    log(alpha / sigma). First order in the first step, and in a last one to t = 0.
+    with h the step in log(alpha / sigma), h phi_2(-h) = 1 - (1 - e^-h) / h, and 1 in a
+    step from t = 1 where alpha = 0. The last step to t = 0 has one stage. The second
+    stage uses the same live guidance as its step and does not change the guidance
+    state; a noise that a transform sets is taken from the first stage.
 
-    NFE: 1 per step. Memory: one copy of x.
-    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2.
-    Differs from the source: written in (denoised, noise), which is the same for a
-        consistent pair; a transform that sets the noise renoises with it.
+    NFE: 2 per step, 1 in the last.
+    Source: Zhang et al. 2023, arXiv:2308.02157, with c2 = 1 (ETD2RK of Cox and
+        Matthews 2002); known at second hand only, from the authors' code (NVIDIA
+        Cosmos, `res_x0_rk2_step`).
+    Differs from the source: the second stage is at the end of the step, where the
+        source has c2 = 1/2 by default: half way in log(alpha / sigma). It solves the
+        ODE; the source's noise is churned in before a step.
     """
-    return DPMpp2M()
+    return RES()

@@ -1,0 +1,47 @@
+"""Exponential integrators in log-SNR: the arithmetic that several samplers share.
+
+With l = log(alpha / sigma) as the clock, h the step in l, D the denoised prediction
+along the trajectory and x_t = alpha_t D_0 + sigma_t noise, the probability-flow ODE
+has the solution
+
+    x_s = alpha_s D_0 + sigma_s noise
+          + alpha_s integral_0^1 h e^(-h (1 - u)) (D(l_t + u h) - D_0) du         (1)
+
+The solvers replace D - D_0 by a polynomial in u through known values. With `eta` the
+reverse SDE of the same marginals is solved instead: noise shrinks to e^(-eta h) of
+itself, fresh noise fills the variance up, and h becomes (1 + eta) h in the integral.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jaxguide.paths import Array, Node, expand
+
+# Below this alpha / sigma nothing of the data is left: alpha of GVP at t = 1 is 6e-17.
+_NOTHING = 1e-8
+
+
+def log_snr(node: Node) -> np.ndarray:
+    """log(alpha / sigma) on the host; infinite where there is no data or no noise."""
+    with np.errstate(divide="ignore"):
+        ratio = np.asarray(node.alpha / node.sigma, np.float64)
+        return np.where(ratio < _NOTHING, -np.inf, np.log(ratio))
+
+
+def moment(k: int, h: Any) -> np.ndarray:
+    """integral_0^1 h e^(-h (1 - u)) u^k du for h > 0, = k! h phi_{k+1}(-h)."""
+    h = np.asarray(h, np.float64)
+    with np.errstate(all="ignore"):
+        value = -np.expm1(-h)
+        for j in range(1, k + 1):  # by parts; loses digits where h is small
+            value = 1 - j * value / h
+        rates = [(-1) ** n / math.perm(k + n + 1, n + 1) for n in range(20)]
+        series = h * np.polynomial.polynomial.polyval(h, rates)
+    return np.where(h < 1, series, value)
+
+
+def mix(alpha: Array, denoised: Array, sigma: Array, noise: Array) -> Array:
+    """alpha denoised + sigma noise, with coefficients [] or [B]."""
+    return expand(alpha, denoised) * denoised + expand(sigma, noise) * noise
