@@ -29,6 +29,11 @@ class Run(NamedTuple):
         """How many."""
         return self.stop - self.start
 
+    @property
+    def mode(self) -> tuple[tuple[bool, ...], int]:
+        """The program of a step: (live parts, stages)."""
+        return self.live, self.stages
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -58,6 +63,12 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
         else:
             runs.append(Run(i, i + 1, live, int(count)))
     return tuple(runs)
+
+
+def mode_indices(runs: tuple[Run, ...], modes: tuple) -> np.ndarray:
+    """Which of `modes` each step runs, int32 [N]."""
+    found = [modes.index(run.mode) for run in runs for _ in range(run.steps)]
+    return np.asarray(found, np.int32)
 
 
 class Piece(NamedTuple):

@@ -170,19 +170,7 @@ def generate(
     Raises:
         ValueError: for a bad grid, missing conditions, networks or keys.
     """
-    grid = schedules.check_grid("generate", grid)
-    if sampler.stochastic and keys is None:
-        raise ValueError(
-            "generate: need keys [B] for a stochastic sampler, got keys=None. "
-            "Pass keys=sample_keys(seed, jnp.arange(batch))."
-        )
-    first = network.path.node(grid[0])
-    if network.kind in ("noise", "score") and first.alpha < 1e-8:
-        raise ValueError(
-            f"generate: need alpha > 0 at the grid's start for a {network.kind} "
-            f"network, which tells nothing of the data otherwise; got "
-            f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
-        )
+    grid = check("generate", network, grid, sampler, keys)
     parts = as_chain(guidance)
     stages = sampler.stages(grid)
     runs = plan.make_runs(parts, grid, stages)
@@ -195,17 +183,45 @@ def generate(
     steps = _per_step(parts, network.path, sampler, grid)
     batched = default_batched() if batched is None else batched
     solve = _solve if _traced((fixed, steps, noise)) else _solve_jit
-    scale = float(first.sigma)
     return solve(
         fixed,
         steps,
-        noise * jnp.asarray(scale, noise.dtype),
+        at_start(network.path, grid, noise),
         parts.init(noise),
         runs=runs,
         sampler=sampler,
         batched=batched,
         progress=progress,
     )
+
+
+def check(
+    name: str, network: Network, grid: Any, sampler: Sampler, keys: Array | None
+) -> np.ndarray:
+    """`grid` as float64 [N + 1], if the network can be sampled along it.
+
+    Raises:
+        ValueError: for a bad grid or missing keys; `name` is who asks.
+    """
+    grid = schedules.check_grid(name, grid)
+    if sampler.stochastic and keys is None:
+        raise ValueError(
+            f"{name}: need keys [B] for a stochastic sampler, got keys=None. "
+            "Pass keys=sample_keys(seed, jnp.arange(batch))."
+        )
+    first = network.path.node(grid[0])
+    if network.kind in ("noise", "score") and first.alpha < 1e-8:
+        raise ValueError(
+            f"{name}: need alpha > 0 at the grid's start for a {network.kind} "
+            f"network, which tells nothing of the data otherwise; got "
+            f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
+        )
+    return grid
+
+
+def at_start(path: Path, grid: np.ndarray, noise: Array) -> Array:
+    """Unit noise [B, *D] scaled to the path's sigma at the grid's start."""
+    return noise * jnp.asarray(float(path.node(grid[0]).sigma), noise.dtype)
 
 
 def as_chain(guidance: Chain | Transform | None) -> Chain:
@@ -250,35 +266,45 @@ def _solve(
     state: Any,
     *,
     runs: tuple[plan.Run, ...],
-    progress: Callable | None,
     **how: Any,
 ) -> Array:
     """Scans every run in turn; runs that come back again and again share a scan."""
-    modes = tuple(dict.fromkeys((run.live, run.stages) for run in runs))
+    modes = tuple(dict.fromkeys(run.mode for run in runs))
+    carry = _Carry(x, state, how["sampler"].init(x))
+    if len(runs) > len(modes):
+        which = plan.mode_indices(runs, modes)
+        return march(fixed, steps, which, carry, modes=modes, **how).x
+    for run in runs:
+        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
+        which = np.zeros(run.steps, np.int32)
+        carry = march(fixed, part, which, carry, modes=(run.mode,), **how)
+    return carry.x
+
+
+def march(
+    fixed: _Fixed,
+    steps: _Steps,
+    which: Array,
+    carry: _Carry,
+    *,
+    modes: tuple[tuple[tuple[bool, ...], int], ...],
+    progress: Callable | None,
+    **how: Any,
+) -> _Carry:
+    """One scan over `steps`, each in the (live parts, stages) of `modes[which]`."""
     bodies = [
         functools.partial(_step, fixed, live=live, stages=stages, **how)
         for live, stages in modes
     ]
 
-    def scan(carry: _Carry, part: _Steps, choose: Callable) -> _Carry:
-        def body(carry: _Carry, at: _Steps):
-            carry = choose(carry, at)
-            if progress is not None:
-                jax.debug.callback(progress, at.index)
-            return carry, None
+    def body(carry: _Carry, each: tuple[_Steps, Array]):
+        at, mode = each
+        carry = lax.switch(mode, bodies, carry, at)
+        if progress is not None:
+            jax.debug.callback(progress, at.index)
+        return carry, None
 
-        return lax.scan(body, carry, part)[0]
-
-    carry = _Carry(x, state, how["sampler"].init(x))
-    if len(runs) > len(modes):
-        which = [modes.index((r.live, r.stages)) for r in runs for _ in range(r.steps)]
-        which = jnp.asarray(which, jnp.int32)
-        choose = lambda carry, at: lax.switch(which[at.index], bodies, carry, at)  # noqa: E731
-        return scan(carry, steps, choose).x
-    for run, body in zip(runs, bodies, strict=True):
-        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
-        carry = scan(carry, part, body)
-    return carry.x
+    return lax.scan(body, carry, (steps, jnp.asarray(which)))[0]
 
 
 _solve_jit = jax.jit(_solve, static_argnames=("runs", "sampler", "batched", "progress"))
