@@ -196,8 +196,12 @@ class _Forward:
         self, params: Any, x: Array, t: Array, label: Array, **taps: Any
     ) -> Any:
         output = models.apply(self.model, params, x, t, label, **taps)
+        recorded = taps.get("record_attention", False)
+        output, record = output if recorded else (output, None)
         prediction, variance = models.split_sigma(self.model, output)
         prediction = prediction.astype(x.dtype)
+        if recorded:
+            return prediction, variance, record
         return prediction if variance is None else (prediction, variance)
 
 
@@ -211,6 +215,7 @@ def build_network(weights: Weights) -> Network:
         depth=weights.model.depth,
         flops=float(total),
         block_flops=float(block),
+        tokens=weights.model.grid,
     )
 
 

@@ -151,6 +151,8 @@ class Network:
         flops: FLOPs of one forward pass per sample; None if unknown.
         block_flops: FLOPs of one block per sample.
         batch_time: whether a scalar time is widened to [B] before the call.
+        tokens: (rows, columns) of its tokens, for taps that look at neighbours; None
+            if unknown, then a square is assumed.
 
     Raises:
         ValueError: if `kind` is unknown.
@@ -163,6 +165,7 @@ class Network:
     flops: float | None = None
     block_flops: float = 0.0
     batch_time: bool = True
+    tokens: tuple[int, int] | None = None
 
     def __post_init__(self):
         paths.check_kind("Network", self.kind)
@@ -174,7 +177,15 @@ class Network:
 jax.tree_util.register_dataclass(
     Network,
     data_fields=["predict"],
-    meta_fields=["kind", "path", "depth", "flops", "block_flops", "batch_time"],
+    meta_fields=[
+        "kind",
+        "path",
+        "depth",
+        "flops",
+        "block_flops",
+        "batch_time",
+        "tokens",
+    ],
 )
 
 

@@ -183,6 +183,7 @@ def guide(
     path: Path | None = None,
     time: str = "noise",
     depth: int = 0,
+    tokens: tuple[int, int] | None = None,
     networks: Mapping[str, Callable[..., Array]] | None = None,
     batched: bool | None = None,
 ) -> Guide:
@@ -190,13 +191,15 @@ def guide(
 
     Args:
         predict: `(x, t, cond, **taps) -> prediction`; `taps` only if a transform
-            changes the inside of the network (S2: `keep_blocks`).
+            changes the inside of the network (S2: `keep_blocks`, PAG: `attention`).
         guidance: a transform, or a `chain` of them. Windows are always noise times.
         kind: what it predicts: "velocity", "denoised", "noise" or "score".
         path: noise path it was trained on; `paths.Linear()` if None.
         time: "noise" if its t = 1 is noise, "data" if its t = 1 is data (SiT); then
             times are 1 - t and velocities change sign.
-        depth: number of blocks that `keep_blocks` chooses from.
+        depth: number of blocks, for transforms that choose some.
+        tokens: (rows, columns) of its tokens, for transforms that look at neighbours;
+            a square if None.
         networks: further functions by name, with the same conventions.
         batched: branches in one call on a larger batch (True) or one call each (False,
             t keeps the shape it came in); None chooses by backend.
@@ -221,20 +224,24 @@ def guide(
         raise ValueError(f"guide: need time in {DIRECTIONS}, got time={time!r}.")
     path = paths.Linear() if path is None else path
 
-    def network(function: Callable[..., Array], depth: int = 0) -> Network:
+    def network(function: Callable[..., Array], **facts: Any) -> Network:
         inner = _reversed(function, kind) if time == "data" else function
-        return Network(inner, kind, path, depth, batch_time=False)
+        return Network(inner, kind, path, batch_time=False, **facts)
 
     others = {name: network(f) for name, f in (networks or {}).items()}
     batched = default_batched() if batched is None else batched
-    return Guide(network(predict, depth), chain(guidance), others, time, batched)
+    main = network(predict, depth=depth, tokens=tokens)
+    return Guide(main, chain(guidance), others, time, batched)
 
 
 def _reversed(function: Callable[..., Array], kind: str) -> Callable[..., Array]:
     """A function of data time as one of noise time."""
 
-    def reversed_time(x: Array, t: Array, cond: Any, **taps: Any) -> Array:
-        prediction = function(x, 1 - t, cond, **taps)
-        return -prediction if kind == "velocity" else prediction
+    @functools.wraps(function)
+    def reversed_time(x: Array, t: Array, cond: Any, **taps: Any) -> Any:
+        out = function(x, 1 - t, cond, **taps)
+        if kind != "velocity":
+            return out
+        return (-out[0], *out[1:]) if isinstance(out, tuple) else -out
 
     return reversed_time

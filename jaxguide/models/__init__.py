@@ -1,11 +1,11 @@
 """Networks. They know nothing of guidance: see `jaxguide.guidance`."""
 
+from jaxguide.attention import softmax_attention as softmax_attention
 from jaxguide.models.dit import (
     DiT as DiT,
     apply as apply,
     init as init,
     parameter_count as parameter_count,
-    softmax_attention as softmax_attention,
     split_sigma as split_sigma,
     time_features as time_features,
 )

@@ -7,8 +7,9 @@
 Every (shift, scale, gate) is a linear map of silu(cond) that starts at zero, so a
 fresh network returns zeros. DiT and SiT are the same network; what the output means
 is the business of the path and the training. The model knows nothing of guidance: it
-offers two taps (which blocks run, how attention is computed) and ordinary labels, of
-which the last, `num_classes`, stands for "no class".
+offers taps (which blocks run, how attention is computed, what happens around a block,
+the time embedding, a record of attention), each free where it is not used, and ordinary
+labels, of which the last, `num_classes`, stands for "no class".
 
 Source: Peebles & Xie 2023, arXiv:2212.09748, Sec. 3; Ma et al. 2024,
     arXiv:2401.08740 (the same blocks).
@@ -21,6 +22,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +30,19 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from jaxguide.attention import softmax_attention
+from jaxguide.models.blocks import (
+    Attention,
+    Block,
+    BlockTap,
+    Taps,
+    make_linear,
+    normalise,
+    run_blocks,
+)
 from jaxguide.models.dit_config import DiTConfig
 
-Attention = Callable[[Array, Array, Array, Array], Array]
 Params = dict
-
-
-def softmax_attention(q: Array, k: Array, v: Array, block_index: Array) -> Array:
-    """Scaled dot-product attention with a float32 softmax; the default tap.
-
-    Args:
-        q, k, v: [B, heads, N, head_dim].
-        block_index: int32 [], which block asks; not used here.
-
-    Returns:
-        [B, heads, N, head_dim], dtype of `v`.
-    """
-    del block_index
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
-    return jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v)
 
 
 def time_features(t: Array, *, shift: float = 0.0, size: int = 256) -> Array:
@@ -86,46 +81,6 @@ def position_table(config: DiTConfig) -> np.ndarray:
     return np.concatenate(table, axis=1)[None].astype(np.float32)
 
 
-def _normalise(tokens: Array, shift: Array, scale: Array) -> Array:
-    """LayerNorm without parameters (in float32), then the conditional affine map."""
-    wide = tokens.astype(jnp.float32)
-    centred = wide - wide.mean(-1, keepdims=True)
-    unit = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-    return unit.astype(tokens.dtype) * (1 + scale[:, None]) + shift[:, None]
-
-
-class _Block(nnx.Module):
-    """Attention and MLP, each modulated and gated by the condition."""
-
-    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
-        width, hidden = config.width, config.width * config.mlp_ratio
-        linear = functools.partial(_linear, rngs=rngs)
-        self.heads = config.heads
-        self.qkv = linear(width, 3 * width)
-        self.out = linear(width, width)
-        self.fc1 = linear(width, hidden)
-        self.fc2 = linear(hidden, width)
-        self.modulation = linear(width, 6 * width, init=nnx.initializers.zeros)
-
-    def __call__(
-        self, tokens: Array, cond: Array, index: Array, attention: Attention
-    ) -> Array:
-        parts = jnp.split(self.modulation(cond), 6, axis=-1)
-        shift, scale, gate = parts[:3]
-        update = self._attend(_normalise(tokens, shift, scale), index, attention)
-        tokens = tokens + gate[:, None] * update
-        shift, scale, gate = parts[3:]
-        hidden = jax.nn.gelu(self.fc1(_normalise(tokens, shift, scale)))
-        return tokens + gate[:, None] * self.fc2(hidden)
-
-    def _attend(self, tokens: Array, index: Array, attention: Attention) -> Array:
-        batch, count, width = tokens.shape
-        split = (batch, count, 3, self.heads, width // self.heads)
-        q, k, v = self.qkv(tokens).reshape(split).transpose(2, 0, 3, 1, 4)
-        mixed = attention(q, k, v, index)
-        return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, count, width))
-
-
 class DiT(nnx.Module):
     """The network as a Flax module; most code uses `init` and `apply` instead.
 
@@ -136,7 +91,7 @@ class DiT(nnx.Module):
 
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, patch = config.width, config.patch
-        linear = functools.partial(_linear, rngs=rngs)
+        linear = functools.partial(make_linear, rngs=rngs)
         zeros, normal = nnx.initializers.zeros, nnx.initializers.normal(0.02)
         self.config = config
         self.patch_in = linear(patch * patch * config.channels, width)
@@ -145,7 +100,7 @@ class DiT(nnx.Module):
         self.time_out = linear(width, width, init=normal)
         rows = config.num_classes + 1
         self.label_table = nnx.Param(normal(rngs.params(), (rows, width)))
-        stack = nnx.vmap(lambda keys: _Block(config, keys))
+        stack = nnx.vmap(lambda keys: Block(config, keys))
         self.blocks = stack(rngs.fork(split=config.depth))
         self.modulation = linear(width, 2 * width, init=zeros)
         outputs = patch * patch * config.out_channels
@@ -159,52 +114,33 @@ class DiT(nnx.Module):
         *,
         keep_blocks: Array | None = None,
         attention: Attention | None = None,
-    ) -> Array:
+        block: BlockTap | None = None,
+        time_embedding: Callable[[Array], Array] | None = None,
+        record_attention: bool = False,
+    ) -> Any:
         """See `apply`, which has the same arguments."""
+        taps = Taps(attention or softmax_attention, block, record_attention)
         tokens = self.patch_in(_patchify(x, self.config))
         tokens = tokens + lax.stop_gradient(self.pos_embed[...])
-        cond = jax.nn.silu(self._condition(t, label))
-        tokens = self._run_blocks(
-            tokens, cond, keep_blocks, attention or softmax_attention
+        cond = jax.nn.silu(self._condition(t, label, time_embedding))
+        tokens, record = run_blocks(
+            self.blocks, tokens, cond, keep_blocks, taps, self.config
         )
         shift, scale = jnp.split(self.modulation(cond), 2, axis=-1)
-        return _unpatchify(
-            self.patch_out(_normalise(tokens, shift, scale)), self.config
-        )
+        out = self.patch_out(normalise(tokens, shift, scale))
+        out = _unpatchify(out, self.config)
+        return (out, record) if record_attention else out
 
-    def _condition(self, t: Array, label: Array) -> Array:
+    def _condition(self, t: Array, label: Array, tap: Callable | None) -> Array:
         config, table = self.config, self.label_table[...]
         features = time_features(
             t.astype(jnp.float32) * config.time_scale,
             shift=config.downscale_freq_shift,
         )
         hidden = jax.nn.silu(self.time_in(features.astype(table.dtype)))
-        return self.time_out(hidden) + table[label]
-
-    def _run_blocks(
-        self, tokens: Array, cond: Array, keep: Array | None, attention: Attention
-    ) -> Array:
-        graph, stacked = nnx.split(self.blocks)
-
-        def run(tokens: Array, params: nnx.State, index: Array) -> Array:
-            return nnx.merge(graph, params)(tokens, cond, index, attention)
-
-        run = jax.checkpoint(run) if self.config.remat else run
-
-        def run_next(tokens: Array, step: tuple[nnx.State, Array]):
-            return run(tokens, *step), None
-
-        def run_chosen(tokens: Array, index: Array):
-            params = jax.tree.map(
-                lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False),
-                stacked,
-            )
-            return run(tokens, params, index), None
-
-        if keep is not None:
-            return lax.scan(run_chosen, tokens, keep)[0]
-        every = jnp.arange(self.config.depth, dtype=jnp.int32)
-        return lax.scan(run_next, tokens, (stacked, every))[0]
+        embedding = self.time_out(hidden)
+        embedding = embedding if tap is None else tap(embedding)
+        return embedding + table[label]
 
 
 def init(config: DiTConfig, key: Array) -> Params:
@@ -229,7 +165,10 @@ def apply(
     *,
     keep_blocks: Array | None = None,
     attention: Attention | None = None,
-) -> Array:
+    block: BlockTap | None = None,
+    time_embedding: Callable[[Array], Array] | None = None,
+    record_attention: bool = False,
+) -> Any:
     """One forward pass; a pure function that may be jitted, batched, differentiated.
 
     A dropped block is not computed, and a new choice of the same length compiles
@@ -244,19 +183,41 @@ def apply(
         keep_blocks: int32 [k], the blocks that run, in this order; None runs all.
         attention: `(q, k, v, block_index) -> out`, all [B, heads, N, head_dim] and
             `block_index` int32 [], traced; None is `softmax_attention`.
+        block: `(run, tokens, block_index) -> tokens`, tokens [B, N, width], where
+            `run(tokens, attention=True, mlp=True)` is the block, or a part of it.
+        time_embedding: `embedding -> embedding`, [B, width], before the label is added.
+        record_attention: also return how much attention every token receives.
 
     Returns:
-        [B, H, W, C] in the dtype of `x`; [B, H, W, 2C] if `config.learn_sigma`.
+        [B, H, W, C] in the dtype of `x`; [B, H, W, 2C] if `config.learn_sigma`. With
+        `record_attention` a pair of it and float32 [B, blocks, N], summed over queries
+        and averaged over heads: 1 on average over the tokens.
 
     Raises:
-        ValueError: if a shape or the dtype of `label` or `keep_blocks` is wrong.
+        ValueError: if a shape or the dtype of `label` or `keep_blocks` is wrong, or
+            if `block` and `record_attention` are both asked for.
     """
     _check(config, x, t, label, keep_blocks)
+    if block is not None and record_attention:
+        raise ValueError(
+            f"apply: need block or record_attention, got both, block={block!r}. "
+            "A block tap may run a block twice or not at all."
+        )
     dtype = jnp.dtype(config.dtype)
     network = nnx.merge(_graph(config), jax.tree.map(lambda p: p.astype(dtype), params))
     out = network(
-        x.astype(dtype), t, label, keep_blocks=keep_blocks, attention=attention
+        x.astype(dtype),
+        t,
+        label,
+        keep_blocks=keep_blocks,
+        attention=attention,
+        block=block,
+        time_embedding=time_embedding,
+        record_attention=record_attention,
     )
+    if record_attention:
+        out, record = out
+        return out.astype(x.dtype), record
     return out.astype(x.dtype)
 
 
@@ -280,17 +241,6 @@ def parameter_count(config: DiTConfig) -> int:
     """Number of values in the parameters, the fixed position table included."""
     shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-
-
-def _linear(
-    inputs: int,
-    outputs: int,
-    *,
-    rngs: nnx.Rngs,
-    init: Callable | None = None,
-) -> nnx.Linear:
-    init = init or nnx.initializers.xavier_uniform()
-    return nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,169 @@
+"""The transformer block of DiT, and the functions through which others may change it.
+
+A block is `tokens += gate · f(LN(tokens) · (1 + scale) + shift)`, for f = attention and
+then for f = MLP, with (shift, scale, gate) made from the condition.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from jaxguide.attention import received_attention, softmax_attention
+from jaxguide.models.dit_config import DiTConfig
+
+# (q, k, v, block_index) -> out
+Attention = Callable[[Array, Array, Array, Array], Array]
+
+
+class RunBlock(Protocol):
+    """One block as a function of its tokens; a part that is left out costs nothing."""
+
+    def __call__(
+        self, tokens: Array, *, attention: bool = True, mlp: bool = True
+    ) -> Array:
+        """Tokens [B, N, width] after the block."""
+        ...
+
+
+# (run, tokens, block_index) -> tokens
+BlockTap = Callable[[RunBlock, Array, Array], Array]
+
+
+class Taps(NamedTuple):
+    """What is changed or watched inside the blocks."""
+
+    attention: Attention = softmax_attention
+    block: BlockTap | None = None
+    record: bool = False
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each modulated and gated by the condition."""
+
+    def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
+        width, hidden = config.width, config.width * config.mlp_ratio
+        linear = functools.partial(make_linear, rngs=rngs)
+        self.heads = config.heads
+        self.qkv = linear(width, 3 * width)
+        self.out = linear(width, width)
+        self.fc1 = linear(width, hidden)
+        self.fc2 = linear(hidden, width)
+        self.modulation = linear(width, 6 * width, init=nnx.initializers.zeros)
+
+    def __call__(
+        self,
+        tokens: Array,
+        cond: Array,
+        index: Array,
+        attend: Attention,
+        *,
+        attention: bool = True,
+        mlp: bool = True,
+    ) -> Array:
+        """Tokens [B, N, width] after the parts that are wanted.
+
+        Args:
+            tokens: [B, N, width].
+            cond: [B, width], after its activation.
+            index: int32 [], which block this is.
+            attend: computes the attention.
+            attention, mlp: static; False leaves that part out.
+        """
+        parts = jnp.split(self.modulation(cond), 6, axis=-1)
+        if attention:
+            shift, scale, gate = parts[:3]
+            update = self._attend(normalise(tokens, shift, scale), index, attend)
+            tokens = tokens + gate[:, None] * update
+        if mlp:
+            shift, scale, gate = parts[3:]
+            hidden = jax.nn.gelu(self.fc1(normalise(tokens, shift, scale)))
+            tokens = tokens + gate[:, None] * self.fc2(hidden)
+        return tokens
+
+    def _attend(self, tokens: Array, index: Array, attend: Attention) -> Array:
+        batch, count, width = tokens.shape
+        split = (batch, count, 3, self.heads, width // self.heads)
+        q, k, v = self.qkv(tokens).reshape(split).transpose(2, 0, 3, 1, 4)
+        mixed = attend(q, k, v, index)
+        return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, count, width))
+
+
+def run_block(
+    block: Block, tokens: Array, cond: Array, index: Array, taps: Taps
+) -> tuple[Array, Array | None]:
+    """One block with its taps: tokens, and the received attention [B, N] if wanted."""
+    received = []
+
+    def watched(q: Array, k: Array, v: Array, index: Array) -> Array:
+        received.append(received_attention(q, k))
+        return taps.attention(q, k, v, index)
+
+    attend = watched if taps.record else taps.attention
+
+    def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
+        return block(tokens, cond, index, attend, attention=attention, mlp=mlp)
+
+    if taps.block is not None:
+        return taps.block(run, tokens, index), None
+    tokens = run(tokens)
+    return tokens, received[0] if taps.record else None
+
+
+def run_blocks(
+    blocks: nnx.Module,
+    tokens: Array,
+    cond: Array,
+    keep: Array | None,
+    taps: Taps,
+    config: DiTConfig,
+) -> tuple[Array, Array | None]:
+    """All blocks, or those of `keep` in this order.
+
+    Returns:
+        Tokens [B, N, width], and the received attention float32 [B, blocks, N] or None.
+    """
+    graph, stacked = nnx.split(blocks)
+
+    def run(tokens: Array, params: nnx.State, index: Array):
+        return run_block(nnx.merge(graph, params), tokens, cond, index, taps)
+
+    run = jax.checkpoint(run) if config.remat else run
+
+    def run_chosen(tokens: Array, index: Array):
+        params = jax.tree.map(
+            lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False),
+            stacked,
+        )
+        return run(tokens, params, index)
+
+    if keep is not None:
+        tokens, record = lax.scan(run_chosen, tokens, keep)
+    else:
+        every = jnp.arange(config.depth, dtype=jnp.int32)
+        tokens, record = lax.scan(
+            lambda tokens, step: run(tokens, *step), tokens, (stacked, every)
+        )
+    return tokens, None if record is None else record.swapaxes(0, 1)
+
+
+def normalise(tokens: Array, shift: Array, scale: Array) -> Array:
+    """LayerNorm without parameters (in float32), then the conditional affine map."""
+    wide = tokens.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    unit = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
+    return unit.astype(tokens.dtype) * (1 + scale[:, None]) + shift[:, None]
+
+
+def make_linear(
+    inputs: int, outputs: int, *, rngs: nnx.Rngs, init: Callable | None = None
+) -> nnx.Linear:
+    """A dense layer, Xavier-uniform unless told otherwise."""
+    init = init or nnx.initializers.xavier_uniform()
+    return nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)
