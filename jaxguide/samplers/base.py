@@ -58,7 +58,7 @@ class Sampler(Protocol):
         ...
 
 
-class _Steps(NamedTuple):
+class Steps(NamedTuple):
     """Everything that changes from step to step; leaves [N, ...]."""
 
     index: Array
@@ -69,7 +69,7 @@ class _Steps(NamedTuple):
     coefficients: Any
 
 
-class _Fixed(NamedTuple):
+class Fixed(NamedTuple):
     """What stays the same while sampling."""
 
     networks: dict[str, Network]
@@ -78,7 +78,7 @@ class _Fixed(NamedTuple):
     sample_keys: Array | None
 
 
-class _Carry(NamedTuple):
+class Carry(NamedTuple):
     x: Array
     guidance: Any  # the chain's state
     memory: Any  # the sampler's state
@@ -174,15 +174,15 @@ def generate(
     parts = as_chain(guidance)
     stages = sampler.stages(grid)
     runs = plan.make_runs(parts, grid, stages)
-    fixed = _Fixed(
+    fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         keys,
     )
-    steps = _per_step(parts, network.path, sampler, grid)
+    steps = per_step(parts, network.path, sampler, grid)
     batched = default_batched() if batched is None else batched
-    solve = _solve if _traced((fixed, steps, noise)) else _solve_jit
+    solve = _solve if traced((fixed, steps, noise)) else _solve_jit
     return solve(
         fixed,
         steps,
@@ -229,11 +229,11 @@ def as_chain(guidance: Chain | Transform | None) -> Chain:
     return chain() if guidance is None else chain(guidance)
 
 
-def _traced(tree: Any) -> bool:
+def traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _Steps:
+def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> Steps:
     """Host coefficients and schedules of every step; windows judged at its start."""
     start, stop = grid[:-1], grid[1:]
     # Only a corrector reads schedules at the step's end; log(t) must be free to exist.
@@ -243,7 +243,7 @@ def _per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> _
         with np.errstate(all="ignore"):
             return to_float32(path.node(times))
 
-    return _Steps(
+    return Steps(
         np.arange(len(start), dtype=np.int32),
         node(start),
         parts.on_grid(start, start),
@@ -260,8 +260,8 @@ def to_float32(tree: Any) -> Any:
 
 
 def _solve(
-    fixed: _Fixed,
-    steps: _Steps,
+    fixed: Fixed,
+    steps: Steps,
     x: Array,
     state: Any,
     *,
@@ -270,7 +270,7 @@ def _solve(
 ) -> Array:
     """Scans every run in turn; runs that come back again and again share a scan."""
     modes = tuple(dict.fromkeys(run.mode for run in runs))
-    carry = _Carry(x, state, how["sampler"].init(x))
+    carry = Carry(x, state, how["sampler"].init(x))
     if len(runs) > len(modes):
         which = plan.mode_indices(runs, modes)
         return march(fixed, steps, which, carry, modes=modes, **how).x
@@ -282,22 +282,22 @@ def _solve(
 
 
 def march(
-    fixed: _Fixed,
-    steps: _Steps,
+    fixed: Fixed,
+    steps: Steps,
     which: Array,
-    carry: _Carry,
+    carry: Carry,
     *,
     modes: tuple[tuple[tuple[bool, ...], int], ...],
     progress: Callable | None,
     **how: Any,
-) -> _Carry:
+) -> Carry:
     """One scan over `steps`, each in the (live parts, stages) of `modes[which]`."""
     bodies = [
         functools.partial(_step, fixed, live=live, stages=stages, **how)
         for live, stages in modes
     ]
 
-    def body(carry: _Carry, each: tuple[_Steps, Array]):
+    def body(carry: Carry, each: tuple[Steps, Array]):
         at, mode = each
         carry = lax.switch(mode, bodies, carry, at)
         if progress is not None:
@@ -311,15 +311,15 @@ _solve_jit = jax.jit(_solve, static_argnames=("runs", "sampler", "batched", "pro
 
 
 def _step(
-    fixed: _Fixed,
-    carry: _Carry,
-    at: _Steps,
+    fixed: Fixed,
+    carry: Carry,
+    at: Steps,
     *,
     live: tuple[bool, ...],
     stages: int,
     sampler: Sampler,
     batched: bool,
-) -> _Carry:
+) -> Carry:
     """One step: predict, and correct if the run has two stages.
 
     Guidance state is committed by the first stage only. The corrector sees the memory
@@ -347,7 +347,7 @@ def _step(
         never = jnp.zeros((), bool)
         second, _ = predict(x, guided, at.next_chain, at.next_node, never)
         x = sampler.correct(carry.x, first, second, at.coefficients)
-    return _Carry(x.astype(carry.x.dtype), guided, memory)
+    return Carry(x.astype(carry.x.dtype), guided, memory)
 
 
 def _fresh(keys: Array | None, index: Array, x: Array) -> Array:
