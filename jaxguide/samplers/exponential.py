@@ -26,7 +26,8 @@ _NOTHING = 1e-8
 def log_snr(node: Node) -> np.ndarray:
     """log(alpha / sigma) on the host; infinite where there is no data or no noise."""
     with np.errstate(divide="ignore"):
-        ratio = np.asarray(node.alpha / node.sigma, np.float64)
+        # abs: rounding may leave sigma = -0 at t = 0 (DDPM's table).
+        ratio = np.asarray(node.alpha / np.abs(node.sigma), np.float64)
         return np.where(ratio < _NOTHING, -np.inf, np.log(ratio))
 
 

@@ -171,7 +171,7 @@ def test_steps_from_pure_noise_and_to_clean_data_are_accurate(name):
 
 
 @pytest.mark.parametrize("name", [*ENDS, "sde", "sde_heun"])
-@every_path
+@pytest.mark.parametrize("path", [*PATHS.values(), paths.DDPM()], ids=str)
 def test_coefficients_are_finite_from_t_1_to_t_0(name, path):
     extra = {"sde": jg.dpmpp_2m_sde(), "sde_heun": jg.dpmpp_2m_sde(solver="heun")}
     sampler = (ENDS | extra)[name]
