@@ -1,5 +1,12 @@
 """Guidance as pure transforms: imports only jax and numpy."""
 
+from jaxguide.guidance.attention import (
+    BlurredQueries as BlurredQueries,
+    ChangedAttention as ChangedAttention,
+    IdentityAttention as IdentityAttention,
+    pag as pag,
+    seg as seg,
+)
 from jaxguide.guidance.base import (
     ANY as ANY,
     NATIVE as NATIVE,
@@ -16,17 +23,31 @@ from jaxguide.guidance.base import (
     add_scaled as add_scaled,
     pytree as pytree,
 )
+from jaxguide.guidance.blocks import (
+    ShuffledTokens as ShuffledTokens,
+    SkippedBlocks as SkippedBlocks,
+    SkippedPart as SkippedPart,
+    slg as slg,
+    stg as stg,
+    tpg as tpg,
+)
 from jaxguide.guidance.chain import Chain as Chain, chain as chain
+from jaxguide.guidance.conditions import (
+    RandomCondition as RandomCondition,
+    compose as compose,
+    icg as icg,
+    negative as negative,
+    nested as nested,
+    perp_neg as perp_neg,
+)
 from jaxguide.guidance.contrast import (
     Contrast as Contrast,
     DirectionMap as DirectionMap,
     Sides as Sides,
-    autoguidance as autoguidance,
     cfg as cfg,
-    compose as compose,
     contrast as contrast,
-    negative as negative,
 )
+from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
 from jaxguide.guidance.evaluate import (
     Pair as Pair,
     default_batched as default_batched,
@@ -39,6 +60,18 @@ from jaxguide.guidance.guide import (
     GuideState as GuideState,
     guide as guide,
 )
+from jaxguide.guidance.nag import NormalisedAttention as NormalisedAttention, nag as nag
+from jaxguide.guidance.networks import (
+    autoguidance as autoguidance,
+    domain_guidance as domain_guidance,
+    interpolate as interpolate,
+    npo as npo,
+    personalization as personalization,
+    reference_network as reference_network,
+    rlg as rlg,
+    sine as sine,
+    unconditional_prior as unconditional_prior,
+)
 from jaxguide.guidance.plan import (
     Cost as Cost,
     Run as Run,
@@ -47,6 +80,11 @@ from jaxguide.guidance.plan import (
 )
 from jaxguide.guidance.rescale import rescale as rescale
 from jaxguide.guidance.s2 import DropBlocks as DropBlocks, s2 as s2
+from jaxguide.guidance.sag import (
+    BlurSalient as BlurSalient,
+    WatchedAttention as WatchedAttention,
+    sag as sag,
+)
 from jaxguide.guidance.self_guidance import (
     SGPrevState as SGPrevState,
     Shift as Shift,

@@ -117,7 +117,7 @@ def run_block(
 
 
 def run_blocks(
-    blocks: nnx.Module,
+    blocks: Block,
     tokens: Array,
     cond: Array,
     keep: Array | None,
