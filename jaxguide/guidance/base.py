@@ -97,7 +97,8 @@ class Branch:
     time that the network is told, `tap` changes the inside of the network, and `draw`
     tells apart several random draws of one transform. `rewrite` makes the input from
     first-round predictions: `(step, outputs) -> x`; such a branch is evaluated in a
-    second round. A `differentiable` branch is counted but not called: the transform
+    second round; one with an attribute `shared = True` reads `RAW` alone. A
+    `differentiable` branch is counted but not called: the transform
     gets it as a function of x (`Outputs.function`) to take gradients of. `owner` is
     filled in by the evaluator.
     """
@@ -123,7 +124,8 @@ class Branch:
         """This branch; what draws, or reads what its transform has, has an owner."""
         tap = self.tap is not None and (self.tap.random or self.tap.valued)
         draws = self.cond_map is not None and self.cond_map.random
-        if not tap and not draws and self.rewrite is None:
+        shared = self.rewrite is None or getattr(self.rewrite, "shared", False)
+        if not tap and not draws and shared:
             return self
         return dataclasses.replace(self, owner=owner)
 

@@ -54,13 +54,35 @@ class Chain:
         Windows are judged at `window_t`, by default `t` itself.
         """
         return jax.tree.map(
-            lambda leaf: leaf.at(t, window_t), self, is_leaf=is_schedule
+            lambda leaf: leaf.at(t, window_t) if is_schedule(leaf) else leaf,
+            self,
+            is_leaf=is_schedule,
         )
 
     def on_grid(self, times: np.ndarray, window_times: np.ndarray) -> "Chain":
-        """This chain with every schedule replaced by its numbers at host times [N]."""
+        """The schedules alone, each as its numbers at host times [N]; the rest of this
+        chain, which no step changes, is None: see `constants`."""
         return jax.tree.map(
-            lambda leaf: leaf.on_grid(times, window_times), self, is_leaf=is_schedule
+            lambda leaf: (
+                leaf.on_grid(times, window_times) if is_schedule(leaf) else None
+            ),
+            self,
+            is_leaf=is_schedule,
+        )
+
+    def constants(self) -> "Chain":
+        """All but the schedules, which are None: weights of an energy, say."""
+        return jax.tree.map(
+            lambda leaf: None if is_schedule(leaf) else leaf, self, is_leaf=is_schedule
+        )
+
+    def with_constants(self, constants: "Chain") -> "Chain":
+        """The numbers of this chain (`on_grid`) and the `constants` in one."""
+        return jax.tree.map(
+            lambda number, constant: constant if number is None else number,
+            self,
+            constants,
+            is_leaf=lambda leaf: leaf is None,
         )
 
     def apply(

@@ -6,14 +6,14 @@ are live; a sampler scans each run on its own, and a dead branch is not in its p
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxguide.guidance.base import RAW, Branch, Network, find_network
 from jaxguide.guidance.chain import Chain
-from jaxguide.schedules import Schedule, is_schedule
+from jaxguide.schedules import is_schedule
 
 
 class Run(NamedTuple):
@@ -96,11 +96,11 @@ def make_pieces(chain: Chain, start: float = 1.0, stop: float = 0.0) -> list[Pie
     return pieces
 
 
-def _without_shape(schedule: Schedule) -> Schedule:
+def _without_shape(leaf: Any) -> Any:
     """NaN, which no weight is neutral at, in place of a shape that may cross 0."""
-    if schedule.shape is None:
-        return schedule
-    return dataclasses.replace(schedule, value=np.nan, shape=None)
+    if not is_schedule(leaf) or leaf.shape is None:
+        return leaf
+    return dataclasses.replace(leaf, value=np.nan, shape=None)
 
 
 def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -> Cost:

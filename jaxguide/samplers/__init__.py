@@ -11,11 +11,13 @@ from jaxguide.samplers.base import (
     initial_noise as initial_noise,
     sample_keys as sample_keys,
 )
+from jaxguide.samplers.invert import invert as invert
 from jaxguide.samplers.multistep import (
     dpmpp_2m as dpmpp_2m,
     dpmpp_2m_sde as dpmpp_2m_sde,
     res_2m as res_2m,
 )
+from jaxguide.samplers.recurrent import recurrent as recurrent
 from jaxguide.samplers.second import heun as heun, res_2s as res_2s
 from jaxguide.samplers.single import (
     ddim as ddim,

@@ -76,6 +76,7 @@ class Fixed(NamedTuple):
     conds: dict[str, Any]
     guidance_key: Array | None
     sample_keys: Array | None
+    constants: Chain | None = None  # see `Chain.constants`
 
 
 class Carry(NamedTuple):
@@ -179,10 +180,10 @@ def generate(
         {"cond": cond, **(conds or {})},
         key,
         keys,
+        parts.constants(),
     )
     steps = per_step(parts, network.path, sampler, grid)
     batched = default_batched() if batched is None else batched
-    solve = _solve if traced((fixed, steps, noise)) else _solve_jit
     return solve(
         fixed,
         steps,
@@ -237,7 +238,7 @@ def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> St
     """Host coefficients and schedules of every step; windows judged at its start."""
     start, stop = grid[:-1], grid[1:]
     # Only a corrector reads schedules at the step's end; log(t) must be free to exist.
-    corrected = np.where(sampler.stages(grid) == 2, stop, start)
+    corrected = np.where(sampler.stages(grid) == 2 * repeats(sampler), stop, start)
 
     def node(times: np.ndarray) -> Node:
         with np.errstate(all="ignore"):
@@ -251,6 +252,11 @@ def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> St
         parts.on_grid(corrected, start),
         to_float32(sampler.coefficients(path, grid)),
     )
+
+
+def repeats(sampler: Sampler) -> int:
+    """How often each step is taken; more than once by `recurrent` alone."""
+    return getattr(sampler, "repeats", 1)
 
 
 def to_float32(tree: Any) -> Any:
@@ -310,10 +316,47 @@ def march(
 _solve_jit = jax.jit(_solve, static_argnames=("runs", "sampler", "batched", "progress"))
 
 
+def solve(fixed: Fixed, steps: Steps, x: Array, state: Any, **how: Any) -> Array:
+    """x [B, *D] after all steps; compiled here unless the caller is traced."""
+    run = _solve if traced((fixed, steps, x)) else _solve_jit
+    return run(fixed, steps, x, state, **how)
+
+
 def _step(
     fixed: Fixed,
     carry: Carry,
     at: Steps,
+    *,
+    live: tuple[bool, ...],
+    stages: int,
+    sampler: Sampler,
+    batched: bool,
+) -> Carry:
+    """One step, which a recurrent sampler takes several times.
+
+    Every time sees the memory of the step before; the last one's is kept.
+    """
+    if fixed.constants is not None:
+        at = at._replace(
+            chain=at.chain.with_constants(fixed.constants),
+            next_chain=at.next_chain.with_constants(fixed.constants),
+        )
+    times = repeats(sampler)
+    how = dict(live=live, stages=stages // times, sampler=sampler, batched=batched)
+    done = _once(fixed, carry, at, 0, **how)
+    for turn in range(1, times):
+        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn - 1)
+        renoise = getattr(sampler, "renoise")  # noqa: B009
+        x = renoise(done.x, at.coefficients, fresh).astype(carry.x.dtype)
+        done = _once(fixed, carry._replace(x=x), at, turn, **how)
+    return done
+
+
+def _once(
+    fixed: Fixed,
+    carry: Carry,
+    at: Steps,
+    turn: int,
     *,
     live: tuple[bool, ...],
     stages: int,
@@ -327,6 +370,8 @@ def _step(
     """
     key = fixed.guidance_key
     step_key = None if key is None else jax.random.fold_in(key, at.index)
+    if turn and step_key is not None:
+        step_key = jax.random.fold_in(step_key, turn)
 
     def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
         step = Step(x, node, fixed.conds, restart, at.index, at.next_node)
@@ -341,7 +386,9 @@ def _step(
         )
 
     first, guided = predict(carry.x, carry.guidance, at.chain, at.node, at.index == 0)
-    fresh = _fresh(fixed.sample_keys, at.index, carry.x) if sampler.stochastic else None
+    fresh = None
+    if sampler.stochastic:
+        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn)
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
     if stages == 2:
         never = jnp.zeros((), bool)
@@ -350,10 +397,12 @@ def _step(
     return Carry(x.astype(carry.x.dtype), guided, memory)
 
 
-def _fresh(keys: Array | None, index: Array, x: Array) -> Array:
-    """This step's noise [B, *D], from each sample's own key."""
+def _fresh(keys: Array | None, index: Array, x: Array, draw: int) -> Array:
+    """This step's noise [B, *D], from each sample's own key; `draw` counts."""
 
-    def draw(key: Array) -> Array:
-        return jax.random.normal(jax.random.fold_in(key, index), x.shape[1:], x.dtype)
+    def one(key: Array) -> Array:
+        key = jax.random.fold_in(key, index)
+        key = jax.random.fold_in(key, draw) if draw else key
+        return jax.random.normal(key, x.shape[1:], x.dtype)
 
-    return jax.vmap(draw)(keys)
+    return jax.vmap(one)(keys)

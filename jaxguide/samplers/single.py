@@ -132,6 +132,7 @@ class AncestralRule:
         step = now.sigma**2 - (now.alpha / then.alpha * then.sigma) ** 2
         small = step * (then.sigma / now.sigma) ** 2
         kept = np.sqrt(np.maximum(then.sigma**2 - self.eta**2 * small, 0.0))
+        kept = kept if self.eta else then.sigma  # also where `small` is infinite
         std_small, std_large = np.sqrt(np.maximum(small, 0.0)), np.sqrt(step)
         last = then.sigma == 0
         std = self.eta * (std_small if self.variance == "small" else std_large)

@@ -34,6 +34,7 @@ class Points:
     steps: Any  # leaves [N, ...]; those of `chain` and `next_chain` [P, N, ...]
     which: Array  # int32 [P, N]: the mode of every step
     modes: tuple[Any, ...]  # (live parts, stages) that occur at any point
+    constants: Chain  # the same at all points, see `Chain.constants`
 
     def __len__(self) -> int:
         return len(self.which)
@@ -54,7 +55,7 @@ class Points:
 
 
 jax.tree_util.register_dataclass(
-    Points, data_fields=["steps", "which"], meta_fields=["modes"]
+    Points, data_fields=["steps", "which", "constants"], meta_fields=["modes"]
 )
 
 
@@ -98,13 +99,20 @@ def make_points(
                 f"only, got guidances[{index}] of another structure than "
                 "guidances[0]. Sweep the two apart."
             )
+    constants = [parts.constants() for parts in chains]
+    leaves = [[*map(id, jax.tree.leaves(each))] for each in constants]
+    if any(each != leaves[0] for each in leaves):
+        raise ValueError(
+            "sweep: need guidances that share what is no number (coefficients, weights "
+            "of an energy), got different arrays. Pass the same ones, or sweep apart."
+        )
     stages = sampler.stages(grid)
     runs = [plan.make_runs(parts, grid, stages) for parts in chains]
     modes = tuple(dict.fromkeys(run.mode for each in runs for run in each))
     steps = [base.per_step(parts, path, sampler, grid) for parts in chains]
     stacked = [(each.chain, each.next_chain) for each in steps]
     which = np.stack([plan.mode_indices(each, modes) for each in runs])
-    points = Points(steps[0], jnp.asarray(which), modes)
+    points = Points(steps[0], jnp.asarray(which), modes, constants[0])
     return points.with_chains(*jax.tree.map(lambda *leaf: jnp.stack(leaf), *stacked))
 
 
@@ -181,8 +189,10 @@ def _solve(
     def one(each: tuple[tuple[Chain, Chain], Array]) -> Array:
         chains, which = each
         steps = points.with_chains(*chains).steps
-        carry = base.Carry(x, chains[0].init(x), sampler.init(x))
-        march = functools.partial(base.march, fixed, modes=points.modes)
+        whole = chains[0].with_constants(points.constants)
+        carry = base.Carry(x, whole.init(x), sampler.init(x))
+        kept = fixed._replace(constants=points.constants)
+        march = functools.partial(base.march, kept, modes=points.modes)
         return march(steps, which, carry, sampler=sampler, **how).x
 
     over = points.chains, points.which
