@@ -87,16 +87,61 @@ def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:
     >>> parse_call("sampler", "ddim(eta=1.0)")
     ('ddim', {'eta': 1.0})
     """
+    parsed = _parsed(text)
+    if parsed is None or parsed[1]:
+        raise ValueError(
+            f"{owner}: need a name, or name(argument=value), got {text!r}. "
+            "Write 'ddim' or 'ddim(eta=1.0)'."
+        )
+    return parsed[0], parsed[2]
+
+
+def described_call(
+    owner: str, value: Any, known: Mapping[str, Callable]
+) -> tuple[Callable, dict[str, Any]] | None:
+    """The function of `known` and the arguments that a text or dict describes.
+
+    "name(value, argument=value)" or dict(name=..., argument=value); None for anything
+    else, a bare unknown word among it.
+
+    Raises:
+        ValueError: if the function is not in `known` or gets too many arguments.
+    """
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        name, listed = value["name"], []
+        named = {key: one for key, one in value.items() if key != "name"}
+    elif isinstance(value, str) and (parsed := _parsed(value)):
+        name, listed, named = parsed
+        if "(" not in value and name not in known:
+            return None
+    else:
+        return None
+    function = lookup(owner, name, known)
+    return function, _named(f"{owner} {name}", function, listed) | named
+
+
+def _named(title: str, function: Callable, listed: list[Any]) -> dict[str, Any]:
+    """Values given by position, by the names of the parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY]
+    if len(listed) > len(names):
+        raise ValueError(
+            f"{title}: need at most {len(names)} values without a name, got {listed!r}."
+        )
+    return dict(zip(names, listed, strict=False))
+
+
+def _parsed(text: str) -> tuple[str, list[Any], dict[str, Any]] | None:
+    """Name, values by position and by name; None if the text is no call of literals."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Call) and not tree.args:
+        if isinstance(tree, ast.Call):
             pairs = [(word.arg, ast.literal_eval(word.value)) for word in tree.keywords]
-            return ast.unparse(tree.func), {str(name): value for name, value in pairs}
+            listed = [ast.literal_eval(one) for one in tree.args]
+            named = {str(name): value for name, value in pairs}
+            return ast.unparse(tree.func), listed, named
         if isinstance(tree, ast.Name):
-            return tree.id, {}
+            return tree.id, [], {}
     except (SyntaxError, ValueError):
         pass
-    raise ValueError(
-        f"{owner}: need a name, or name(argument=value), got {text!r}. "
-        "Write 'ddim' or 'ddim(eta=1.0)'."
-    )
+    return None

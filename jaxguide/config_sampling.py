@@ -7,6 +7,7 @@ A file in `configs/` whose `get_config(arg)` returns a `SampleConfig` describes 
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxguide import guidance, models, samplers, schedules
-from jaxguide.arguments import call, parse_call
+from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
 from jaxguide.config import PATHS, lookup
 from jaxguide.guidance import Chain, Network, Transform
@@ -28,11 +29,29 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "autoguidance": guidance.autoguidance,
     "cfg": guidance.cfg,
     "compose": guidance.compose,
+    "domain_guidance": guidance.domain_guidance,
+    "icg": guidance.icg,
+    "nag": guidance.nag,
     "negative": guidance.negative,
+    "nested": guidance.nested,
+    "npo": guidance.npo,
+    "pag": guidance.pag,
+    "perp_neg": guidance.perp_neg,
+    "personalization": guidance.personalization,
+    "reference_network": guidance.reference_network,
     "rescale": guidance.rescale,
+    "rlg": guidance.rlg,
     "s2": guidance.s2,
+    "sag": guidance.sag,
+    "seg": guidance.seg,
     "sg": guidance.sg,
     "sg_prev": guidance.sg_prev,
+    "sine": guidance.sine,
+    "slg": guidance.slg,
+    "stg": guidance.stg,
+    "tpg": guidance.tpg,
+    "tsg": guidance.tsg,
+    "unconditional_prior": guidance.unconditional_prior,
 }
 SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "ddim": samplers.ddim,
@@ -104,6 +123,9 @@ class SampleConfig:
 def build_transform(entry: Mapping[str, Any]) -> Transform:
     """One transform from dict(name=..., ...).
 
+    A scale or weight may be a number, or a schedule as text or dict: "cosine(4.0)" or
+    dict(name="cosine", value=4.0), one of `schedules.CURVES`.
+
     Raises:
         ValueError: if the name, an argument's name or a value is wrong.
     """
@@ -115,11 +137,33 @@ def build_transform(entry: Mapping[str, Any]) -> Transform:
     factory = lookup("build_guidance", entry["name"], TRANSFORMS)
     arguments = {key: value for key, value in entry.items() if key != "name"}
     try:
+        arguments = _with_schedules("build_guidance", factory, arguments)
         return call("build_guidance", factory, arguments)
     except ValueError as error:
         if entry["name"] in str(error):
             raise
         raise ValueError(f"build_guidance {entry['name']}: {error}") from error
+
+
+def _with_schedules(
+    owner: str, factory: Callable, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments, schedules built where the hint is that of a weight."""
+    hints = typing.get_type_hints(factory)
+
+    def built(value: Any, hint: Any) -> Any:
+        inner = typing.get_args(hint)
+        if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+            return tuple(built(one, inner[0]) for one in value)
+        if schedules.Schedule not in inner:
+            return value
+        described = described_call(owner, value, schedules.CURVES)
+        if described is None:
+            return value
+        curve, numbers = described
+        return call(owner, curve, _with_schedules(owner, curve, numbers))
+
+    return {name: built(value, hints.get(name)) for name, value in arguments.items()}
 
 
 def build_guidance(entries: Sequence[Mapping[str, Any]]) -> Chain:

@@ -38,11 +38,17 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """`value * shape(t)` where all windows contain t, else that window's `outside`."""
+    """`value * shape(t)` where all windows contain t, else that window's `outside`.
+
+    With `around` c the shape acts on the distance from it, `c + (value - c) shape(t)`;
+    with `least` the number inside the windows is never below that.
+    """
 
     value: Array  # [] or [B]
     shape: Callable[[Any], Any] | None = None
     windows: tuple[Window, ...] = ()
+    around: float = 0.0
+    least: float | None = None
 
     def at(self, t: Array, window_t: Array | None = None) -> jax.Array:
         """The number at `t` []; windows are judged at `window_t` (default `t`).
@@ -51,7 +57,8 @@ class Schedule:
         """
         value = jnp.asarray(self.value) * 1.0
         if self.shape is not None:
-            value = value * jnp.asarray(self.shape(t)).astype(value.dtype)
+            shape = jnp.asarray(self.shape(t)).astype(value.dtype)
+            value = self._shaped(value, shape)
         for window in self.windows:
             inside = window.contains(t if window_t is None else window_t)
             value = jnp.where(inside, value, jnp.asarray(window.outside, value.dtype))
@@ -66,7 +73,7 @@ class Schedule:
         else:
             with jax.ensure_compile_time_eval():
                 shape = [jnp.asarray(self.shape(t)).astype(value.dtype) for t in times]
-            values = value[None] * jnp.stack(shape).reshape(column)
+            values = self._shaped(value[None], jnp.stack(shape).reshape(column))
         for window in self.windows:
             inside = window.contains(window_times).reshape(column)
             outside = jnp.asarray(window.outside, values.dtype)
@@ -81,10 +88,23 @@ class Schedule:
         if isinstance(self.value, Tracer):
             return None
         with jax.ensure_compile_time_eval():
-            shape = 1.0 if self.shape is None else self.shape(t)
+            if self.shape is None:
+                return np.asarray(self.value) * 1.0
+            shape = self.shape(t)
             if isinstance(shape, Tracer):
                 return None
-            return np.asarray(self.value) * np.asarray(shape)
+            return np.asarray(self._shaped(np.asarray(self.value), np.asarray(shape)))
+
+    def _shaped(self, value: Array, shape: Array) -> Array:
+        """The number where a shape acts; numpy stays numpy."""
+        if self.around:
+            number = self.around + (value - self.around) * shape
+        else:
+            number = value * shape
+        if self.least is None:
+            return number
+        xp = jnp if isinstance(number, jax.Array) else np
+        return xp.maximum(number, self.least)
 
     def neutral_at(self, t: float, neutral: float) -> bool:
         """Whether the number at host time `t` is known to be `neutral`."""
@@ -93,7 +113,9 @@ class Schedule:
 
 
 jax.tree_util.register_dataclass(
-    Schedule, data_fields=["value"], meta_fields=["shape", "windows"]
+    Schedule,
+    data_fields=["value"],
+    meta_fields=["shape", "windows", "around", "least"],
 )
 
 
