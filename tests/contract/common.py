@@ -19,7 +19,12 @@ SAMPLERS = {
     "euler_maruyama": jg.euler_maruyama(),
     "dpmpp_2m": jg.dpmpp_2m(),
     "heun": jg.heun(),
+    "dpmpp_2m_sde": jg.dpmpp_2m_sde(),
+    "res_2m": jg.res_2m(),
+    "res_2s": jg.res_2s(),
+    "unipc": jg.unipc(),
 }
+TWO_STAGES = ("heun", "res_2s")
 
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
@@ -44,7 +49,7 @@ def promised(row, grid=GRID, sampler="euler"):
     """NFE per image by the row's own account, stages counted by hand."""
     total = 0
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        stages = 2 if sampler == "heun" and s > 0 else 1
+        stages = 2 if sampler in TWO_STAGES and s > 0 else 1
         total += stages * (1 + int(row.nfe(float(t))))
     return total
 

@@ -14,6 +14,7 @@ from tests.contract.common import (
     GRID,
     SAMPLERS,
     SHORT,
+    TWO_STAGES,
     compiled,
     eager,
     every_row,
@@ -165,7 +166,7 @@ def test_promised_evaluations_are_the_counted_ones(row, name):
     )  # fmt: skip
     assert main.evaluations() + weak.evaluations() == promise.nfe
     assert promise.nfe == promised(row, SHORT, name)
-    assert promise.unguided_nfe == (5 if name == "heun" else 3)
+    assert promise.unguided_nfe == (5 if name in TWO_STAGES else 3)
     assert promise.steps == 3
     skipped = sum(tf.DEPTH - len(keep) for keep in masks(main))
     spent = main.evaluations() * tf.FLOPS - skipped * tf.BLOCK_FLOPS

@@ -15,6 +15,9 @@ SAMPLERS = {
     "euler": jg.euler(),
     "heun": jg.heun(),
     "dpmpp_2m": jg.dpmpp_2m(),
+    "dpmpp_2m_sde": jg.dpmpp_2m_sde(),
+    "res_2s": jg.res_2s(),
+    "unipc": jg.unipc(),
     "ddpm": jg.ddpm(),
     "euler_maruyama": jg.euler_maruyama(),
 }

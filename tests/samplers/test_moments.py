@@ -21,6 +21,10 @@ SAMPLERS = {
     "euler": (jg.euler(), 60),
     "heun": (jg.heun(), 25),
     "dpmpp_2m": (jg.dpmpp_2m(), 30),
+    "dpmpp_2m_sde": (jg.dpmpp_2m_sde(), 60),
+    "res_2m": (jg.res_2m(0.5), 60),
+    "res_2s": (jg.res_2s(), 25),
+    "unipc": (jg.unipc(), 30),
     "ddim": (jg.ddim(), 60),
     "ddim_half": (jg.ddim(0.5), 100),
     "ddpm": (jg.ddpm(), 250),
@@ -275,13 +279,15 @@ def test_a_learned_variance_needs_a_network_that_has_one(batch):
         run(jg.ddpm("learned"), MODEL.network(), jg.uniform(3), **batch)
 
 
-@pytest.mark.parametrize("sampler", [jg.ddpm(), jg.euler_maruyama(), jg.ddim(0.3)])
+@pytest.mark.parametrize(
+    "sampler", [jg.ddpm(), jg.euler_maruyama(), jg.ddim(0.3), jg.res_2m(0.1)]
+)
 def test_a_stochastic_sampler_needs_keys(sampler, batch):
     with pytest.raises(ValueError, match="need keys .*sample_keys"):
         run(sampler, MODEL.network(), jg.uniform(3), noise=batch["noise"], keys=None)
 
 
-@pytest.mark.parametrize("sampler", [jg.euler(), jg.dpmpp_2m()])
+@pytest.mark.parametrize("sampler", [jg.euler(), jg.unipc()])
 def test_a_sampler_of_one_stage_has_no_corrector(sampler):
     with pytest.raises(TypeError, match="has no corrector"):
         sampler.correct(None, None, None, None)
