@@ -1,4 +1,4 @@
-"""Guidance by another set of weights: one primitive, and the papers that are cases of it.
+"""Guidance by another set of weights: one primitive and the papers that are cases of it.
 
 The other network is an entry of the sampler's `networks`; it has the main network's
 noise path, and any `kind`.
