@@ -5,11 +5,8 @@ import json
 import time
 from pathlib import Path
 
-import jax
-
 from jaxguide import cli, listing, pictures, sampling
 from jaxguide.config_sampling import SampleConfig
-from jaxguide.version import __version__
 
 
 def run(config: SampleConfig) -> None:
@@ -45,8 +42,7 @@ def _record(job: sampling.Job, columns: dict[str, sampling.Column], seconds: flo
         "checkpoint": job.weights.note,
         "columns": timings,
         "seconds": seconds,
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "versions": {"jaxguide": __version__, "jax": jax.__version__},
+        **sampling.environment(),
     }
 
 

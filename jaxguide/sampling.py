@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from jaxguide.config import lookup
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.progress import Progress
+from jaxguide.version import __version__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,38 +111,56 @@ def run(job: Job) -> Iterator[tuple[str, Column]]:
     Yields:
         (title, column).
     """
+    labels, numbers = images(job)
+    for title, chain in job.columns.items():
+        found, compiled, ran = _sample(job, chain, title, labels, numbers)
+        yield title, Column(by_class(job, found), compiled, ran)
+
+
+def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and numbers [N] of all images, class by class."""
     per_class = job.config.per_class
     labels = np.repeat(np.asarray(job.labels, np.int32), per_class)
     # A sample's number depends on its class and place in the row, not on which other
     # classes are drawn.
     numbers = labels * 100_000 + np.tile(np.arange(per_class), len(job.labels))
-    for title, chain in job.columns.items():
-        images, compiled, ran = _sample(job, chain, title, labels, numbers)
-        shape = (len(job.labels), per_class, *images.shape[1:])
-        yield title, Column(images.reshape(shape), compiled, ran)
+    return labels, numbers.astype(np.int32)
+
+
+def by_class(job: Job, found: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C] as [classes, per_class, H, W, C]."""
+    return found.reshape(len(job.labels), job.config.per_class, *found.shape[1:])
 
 
 def _sample(
     job: Job, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, float, float]:
     """(images [N, H, W, C], seconds to compile, seconds to run) of one chain."""
-    size = _batch_size(job.config.batch_size, len(labels))
-    batches = -(-len(labels) // size)
-    progress = Progress(title, batches * job.config.num_steps)
+    size = batch_size(job.config.batch_size, len(labels))
+    progress = Progress(title, -(-len(labels) // size) * job.config.num_steps)
     start = time.perf_counter()
     sample = _compile(job, chain, size, progress)
     compiled = time.perf_counter() - start
-    start, found = time.perf_counter(), []
-    for first in range(0, len(labels), size):
-        index = np.minimum(np.arange(first, first + size), len(labels) - 1)
-        args = _shard((labels[index], numbers[index].astype(np.int32)))
-        found.append(np.asarray(sample(job.network, job.networks, *args)))
+    start = time.perf_counter()
+    found = in_batches(job, sample, labels, numbers, size)
     ran = time.perf_counter() - start
     progress.close()
-    return np.concatenate(found)[: len(labels)], compiled, ran
+    return found, compiled, ran
 
 
-def _batch_size(wanted: int, count: int) -> int:
+def in_batches(
+    job: Job, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
+) -> np.ndarray:
+    """Images [N, H, W, C] of `sample(network, networks, labels, numbers)`."""
+    found = []
+    for first in range(0, len(labels), size):
+        index = np.minimum(np.arange(first, first + size), len(labels) - 1)
+        args = shard((labels[index], numbers[index]))
+        found.append(np.asarray(sample(job.network, job.networks, *args)))
+    return np.concatenate(found)[: len(labels)]
+
+
+def batch_size(wanted: int, count: int) -> int:
     """At most `wanted` and `count`, rounded up to a multiple of the devices."""
     devices = jax.device_count()
     return -(-min(wanted, count) // devices) * devices
@@ -149,35 +168,44 @@ def _batch_size(wanted: int, count: int) -> int:
 
 def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
     """The compiled sampler of one chain: (network, networks, labels, numbers)."""
-    key = jax.random.key(job.config.seed)
-    batched = config_sampling.BATCHED[job.config.batched]
 
     def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
-        keys = samplers.sample_keys(key, numbers)
-        noise = samplers.initial_noise(keys, job.weights.model.image_shape)
-        conds = {
-            name: jnp.full_like(labels, label) for name, label in job.conds.items()
-        }
-        return samplers.generate(
-            network,
-            noise,
-            labels,
-            grid=job.grid,
-            sampler=job.sampler,
-            guidance=chain,
-            conds=conds,
-            networks=networks,
-            key=key,
-            keys=keys,
-            batched=batched,
-            progress=progress.step,
-        )
+        noise, named = inputs(job, networks, labels, numbers)
+        named["progress"] = progress.step
+        return samplers.generate(network, noise, labels, guidance=chain, **named)
 
-    example = _shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    example = shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
     return jax.jit(sample).lower(job.network, job.networks, *example).compile()
 
 
-def _shard(arrays: Any) -> Any:
+def inputs(
+    job: Job, networks: Any, labels: Any, numbers: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Initial noise, and the named arguments of `generate` besides the guidance."""
+    key = jax.random.key(job.config.seed)
+    keys = samplers.sample_keys(key, numbers)
+    noise = samplers.initial_noise(keys, job.weights.model.image_shape)
+    conds = {name: jnp.full_like(labels, label) for name, label in job.conds.items()}
+    return noise, dict(
+        grid=job.grid,
+        sampler=job.sampler,
+        conds=conds,
+        networks=networks,
+        key=key,
+        keys=keys,
+        batched=config_sampling.BATCHED[job.config.batched],
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Devices and versions, for the record of a run."""
+    return {
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "versions": {"jaxguide": __version__, "jax": jax.__version__},
+    }
+
+
+def shard(arrays: Any) -> Any:
     """Spreads the batch axis over all devices."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))

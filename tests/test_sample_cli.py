@@ -118,7 +118,7 @@ def test_promised_nfe_is_what_is_counted(checkpoint, tmp_path, monkeypatch):
         return forward(*args, **taps)
 
     monkeypatch.setattr(config_sampling.models, "apply", watched)
-    monkeypatch.setattr(sampling, "_shard", lambda arrays: arrays)
+    monkeypatch.setattr(sampling, "shard", lambda arrays: arrays)
     config = config_sampling.SampleConfig(
         checkpoint=checkpoint,
         guidance=[

@@ -1,0 +1,186 @@
+"""A grid of guidances, sampled and written: one compilation per structure of chain."""
+
+import csv
+import dataclasses
+import functools
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxguide import config_sweep, pictures, samplers, sampling
+from jaxguide.config_sweep import Point, SweepConfig, label
+from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.progress import Progress
+from jaxguide.samplers.sweep import Points, make_points, structure, sweep
+
+MEASURES = ("mean", "std", "saturated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Everything a config describes, built and checked before anything runs."""
+
+    job: sampling.Job
+    axes: dict[str, tuple[float, ...]]
+    points: list[Point]
+    chains: list[Chain]
+    costs: list[Cost]
+
+    def groups(self) -> list[list[int]]:
+        """Points that share a program: all, unless an axis changes the structure."""
+        found: dict[Any, list[int]] = {}
+        for index, chain in enumerate(self.chains):
+            found.setdefault(structure(chain), []).append(index)
+        return list(found.values())
+
+    def describe(self) -> str:
+        """What will run, for people."""
+        column, nfe = next(iter(self.job.columns)), [cost.nfe for cost in self.costs]
+        span = f"{min(nfe)}" if min(nfe) == max(nfe) else f"{min(nfe)} to {max(nfe)}"
+        axes = [
+            f"axis     {axis}: {', '.join(f'{value:g}' for value in values)}"
+            for axis, values in self.axes.items()
+        ]
+        groups = len(self.groups())
+        last = (
+            f"points   {len(self.points)} of {column}, {span} NFE per image each, in "
+            f"{groups} compilation{'s' * (groups > 1)}"
+        )
+        lines = self.job.describe().splitlines()
+        return "\n".join(
+            [line for line in lines if line[:6] != "column"] + axes + [last]
+        )
+
+
+class Result(NamedTuple):
+    """What came of one point."""
+
+    point: Point
+    images: np.ndarray  # [classes, per_class, H, W, C] in about [-1, 1]
+    seconds: float  # of sampling, without compilation
+    cost: Cost
+
+
+class Outcome(NamedTuple):
+    """What came of a sweep."""
+
+    results: list[Result]  # in the order of the points
+    compile_seconds: list[float]  # one per compilation
+
+
+def build(config: SweepConfig) -> Sweep:
+    """Builds all that the config names.
+
+    Raises:
+        ValueError: for anything wrong in the config, with the fix.
+    """
+    points = config_sweep.build_points(config)
+    chains = [config_sweep.build_chain(config, point) for point in points]
+    job = sampling.build_job(config)
+    costs = [
+        samplers.cost(job.network, chain, job.grid, job.sampler, networks=job.networks)
+        for chain in chains
+    ]
+    return Sweep(job, dict(config.axes), points, chains, costs)
+
+
+def run(plan: Sweep) -> Outcome:
+    """Samples every point from the same noise; shows progress."""
+    labels, numbers = sampling.images(plan.job)
+    size = sampling.batch_size(plan.job.config.batch_size, len(labels))
+    batches = -(-len(labels) // size)
+    steps = len(plan.points) * batches * plan.job.config.num_steps
+    progress = Progress(f"{len(plan.points)} points", steps)
+    results: dict[int, Result] = {}
+    compile_seconds = []
+    for group in plan.groups():
+        points = make_points(
+            [plan.chains[index] for index in group],
+            path=plan.job.network.path,
+            grid=plan.job.grid,
+            sampler=plan.job.sampler,
+        )
+        start = time.perf_counter()
+        sample = _compile(plan.job, points[:1], size, progress)
+        compile_seconds.append(time.perf_counter() - start)
+        for place, index in enumerate(group):
+            here = points[place : place + 1]
+            start = time.perf_counter()
+            found = sampling.in_batches(
+                plan.job, functools.partial(sample, here), labels, numbers, size
+            )
+            seconds = time.perf_counter() - start
+            found = sampling.by_class(plan.job, found)
+            results[index] = Result(
+                plan.points[index], found, seconds, plan.costs[index]
+            )
+    progress.close()
+    return Outcome([results[index] for index in sorted(results)], compile_seconds)
+
+
+def _compile(job: sampling.Job, example: Points, size: int, progress: Progress) -> Any:
+    """The compiled sampler of any one point: (points, network, networks, ...)."""
+
+    def sample(
+        points: Points, network: Network, networks: Any, labels: Any, numbers: Any
+    ) -> Any:
+        noise, named = sampling.inputs(job, networks, labels, numbers)
+        named["progress"] = progress.step
+        return sweep(network, noise, labels, guidances=points, **named)[0]
+
+    zeros = sampling.shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    return jax.jit(sample).lower(example, job.network, job.networks, *zeros).compile()
+
+
+def write_csv(file: Path, outcome: Outcome) -> None:
+    """One row per point: its values, what it took, and plain statistics of its images.
+
+    `mean` and `std` are over all values of all images; `saturated` is the share of
+    values beyond [-1, 1], which a picture clips. None of them is a measure of quality.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        axes = list(outcome.results[0].point)
+        spent = ["nfe_per_image", "least_nfe_per_image", "seconds", "images"]
+        table.writerow([*axes, *spent, *MEASURES])
+        for result in outcome.results:
+            values, cost = result.images.astype(np.float64), result.cost
+            count = math.prod(result.images.shape[:2])
+            took = [cost.nfe, cost.least_nfe, f"{result.seconds:.3f}", count]
+            measured = [values.mean(), values.std(), (np.abs(values) > 1).mean()]
+            numbers = [f"{number:.5f}" for number in measured]
+            table.writerow([*result.point.values(), *took, *numbers])
+
+
+def write_sheets(folder: Path, plan: Sweep, outcome: Outcome) -> list[Path]:
+    """Pictures: first axis along the rows, last along the columns, one file for every
+    combination of those between; in a cell, one class per row."""
+    first, *rest = plan.axes
+    sheets: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for result in outcome.results:
+        sheet = sheets.setdefault(_title(result.point, rest[:-1]), {})
+        column = sheet.setdefault(_title(result.point, rest[-1:]), {})
+        column[_title(result.point, [first])] = _mosaic(result.images)
+    files = []
+    for title, columns in sheets.items():
+        files.append(folder / (f"sheet-{title}.png" if title else "sheet.png"))
+        images = {name: np.stack(list(rows.values())) for name, rows in columns.items()}
+        rows = list(next(iter(columns.values())))
+        pictures.write_sheet(files[-1], images, rows, zoom=plan.job.config.zoom)
+    return files
+
+
+def _mosaic(images: np.ndarray) -> np.ndarray:
+    """[classes, per_class, H, W, C] as one image [1, classes H, per_class W, C]."""
+    classes, count, height, width, channels = images.shape
+    rows = images.transpose(0, 2, 1, 3, 4)
+    return rows.reshape(1, classes * height, count * width, channels)
+
+
+def _title(point: Point, axes: list[str]) -> str:
+    return ",".join(label(axis, point[axis]) for axis in axes)
