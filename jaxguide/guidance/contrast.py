@@ -39,6 +39,7 @@ class Sides(NamedTuple):
     weight: Array  # [] or [B], at this step
     outputs: Outputs
     step: Step
+    space: str  # of the contrast, to read further branches in
 
 
 class DirectionMap(Protocol):
@@ -112,7 +113,9 @@ class Contrast(Weighted):
         change = toward - away
         if self.maps:
             plain = change
-            sides = Sides(_wide(toward), _wide(away), self.weight, outputs, step)
+            sides = Sides(
+                _wide(toward), _wide(away), self.weight, outputs, step, self.space
+            )
             change, state = self._map(sides, state)
             change = change.astype(plain.dtype)
             if self.base == "away":  # away + w d' = toward + (w - 1) d' + (d' - d)
