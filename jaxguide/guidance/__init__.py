@@ -48,6 +48,12 @@ from jaxguide.guidance.contrast import (
     contrast as contrast,
 )
 from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
+from jaxguide.guidance.coupled import (
+    CFGpp as CFGpp,
+    RectifiedCFGpp as RectifiedCFGpp,
+    cfgpp as cfgpp,
+    rectified_cfgpp as rectified_cfgpp,
+)
 from jaxguide.guidance.evaluate import (
     Pair as Pair,
     default_batched as default_batched,
@@ -60,8 +66,16 @@ from jaxguide.guidance.guide import (
     GuideState as GuideState,
     guide as guide,
 )
+from jaxguide.guidance.inputs import (
+    BlurredInput as BlurredInput,
+    Windows as Windows,
+    blurred_input as blurred_input,
+    sliding_window as sliding_window,
+    windows as windows,
+)
 from jaxguide.guidance.nag import NormalisedAttention as NormalisedAttention, nag as nag
 from jaxguide.guidance.networks import (
+    Product as Product,
     autoguidance as autoguidance,
     domain_guidance as domain_guidance,
     interpolate as interpolate,
@@ -86,8 +100,11 @@ from jaxguide.guidance.sag import (
     sag as sag,
 )
 from jaxguide.guidance.self_guidance import (
+    AB2 as AB2,
+    AB2State as AB2State,
     SGPrevState as SGPrevState,
     Shift as Shift,
+    ab2 as ab2,
     sg as sg,
     sg_prev as sg_prev,
 )

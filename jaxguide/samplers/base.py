@@ -342,7 +342,8 @@ def _step(
             next_chain=at.next_chain.with_constants(fixed.constants),
         )
     times = repeats(sampler)
-    how = dict(live=live, stages=stages // times, sampler=sampler, batched=batched)
+    how: dict[str, Any] = {"live": live, "sampler": sampler, "batched": batched}
+    how["stages"] = stages // times
     done = _once(fixed, carry, at, 0, **how)
     for turn in range(1, times):
         fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn - 1)

@@ -35,9 +35,10 @@ def invert(
         x_t = alpha_t denoised(x_s) + sigma_t noise(x_s),   s < t        (DDIM)
 
     Each step takes the prediction at its cleaner end where sampling takes it at the
-    noisier one, so the way back ends near `x0`: at a distance of order 1 / N without
-    guidance. Invert with the guidance that samples, but `cfgpp(scale)` with
-    `cfgpp(scale, inverse=True)`.
+    noisier one, so the way back ends near `x0`, at a distance of order 1 / N. Invert
+    with the guidance that samples, but `cfgpp(scale)` with `cfgpp(scale, inverse=True)`.
+    That distance falls with N only if the scale falls as 1 / N too: a fixed one guides
+    in proportion to N.
 
     Args:
         network: as in `generate`; velocity and noise networks may start at t = 0,
@@ -48,8 +49,8 @@ def invert(
             backwards here.
         sampler: `euler()` or `ddim()`. `euler` steps along the time derivative, which
             `paths.VP` and `paths.DDPM` do not have at t = 0: use `ddim` there.
-        guidance, conds, networks, key, batched: as in `generate`. A window is judged at
-            the noisier end of a step, as in sampling.
+        guidance, conds, networks, key, batched: as in `generate`. Schedules and windows
+            are read at the noisier end of a step, as in sampling.
 
     Returns:
         Unit noise [B, *D] to start `generate` from, in the dtype of `x0`.
@@ -74,10 +75,10 @@ def invert(
         )
     grid = backwards[::-1]
     parts = base.as_chain(guidance)
-    start, stop = grid[:-1], grid[1:]
+    stop = grid[1:]  # the noisier ends, where sampling reads its schedules
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))
     steps = base.per_step(parts, network.path, sampler, grid)
-    numbers = parts.on_grid(start, stop)
+    numbers = parts.on_grid(stop, stop)
     fixed = base.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
