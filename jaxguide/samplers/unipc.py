@@ -94,7 +94,8 @@ def unipc(
     for steps h in log(alpha / sigma) of any path. The evaluation was made at x, before
     it was corrected, and is not repeated. The accuracy is of order `order` + 1 with
     the corrector, `order` without; at most 3 and 2, as the first steps have less
-    history, and at most 2 where `lower_order_final` acts.
+    history, and at most 2 where `lower_order_final` acts. Not for `recurrent`, which
+    would correct x again after renoising it: there take corrector=False.
 
     Args:
         order: of the predictor, 1 to 3; 2 is advised with guidance, 3 without.

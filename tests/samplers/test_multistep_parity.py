@@ -64,7 +64,7 @@ def test_unipc_is_the_unipc_scheduler(order, case):
             want = theirs(scheduler, path, grid)
             out = march(sampler, path, grid)
             about = f"{name} {variant} {final}"
-            np.testing.assert_allclose(out, want, rtol=1e-7, err_msg=about)
+            np.testing.assert_allclose(out, want, rtol=1e-12, err_msg=about)
 
 
 def test_bh1_reaches_clean_data_where_the_scheduler_ends_in_nan():
@@ -86,7 +86,7 @@ def test_unipc_without_corrector_is_the_scheduler_with_it_disabled():
     grid = GRIDS["to_clean"]
     want = theirs(scheduler, paths.Linear(), grid)
     out = march(jg.unipc(3, corrector=False), paths.Linear(), grid)
-    np.testing.assert_allclose(out, want, rtol=1e-7)
+    np.testing.assert_allclose(out, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
