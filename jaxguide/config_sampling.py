@@ -25,8 +25,10 @@ from jaxguide.paths import Array, Path as NoisePath
 
 ASSETS = Path(__file__).parent / "assets"
 
-TRANSFORMS: dict[str, Callable[..., Transform]] = {
+TRANSFORMS: dict[str, Callable[..., Transform | Chain]] = {
+    "ab2": guidance.ab2,
     "autoguidance": guidance.autoguidance,
+    "blurred_input": guidance.blurred_input,
     "cfg": guidance.cfg,
     "compose": guidance.compose,
     "domain_guidance": guidance.domain_guidance,
@@ -48,6 +50,7 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "sg_prev": guidance.sg_prev,
     "sine": guidance.sine,
     "slg": guidance.slg,
+    "sliding_window": guidance.sliding_window,
     "stg": guidance.stg,
     "tpg": guidance.tpg,
     "tsg": guidance.tsg,
@@ -120,7 +123,7 @@ class SampleConfig:
     folder: str = "outputs/sample"
 
 
-def build_transform(entry: Mapping[str, Any]) -> Transform:
+def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
     """One transform from dict(name=..., ...).
 
     A scale or weight may be a number, or a schedule as text or dict: "cosine(4.0)" or

@@ -47,13 +47,13 @@ from jaxguide.guidance.contrast import (
     cfg as cfg,
     contrast as contrast,
 )
-from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
 from jaxguide.guidance.coupled import (
     CFGpp as CFGpp,
     RectifiedCFGpp as RectifiedCFGpp,
     cfgpp as cfgpp,
     rectified_cfgpp as rectified_cfgpp,
 )
+from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
 from jaxguide.guidance.evaluate import (
     Pair as Pair,
     default_batched as default_batched,
@@ -75,15 +75,12 @@ from jaxguide.guidance.inputs import (
 )
 from jaxguide.guidance.nag import NormalisedAttention as NormalisedAttention, nag as nag
 from jaxguide.guidance.networks import (
-    Product as Product,
     autoguidance as autoguidance,
     domain_guidance as domain_guidance,
     interpolate as interpolate,
     npo as npo,
     personalization as personalization,
     reference_network as reference_network,
-    rlg as rlg,
-    sine as sine,
     unconditional_prior as unconditional_prior,
 )
 from jaxguide.guidance.plan import (
@@ -92,6 +89,7 @@ from jaxguide.guidance.plan import (
     cost as cost,
     make_runs as make_runs,
 )
+from jaxguide.guidance.products import Product as Product, rlg as rlg, sine as sine
 from jaxguide.guidance.rescale import rescale as rescale
 from jaxguide.guidance.s2 import DropBlocks as DropBlocks, s2 as s2
 from jaxguide.guidance.sag import (

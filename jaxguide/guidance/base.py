@@ -64,6 +64,10 @@ class Tap:
         """Keyword arguments for `network.predict`."""
         raise NotImplementedError
 
+    def around(self, network: "Network") -> "Network":
+        """The network that is called instead, such as one that sees windows."""
+        return network
+
     def share(self, network: "Network") -> float:
         """FLOPs of the changed forward pass, relative to the full one."""
         del network
@@ -155,6 +159,7 @@ class Network:
         batch_time: whether a scalar time is widened to [B] before the call.
         tokens: (rows, columns) of its tokens, for taps that look at neighbours; None
             if unknown, then a square is assumed.
+        calls: network evaluations that one prediction counts as.
 
     Raises:
         ValueError: if `kind` is unknown.
@@ -168,6 +173,7 @@ class Network:
     block_flops: float = 0.0
     batch_time: bool = True
     tokens: tuple[int, int] | None = None
+    calls: int = 1
 
     def __post_init__(self):
         paths.check_kind("Network", self.kind)
@@ -187,6 +193,7 @@ jax.tree_util.register_dataclass(
         "block_flops",
         "batch_time",
         "tokens",
+        "calls",
     ],
 )
 
@@ -387,13 +394,14 @@ def fold_key(name: str, key: Array | None, owner: int, draw: int) -> Array:
 
 
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
-    """The network of a branch; raises ValueError if it is not there."""
+    """The network of a branch, with its tap; raises ValueError if it is not there."""
     if branch.network not in networks:
         raise ValueError(
             f"guidance: need a network named {branch.network!r}, got "
             f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
         )
-    return networks[branch.network]
+    network = networks[branch.network]
+    return network if branch.tap is None else branch.tap.around(network)
 
 
 def check_number(

@@ -252,7 +252,7 @@ def _run(
     networks: Mapping[str, Network], group: list[Branch], calls: list[Call]
 ) -> list[Made]:
     """What each call made; several calls become one forward pass."""
-    network = networks[group[0].network]
+    network = find_network(networks, group[0])
     if len(calls) == 1:
         (call,) = calls
         return [_predict(network, call)]
@@ -325,7 +325,7 @@ def _function(
     networks: Mapping[str, Network], branch: Branch, step: Step, call: Call
 ) -> Callable[[Array], Array]:
     """A differentiable branch as a function of x, in the kind of the main network."""
-    main, network = networks["main"], networks[branch.network]
+    main, network = networks["main"], find_network(networks, branch)
     node = step.node if branch.time is None else main.path.node(jnp.asarray(call.t))
 
     def function(x: Array) -> Array:

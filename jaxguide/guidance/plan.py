@@ -109,15 +109,16 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
     for run in runs:
         branches = _branches(chain, networks, run.live)
         times = run.steps * run.stages
-        here = sum(branch.calls for branch in branches)
+        here = sum(_calls(networks, branch) for branch in branches)
         nfe += times * here
         flops += times * sum(_flops(networks, branch) for branch in branches)
         shut = [on and not g for on, g in zip(run.live, chain.gated(), strict=True)]
         fewer = _branches(chain, networks, tuple(shut))
-        saved = here - sum(branch.calls for branch in fewer)
+        saved = here - sum(_calls(networks, branch) for branch in fewer)
         # Gates see the state of a whole step, so the first step is always open.
         least += times * here - saved * (times - run.stages * (run.start == 0))
-    unguided = sum(run.steps * run.stages for run in runs)
+    plain = _calls(networks, RAW)
+    unguided = plain * sum(run.steps * run.stages for run in runs)
     known = not np.isnan(flops)
     return Cost(runs[-1].stop, nfe, flops if known else None, unguided, least)
 
@@ -127,6 +128,11 @@ def _branches(
 ) -> tuple[Branch, ...]:
     """The distinct branches of a step, `RAW` among them."""
     return tuple(dict.fromkeys((RAW, *chain.branches(networks["main"], live))))
+
+
+def _calls(networks: Mapping[str, Network], branch: Branch) -> int:
+    """Evaluations per sample that one branch takes."""
+    return branch.calls * find_network(networks, branch).calls
 
 
 def _flops(networks: Mapping[str, Network], branch: Branch) -> float:

@@ -78,9 +78,13 @@ def sg(
 
     NFE: +1 inside the window.
     Source: arXiv:2412.05827, Eq. 9; read against maple-research-lab/Self-Guidance
-        @843bda7, pipelines of SD3 and FLUX (weight 3, shift 0.01).
+        @843bda7, pipelines of SD3 and FLUX (weight 3, shift 0.01). The paper studies
+        three shifts: a constant one (0.01; the best of its Fig. 9 is 0.03), one linear
+        in time, delta(t) = t / sigma (`dynamic` with shift = 1 / sigma), and that to
+        the step before (`sg_prev`).
     Differs from the source: the shifted call is made for the conditional branch only,
-        which gives the same numbers for fewer evaluations.
+        which gives the same numbers for fewer evaluations. The dynamic shift is not in
+        the authors' code, and the paper's sigma is not given.
     """
     check_number("sg", "shift", shift)
     if not 0 < shift < 1:
@@ -164,3 +168,66 @@ def sg_prev(
     if space == ANY:
         raise ValueError(f"sg_prev: need a space other than {ANY!r}; not invariant.")
     return SGPrev(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0), space)
+
+
+class AB2State(NamedTuple):
+    """The memory of `ab2`."""
+
+    memory: SGPrevState
+    t: Array  # [B] noise time of the step before
+
+
+@pytree("weight")
+class AB2(Weighted):
+    """See `ab2`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    space: str = "velocity"
+
+    def init(self, x: Array) -> AB2State:
+        """An empty memory for states like `x` [B, *D]."""
+        return AB2State(SGPrev(0.0, self.space).init(x), jnp.zeros(len(x)))
+
+    def apply(
+        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+    ) -> tuple[Guided, AB2State]:
+        """`sg_prev` with the weight that the lengths of two steps ask for."""
+        t = jnp.broadcast_to(step.node.t, (len(step.x),)).astype(state.t.dtype)
+        here = before = jnp.ones_like(t)
+        if step.next_node is not None:
+            here, before = t - step.next_node.t.astype(t.dtype), state.t - t
+        share = here / jnp.where(before == 0, 1.0, 2 * before)
+        weight = jnp.where(before == 0, 0.0, self.weight * share)
+        change = SGPrev(weight, self.space)
+        guided, memory = change.apply(guided, state.memory, outputs, step, live=live)
+        return guided, AB2State(memory, t)
+
+
+def ab2(weight: Weight = 1.0, *, t_lo: float = 0.0, t_hi: float = 1.0) -> AB2:
+    """Adams-Bashforth of order 2 as a transform: the control experiment of SG-prev.
+
+        guided + weight(t) * h_n / (2 h_{n-1}) * (raw_n - raw_{n-1})
+
+    h_n is the length of this step and h_{n-1} that of the one before; predictions are
+    velocities. With Euler, no other transform and weight 1 it is the solver AB2 on any
+    grid; on a uniform grid it is `sg_prev(0.5, t_hi=1.0)`. What SG-prev gains beyond
+    this one is guidance, the rest is solver order.
+
+    Args:
+        weight: 0 is Euler, 1 AB2; number, array [B], function, `Schedule`.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; Euler outside.
+
+    Returns:
+        A transform whose state is one array like x [B, *D], times [B] and one bool [].
+
+    Raises:
+        ValueError: if `weight` is not finite or the window is empty.
+
+    NFE: +0. Memory: one copy of x.
+    Source: the textbook solver (Bashforth and Adams 1883); that SG-prev (Eq. 10 of
+        arXiv:2412.05827) is of its form is shown by the algebra and measured in tests.
+    Differs from the source: where the sampler does not say when the step ends, steps
+        are taken to be equal. The second stage of a two-stage sampler is left alone.
+    """
+    check_number("ab2", "weight", weight)
+    return AB2(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0))
