@@ -1,11 +1,27 @@
 """Guidance as pure transforms: imports only jax and numpy."""
 
+from jaxguide.guidance.adaptive import (
+    AdaptiveGuidance as AdaptiveGuidance,
+    AdaptiveState as AdaptiveState,
+    adaptive_guidance as adaptive_guidance,
+)
+from jaxguide.guidance.apg import (
+    Phases as Phases,
+    apg as apg,
+    apg_mix as apg_mix,
+)
 from jaxguide.guidance.attention import (
     BlurredQueries as BlurredQueries,
     ChangedAttention as ChangedAttention,
     IdentityAttention as IdentityAttention,
     pag as pag,
     seg as seg,
+)
+from jaxguide.guidance.bands import (
+    fdg as fdg,
+    frequency as frequency,
+    frequency_cfg as frequency_cfg,
+    laplacian as laplacian,
 )
 from jaxguide.guidance.base import (
     ANY as ANY,
@@ -53,13 +69,35 @@ from jaxguide.guidance.coupled import (
     cfgpp as cfgpp,
     rectified_cfgpp as rectified_cfgpp,
 )
+from jaxguide.guidance.directions import (
+    clip_norm as clip_norm,
+    damp as damp,
+    momentum as momentum,
+    norm_power as norm_power,
+    opt_scale as opt_scale,
+    project as project,
+    rotate as rotate,
+    tangential as tangential,
+    within as within,
+)
 from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
+from jaxguide.guidance.energies import (
+    Classifier as Classifier,
+    ClassifierDenoised as ClassifierDenoised,
+    classifier as classifier,
+    classifier_denoised as classifier_denoised,
+)
 from jaxguide.guidance.evaluate import (
     Pair as Pair,
     default_batched as default_batched,
     evaluate as evaluate,
     guided_prediction as guided_prediction,
     predict_branches as predict_branches,
+)
+from jaxguide.guidance.faster_cache import (
+    CFGCache as CFGCache,
+    CFGCacheState as CFGCacheState,
+    cfg_cache as cfg_cache,
 )
 from jaxguide.guidance.guide import (
     Guide as Guide,
@@ -73,6 +111,13 @@ from jaxguide.guidance.inputs import (
     sliding_window as sliding_window,
     windows as windows,
 )
+from jaxguide.guidance.linear_ag import (
+    LinearAG as LinearAG,
+    LinearAGState as LinearAGState,
+    cfg_trajectories as cfg_trajectories,
+    fit_linear_ag as fit_linear_ag,
+    linear_ag as linear_ag,
+)
 from jaxguide.guidance.nag import NormalisedAttention as NormalisedAttention, nag as nag
 from jaxguide.guidance.networks import (
     autoguidance as autoguidance,
@@ -83,13 +128,35 @@ from jaxguide.guidance.networks import (
     reference_network as reference_network,
     unconditional_prior as unconditional_prior,
 )
+from jaxguide.guidance.nonlinear import (
+    adg as adg,
+    beta_cfg as beta_cfg,
+    cfg_zero as cfg_zero,
+    mambo_g as mambo_g,
+    tcfg as tcfg,
+)
 from jaxguide.guidance.plan import (
     Cost as Cost,
     Run as Run,
     cost as cost,
     make_runs as make_runs,
 )
+from jaxguide.guidance.post import (
+    DynamicThreshold as DynamicThreshold,
+    GuidedChannels as GuidedChannels,
+    Renorm as Renorm,
+    ZeroInit as ZeroInit,
+    dynamic_threshold as dynamic_threshold,
+    guided_channels as guided_channels,
+    renorm as renorm,
+    zero_init as zero_init,
+)
 from jaxguide.guidance.products import Product as Product, rlg as rlg, sine as sine
+from jaxguide.guidance.rcfg import (
+    RCFG as RCFG,
+    RCFGState as RCFGState,
+    rcfg as rcfg,
+)
 from jaxguide.guidance.rescale import rescale as rescale
 from jaxguide.guidance.s2 import DropBlocks as DropBlocks, s2 as s2
 from jaxguide.guidance.sag import (
@@ -105,4 +172,10 @@ from jaxguide.guidance.self_guidance import (
     ab2 as ab2,
     sg as sg,
     sg_prev as sg_prev,
+)
+from jaxguide.guidance.tfg import (
+    TFG as TFG,
+    energy as energy,
+    tfg as tfg,
+    tfg_schedule as tfg_schedule,
 )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxguide import paths
 from jaxguide.guidance.base import Guided, Network, Step, Transform
@@ -145,7 +146,8 @@ class Guide:
             )
             return guided, states
 
-        guided, states = _where_live(self.guidance, t, run)
+        index = 0 if isinstance(state.count, Tracer) else int(state.count)
+        guided, states = _where_live(self.guidance, t, index, run)
         return guided, step, GuideState(state.count + 1, states)
 
     def _node(self, t: Any) -> Node:
@@ -159,20 +161,23 @@ jax.tree_util.register_dataclass(
 )
 
 
-def _where_live(parts: Chain, t: Any, run: Callable[[tuple[bool, ...]], Any]) -> Any:
+def _where_live(
+    parts: Chain, t: Any, index: int, run: Callable[[tuple[bool, ...]], Any]
+) -> Any:
     """`run(live)` with the parts that are live at t: dead branches cost nothing.
 
     A host time decides at once; a traced scalar one switches between the pieces of
     noise time that the windows make; for times [B] every part counts as live.
     """
     if not isinstance(t, jax.Array) and not np.ndim(t):
-        return run(parts.live(float(t)))
+        return run(parts.live(float(t), index))
     pieces = make_pieces(parts)
-    if np.ndim(t) or len({piece.live for piece in pieces}) == 1:
+    if np.ndim(t) or len({one.live for one in pieces}) == 1:
         return run((True,) * len(parts.parts))
     inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
-    index = (t + slack(t) < inner.astype(t.dtype)).sum()
-    return lax.switch(index, [functools.partial(run, piece.live) for piece in pieces])
+    piece = (t + slack(t) < inner.astype(t.dtype)).sum()
+    runs = [functools.partial(run, one.live) for one in pieces]
+    return lax.switch(piece, runs)
 
 
 def guide(

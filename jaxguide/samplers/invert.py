@@ -35,8 +35,9 @@ def invert(
         x_t = alpha_t denoised(x_s) + sigma_t noise(x_s),   s < t        (DDIM)
 
     Each step takes the prediction at its cleaner end where sampling takes it at the
-    noisier one, so the way back ends near `x0`, at a distance of order 1 / N. Invert
-    with the guidance that samples, but `cfgpp(scale)` with `cfgpp(scale, inverse=True)`.
+    noisier one, so the way back ends near `x0`, at a distance of order 1 / N.
+    Invert with the guidance that samples, but `cfgpp(scale)` with
+    `cfgpp(scale, inverse=True)`.
     That distance falls with N only if the scale falls as 1 / N too: a fixed one guides
     in proportion to N.
 
