@@ -57,6 +57,8 @@ class Scene:
     conds: dict
     kept: list  # of the block indices that the network was told to run, one per mask
     previous: dict | None  # the step before: x, t and raw velocity
+    end: float = 0.0  # where the step ends
+    drawn: np.ndarray | None = None  # other labels that the network was told
 
     def v(self, cond="cond", t=None, mixture=None, added=0.0):
         mixture = self.main if mixture is None else mixture
@@ -93,6 +95,83 @@ def compose(s, weight):
 def autoguidance(s, scale):
     weak = s.v(mixture=s.weak)
     return weak + scale * (s.raw - weak)
+
+
+def nested(s, outer, inner):
+    """InstructPix2Pix's Eq. 3 with `other` in the place of the image."""
+    null, other = s.v("null"), s.v("other")
+    return null + outer * (other - null) + inner * (s.raw - other)
+
+
+def perp_neg(s, weight):
+    """The negative direction without its projection on the positive one."""
+    null = s.v("null")
+    out = s.raw.copy()
+    for i, (main, bad) in enumerate(
+        zip(s.raw - null, s.v("negative") - null, strict=True)
+    ):
+        unit = main / np.linalg.norm(main)
+        out[i] -= weight * (bad - (bad @ unit) * unit)
+    return out
+
+
+def other_network(s, scale, cond):
+    away = s.v(cond, mixture=s.weak)
+    return away + scale * (s.raw - away)
+
+
+def rlg(s, scale, cfg_scale):
+    """arXiv:2508.21016: the main mixture is the tuned network, the weak one the base."""
+    tuned = cfg(s, cfg_scale)
+    null = s.v("null", mixture=s.weak)
+    base = null + cfg_scale * (s.v(mixture=s.weak) - null)
+    return (1 - scale) * base + scale * tuned
+
+
+def sine(s, scale, weight, inside=True):
+    weight = weight if inside else 0.0
+    null, tuned = s.v("null"), s.v("other", mixture=s.weak)
+    return null + scale * ((1 - weight) * s.raw + weight * tuned - null)
+
+
+def icg(s, scale):
+    """Away from the labels that were drawn."""
+    away = s.main.velocity(s.x, s.t, s.drawn)
+    return away + scale * (s.raw - away)
+
+
+def ab2(s, weight):
+    """Adams-Bashforth on an uneven grid; `weight` 1 is the solver."""
+    if s.previous is None:
+        return s.raw
+    ratio = (s.t - s.end) / (s.previous["t"] - s.t)
+    solver = (1 + ratio / 2) * s.raw - ratio / 2 * s.previous["raw"]
+    return (1 - weight) * s.raw + weight * solver
+
+
+def blur_2x2(x, sigma):
+    """A kernel of three taps on two pixels: both neighbours are the other pixel."""
+    side = np.exp(-0.5 / sigma**2)
+    other = 2 * side / (1 + 2 * side)
+    mix = np.array([[1 - other, other], [other, 1 - other]])
+    return np.einsum("ij,bjk,lk->bil", mix, x.reshape(-1, 2, 2), mix).reshape(x.shape)
+
+
+def blurred_denoised(s, weight, sigma):
+    """Blur guidance on noise predictions, then back to a velocity."""
+    if s.t >= 1.0:  # the velocity holds no trace of the noise there
+        return s.raw
+    noise = s.x + (1 - s.t) * s.raw
+    clean = s.x - s.t * s.raw
+    x = (1 - s.t) * blur_2x2(clean, sigma) + s.t * noise
+    away = x + (1 - s.t) * s.main.velocity(x, s.t, s.conds["cond"])
+    guided = noise + weight * (noise - away)
+    return (guided - s.x) / (1 - s.t)
+
+
+def blurred_state(s, weight, sigma):
+    away = s.main.velocity(blur_2x2(s.x, sigma), s.t, s.conds["cond"])
+    return s.raw + weight * (s.raw - away)
 
 
 def sg(s, weight, shift):
@@ -141,11 +220,13 @@ def rescale(s, guided, weight):
     return weight * (factor * guided) + (1 - weight) * guided
 
 
-def euler(mixture, weak, rule, x, grid, conds, kept):
-    """Integrates a guided velocity; `kept[i]` are the masks that step i used."""
+def euler(mixture, weak, rule, x, grid, conds, kept, drawn=None):
+    """Integrates a guided velocity; `kept[i]` are the masks that step i used, and
+    `drawn[i]` its random labels."""
     previous = None
     for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
-        scene = Scene(mixture, weak, x, t, conds, kept[i], previous)
+        scene = Scene(mixture, weak, x, t, conds, kept[i], previous, s)
+        scene.drawn = None if drawn is None else drawn[i]
         velocity = rule(scene)
         previous = dict(x=x, t=t, raw=scene.raw)
         x = x + (s - t) * velocity
