@@ -227,6 +227,12 @@ def expand(value: Array, x: Array) -> Array:
     return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
 
 
+def widen(value: Array) -> Array:
+    """`value` in float32 if its own dtype is narrower."""
+    narrow = jnp.finfo(value.dtype).bits < 32
+    return value.astype(jnp.float32) if narrow else value
+
+
 def corrupt(x0: Array, noise: Array, node: Node) -> Array:
     """The noisy state `x_t` [B, *D] of Eq. (1)."""
     return expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise

@@ -15,11 +15,11 @@ import jaxguide as jg
 from jaxguide import paths
 from jaxguide.oracle import GaussianMixture
 from tests import reference as ref
+from tests.toy import DEPTH, inside, toy
 
 SHIFT = 0.05
 BATCH = 4
 SHAPE = (2, 2)
-DEPTH = 6
 
 
 def within(t: float, low: float, high: float) -> bool:
@@ -40,11 +40,14 @@ class Row:
         make: its number (Python or traced) -> transform or chain.
         value: a number that acts; `neutral`: the one that must not.
         nfe: promised evaluations besides the raw one, at noise time t.
-        expected: the guided velocity of a `reference.Scene`, from the paper's formula.
+        expected: the guided velocity of a `reference.Scene`, from the paper's formula;
+            None for what happens inside a transformer, which a mixture does not have
+            (then tests/guidance/test_inside.py is the proof).
         factories: the public functions whose docstrings speak for it.
         base: what the neutral row must equal bitwise, if not the unguided result.
         invariant: same samples in every prediction space.
         stochastic, memory: whether it draws; whether it carries a copy of x.
+        own: its branches hold numbers of its own, so no other transform shares them.
     """
 
     name: str
@@ -52,12 +55,13 @@ class Row:
     value: float
     neutral: float
     nfe: Callable[[float], int]
-    expected: Callable[[ref.Scene, float], np.ndarray]
+    expected: Callable[[ref.Scene, float], np.ndarray] | None
     factories: tuple[Callable, ...]
     base: Callable[[], Any] = jg.chain
     invariant: bool = True
     stochastic: bool = False
     memory: bool = False
+    own: bool = False
 
 
 def _everything(w: Any) -> jg.Chain:
@@ -112,6 +116,57 @@ ALL_TRANSFORMS = (
         ref.autoguidance, (jg.autoguidance,),
     ),
     Row(
+        "nested", lambda s: jg.nested((s, 2 * s - 1), via=("other",)), 1.6, 1.0,
+        lambda t: 2, lambda s, w: ref.nested(s, w, 2 * w - 1), (jg.nested,),
+    ),
+    Row(
+        # Below 0.5 the class is certain: raw - null, the axis, is rounding error.
+        "perp_neg", lambda w: jg.perp_neg(w, t_lo=0.5), 0.6, 0.0,
+        lambda t: 2 * within(t, 0.5, 1.0),
+        lambda s, w: ref.perp_neg(s, w if within(s.t, 0.5, 1.0) else 0.0),
+        (jg.perp_neg,),
+    ),
+    Row(
+        "icg", lambda s: jg.icg(s, num_classes=3), 2.0, 1.0, lambda t: 1,
+        ref.icg, (jg.icg,), stochastic=True,
+    ),
+    Row(
+        "domain_guidance", lambda s: jg.domain_guidance(s, network="weak"), 1.7, 1.0,
+        lambda t: 1, lambda s, w: ref.other_network(s, w, "null"),
+        (
+            jg.domain_guidance, jg.unconditional_prior, jg.personalization,
+            jg.reference_network,
+        ),
+    ),
+    Row(
+        "npo", lambda s: jg.npo(s, network="weak", cond="negative"), 1.7, 1.0,
+        lambda t: 1, lambda s, w: ref.other_network(s, w, "negative"), (jg.npo,),
+    ),
+    Row(
+        "rlg", lambda s: jg.rlg(s, cfg_scale=1.5, network="weak"), 1.7, 1.0,
+        lambda t: 3, lambda s, w: ref.rlg(s, w, 1.5), (jg.rlg,),
+        base=lambda: jg.chain(jg.cfg(1.5)),
+    ),
+    Row(
+        "sine", lambda w: jg.sine(2.0, w, network="weak", cond="other", t_lo=0.4),
+        0.6, 0.0, lambda t: 1 + within(t, 0.4, 1.0),
+        lambda s, w: ref.sine(s, 2.0, w, within(s.t, 0.4, 1.0)), (jg.sine,),
+        base=lambda: jg.chain(jg.cfg(2.0)),
+    ),
+    Row(
+        "blurred_input", lambda w: jg.blurred_input(w, sigma=0.7), 0.6, 0.0,
+        lambda t: 1, lambda s, w: ref.blurred_denoised(s, w, 0.7), (jg.blurred_input,),
+    ),
+    Row(
+        "blurred_state",
+        lambda w: jg.blurred_input(w, sigma=0.7, what="state", space="velocity"),
+        0.6, 0.0, lambda t: 1, lambda s, w: ref.blurred_state(s, w, 0.7),
+        (jg.blurred_input,),
+    ),
+    Row(
+        "ab2", jg.ab2, 0.8, 0.0, lambda t: 0, ref.ab2, (jg.ab2,), memory=True,
+    ),
+    Row(
         "sg", lambda w: jg.sg(w, shift=SHIFT), 2.0, 0.0, lambda t: int(t < 1),
         lambda s, w: ref.sg(s, w, SHIFT), (jg.sg,), invariant=False,
     ),
@@ -148,6 +203,37 @@ ALL_TRANSFORMS = (
         "rescale", lambda w: jg.chain(jg.cfg(3.0), jg.rescale(w)), 0.7, 0.0,
         lambda t: 1, lambda s, w: ref.rescale(s, ref.cfg(s, 3.0), w), (jg.rescale,),
         base=lambda: jg.chain(jg.cfg(3.0)), invariant=False,
+    ),
+    Row(
+        "nag", lambda s: jg.nag(s, layers=(1, "3-5")), 3.0, 1.0, lambda t: 2,
+        None, (jg.nag,), own=True,
+    ),
+    Row(
+        "pag", lambda w: jg.pag(w, layers=("first", "middle")), 1.5, 0.0,
+        lambda t: 1, None, (jg.pag,),
+    ),
+    Row(
+        "sag", lambda w: jg.sag(w, layer=(1, 2), cond="cond", t_hi=0.9), 0.7, 0.0,
+        lambda t: 2 * within(t, 0.0, 0.9), None, (jg.sag,), own=True,
+    ),
+    Row(
+        "seg", lambda w: jg.seg(w, layers="1-4", sigma=0.5), 1.5, 0.0,
+        lambda t: 1, None, (jg.seg,),
+    ),
+    Row(
+        "stg", lambda w: jg.stg(w, layers="2-3", t_lo=0.1), 0.7, 0.0,
+        lambda t: int(within(t, 0.1, 1.0)),
+        lambda s, w: ref.s2(s, w, within(s.t, 0.1, 1.0)), (jg.stg, jg.slg),
+    ),
+    Row(
+        "stg_attention", lambda w: jg.stg(w, layers=(0, -1), skip="attention"), 0.7,
+        0.0, lambda t: 1, None, (jg.stg,),
+    ),
+    Row(
+        "tpg", jg.tpg, 0.7, 0.0, lambda t: 1, None, (jg.tpg,), stochastic=True,
+    ),
+    Row(
+        "tsg", jg.tsg, 1.5, 1.0, lambda t: 1, None, (jg.tsg,), stochastic=True,
     ),
     Row(
         # null is shared by cfg and compose: cond is raw, so 2 = null, other.
@@ -202,22 +288,6 @@ def start(batch: int = BATCH, dtype: Any = jnp.float32) -> jax.Array:
     return jax.random.normal(jax.random.key(7), (batch, *SHAPE), dtype)
 
 
-def toy(
-    weights: jax.Array,
-    x: jax.Array,
-    t: jax.Array,
-    label: jax.Array,
-    keep_blocks: jax.Array | None = None,
-) -> jax.Array:
-    """A smooth network that is cheap to compile; `weights` [2]."""
-    t, label = (v.astype(x.dtype).reshape(-1, 1, 1) for v in (t, label))
-    share = jnp.ones((), x.dtype)
-    if keep_blocks is not None:
-        share = (keep_blocks.sum().astype(x.dtype) + 1) / (DEPTH * (DEPTH - 1) // 2)
-    slope = (weights[0].astype(x.dtype) + label / 4) * share
-    return jnp.sin(slope * x + t) + weights[1].astype(x.dtype) * label
-
-
 @dataclasses.dataclass
 class Seen:
     """One real evaluation of a network: what it was told."""
@@ -250,11 +320,9 @@ class Probe:
         jax.effects_barrier()
         return sum(seen.rows for seen in self.calls) // batch
 
-    def _called(self, weights, x, t, label, keep_blocks=None):
+    def _called(self, weights, x, t, label, **taps):
         self.traces += 1
-        keep = () if keep_blocks is None else keep_blocks
-        jax.debug.callback(self._ran, t, label, keep)
-        taps = {} if keep_blocks is None else {"keep_blocks": keep_blocks}
+        jax.debug.callback(self._ran, t, label, taps.get("keep_blocks", ()))
         return self.predict(weights, x, t, label, **taps)
 
     def _ran(self, t, label, keep):
@@ -274,11 +342,20 @@ def toy_probe(scale: float = 1.3) -> Probe:
 def oracle_probe(
     model: GaussianMixture, kind: str = "velocity", path: Any = None
 ) -> Probe:
-    """A counted oracle."""
+    """A counted oracle; taps other than `keep_blocks` move the state it looks at."""
     path = paths.Linear() if path is None else path
 
-    def predict(model, x, t, label, **taps):
-        return model.predict(kind, path, x, t, label, **taps)
+    def predict(model, x, t, label, keep_blocks=None, **taps):
+        if not taps:
+            return model.predict(kind, path, x, t, label, keep_blocks)
+        node = path.node(t)
+        moved, record = inside(x, t, label, **taps)
+        denoised = model.denoised(moved, label, node)
+        noise = (x - paths.expand(node.alpha, x) * denoised) / paths.expand(
+            node.sigma, x
+        )
+        out = paths.from_pair(kind, denoised, noise, node)
+        return out if record is None else (out, None, record)
 
     return Probe(predict, model, kind=kind, path=path, depth=len(model.blocks))
 

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 
 
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
@@ -31,7 +31,7 @@ def blur_matrix(size: int, sigma: float) -> np.ndarray:
 
 def blur(values: Array, sigma: float, axes: tuple[int, int]) -> Array:
     """`values` blurred along two axes, in their dtype (float32 or wider inside)."""
-    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    wide = widen(values)
     for axis in axes:
         matrix = jnp.asarray(blur_matrix(wide.shape[axis], sigma), wide.dtype)
         wide = jnp.moveaxis(jnp.tensordot(matrix, wide, axes=(1, axis)), 0, axis)

@@ -22,7 +22,7 @@ from jaxguide.guidance.base import (
     check_space,
     pytree,
 )
-from jaxguide.paths import Array, expand
+from jaxguide.paths import Array, expand, widen
 from jaxguide.schedules import Schedule
 
 Weight = float | Array | Callable | Schedule
@@ -114,7 +114,7 @@ class Contrast(Weighted):
         if self.maps:
             plain = change
             sides = Sides(
-                _wide(toward), _wide(away), self.weight, outputs, step, self.space
+                widen(toward), widen(away), self.weight, outputs, step, self.space
             )
             change, state = self._map(sides, state)
             change = change.astype(plain.dtype)
@@ -140,11 +140,6 @@ class Contrast(Weighted):
 def _add(guided: Guided, change: Array, weight: Array) -> Guided:
     prediction = add_scaled(guided.prediction, weight, change)
     return guided._replace(prediction=prediction)
-
-
-def _wide(value: Array) -> Array:
-    """At least float32."""
-    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 
 
 def per_sample(function: Callable, *values: Array) -> Array:

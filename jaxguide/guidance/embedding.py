@@ -17,7 +17,7 @@ from jaxguide.guidance.base import (
 )
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.guidance.layers import check_tap
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 from jaxguide.schedules import Schedule
 
 
@@ -36,7 +36,7 @@ class NoisyTime(Tap):
         assert key is not None  # the evaluator raises where there is none
 
         def time_embedding(embedding: Array) -> Array:
-            wide = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
+            wide = widen(embedding)
             amount = jnp.asarray(values).astype(wide.dtype).reshape(-1, 1)
             amount = amount * wide.std(axis=1, keepdims=True)
             noise = jax.random.normal(key, wide.shape, wide.dtype)

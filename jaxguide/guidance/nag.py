@@ -29,7 +29,7 @@ from jaxguide.guidance.layers import (
     find_layers,
     where_chosen,
 )
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 from jaxguide.schedules import Schedule
 
 NORMS = ("l1", "l2")
@@ -93,10 +93,10 @@ def normalised(
     z = scale Z+ - (scale - 1) Z-;   R = |z| / |Z+|
     alpha z min(R, tau) / R + (1 - alpha) Z+
     """
-    wide = jnp.promote_types(positive.dtype, jnp.float32)
-    plus, minus = positive.astype(wide), negative.astype(wide)
-    columns = [jnp.asarray(n).astype(wide).reshape(-1, 1, 1, 1) for n in numbers]
-    scale, tau, alpha = columns
+    plus, minus = widen(positive), widen(negative)
+    scale, tau, alpha = (
+        jnp.asarray(n).astype(plus.dtype).reshape(-1, 1, 1, 1) for n in numbers
+    )
     far = plus + (scale - 1) * (plus - minus)
     ratio = _length(far, norm) / _length(plus, norm)
     kept = jnp.where(ratio > tau, tau / ratio, jnp.ones_like(ratio))

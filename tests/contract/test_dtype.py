@@ -29,7 +29,8 @@ FAST_COMPILE = True
 @every_row
 def test_samples_keep_the_dtype_of_the_noise(row, dtype, network_dtype):
     def predict(weights, x, *args, **taps):
-        return tf.toy(weights, x, *args, **taps).astype(network_dtype)
+        out = tf.toy(weights, x, *args, **taps)
+        return jax.tree.map(lambda leaf: leaf.astype(network_dtype), out)
 
     main, weak = probes()
     main.predict = weak.predict = predict
