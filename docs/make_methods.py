@@ -100,8 +100,8 @@ def render(page: Page) -> str:
     if method.second_hand:
         parts.append(
             '!!! warning "Known at second hand only"\n'
-            "    The formula was not read in the paper or the authors' code. See "
-            "[below](#source)."
+            "    Not all of this was read in the paper or the authors' code; the "
+            "[source](#source) says what was."
         )
     parts += ["## Cost", f"Network evaluations per step: {method.nfe}"]
     parts += [notes["cost"]] if "cost" in notes else []

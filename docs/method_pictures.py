@@ -3,8 +3,9 @@
 `settings` is the table `demo` or `toy` of a method in `notes.toml`:
 
     base, method   lists of config entries; the picture compares base with base + method
-    networks       further networks, name -> kind: "noisy" is the checkpoint with noise
-                   added to its weights (demo), the mixture with wider components (toy)
+    networks       further networks, name -> kind. Demo: "noisy", the checkpoint with
+                   noise added to its weights. Toy: "wider", the mixture with larger
+                   standard deviations; "moved", with all components moved
     conds          further conditions, name -> class name (demo) or number (toy)
     edge           half the edge of the toy picture, 2.4 by default
 """
@@ -29,7 +30,8 @@ Settings = Mapping[str, Any]
 Entries = Sequence[Mapping[str, Any]]
 
 NOISE = 0.3  # of the standard deviation of each weight array, in the "noisy" network
-WIDER = 0.3  # added to every standard deviation, in the "noisy" mixture
+WIDER = 0.3  # added to every standard deviation, in the "wider" mixture
+MOVED = (0.5, 0.3)  # added to every mean, in the "moved" mixture
 COUNT = 700  # samples in a panel of the toy
 CFG = {"name": "cfg", "scale": 3.0}
 INK, DOTS = "#303030", "#c2410c"
@@ -129,24 +131,31 @@ def mixture() -> GaussianMixture:
     )
 
 
+def _toy_network(kind: str) -> jg.Network:
+    """A further network for the toy."""
+    changes: dict[str, Any] = {
+        "wider": {"stds": mixture().stds + WIDER},
+        "moved": {"means": mixture().means + jnp.asarray(MOVED)[None]},
+    }
+    return dataclasses.replace(mixture(), **changes[kind]).network()
+
+
 def toy_samples(entries: Entries, settings: Settings) -> np.ndarray:
     """Samples [COUNT, 2] of class 0."""
-    model, wider = (
-        mixture(),
-        dataclasses.replace(mixture(), stds=mixture().stds + WIDER),
-    )
     label = jnp.zeros(COUNT, jnp.int32)
     conds = {"null": 2, "negative": 1, "also": 1, **settings.get("conds", {})}
     keys = jg.sample_keys(0, jnp.arange(COUNT))
     samples = jg.generate(
-        model.network(),
+        mixture().network(),
         jg.initial_noise(keys, (2,)),
         label,
         grid=jg.uniform(100),
         sampler=jg.euler(),
         guidance=config_sampling.build_guidance(entries),
         conds={name: jnp.full_like(label, number) for name, number in conds.items()},
-        networks={name: wider.network() for name, _ in _items(settings, "networks")},
+        networks={
+            name: _toy_network(kind) for name, kind in _items(settings, "networks")
+        },
         key=jax.random.key(0),
         keys=keys,
     )

@@ -69,7 +69,7 @@ def whole(method: Method) -> str:
 
 
 def _caveat(method: Method) -> str:
-    return "the formula is known at second hand only" if method.second_hand else ""
+    return "known at second hand only: see the source" if method.second_hand else ""
 
 
 def _formula(method: Method) -> Iterator[str]:

@@ -35,8 +35,8 @@ class Method:
     """A guidance method as its docstring tells it; a part that is missing is empty.
 
     `formula` holds the lines of the first indented block, `remarks` the paragraphs
-    around it. `second_hand` is set where the docstring says that the formula is known
-    at second hand only.
+    around it. `second_hand` is set where the docstring says that something is known at
+    second hand only.
     """
 
     name: str
