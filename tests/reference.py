@@ -56,9 +56,11 @@ class Scene:
     t: float
     conds: dict
     kept: list  # of the block indices that the network was told to run, one per mask
-    previous: dict | None  # the step before: x, t and raw velocity
+    previous: dict | None  # the step before: x, t, raw velocity and scene
     end: float = 0.0  # where the step ends
     drawn: np.ndarray | None = None  # other labels that the network was told
+    index: int = 0  # of the step
+    first: dict | None = None  # x and t of the first step
 
     def v(self, cond="cond", t=None, mixture=None, added=0.0):
         mixture = self.main if mixture is None else mixture
@@ -223,11 +225,13 @@ def rescale(s, guided, weight):
 def euler(mixture, weak, rule, x, grid, conds, kept, drawn=None):
     """Integrates a guided velocity; `kept[i]` are the masks that step i used, and
     `drawn[i]` its random labels."""
-    previous = None
+    previous = first = None
     for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         scene = Scene(mixture, weak, x, t, conds, kept[i], previous, s)
         scene.drawn = None if drawn is None else drawn[i]
+        first = dict(x=x, t=t) if i == 0 else first
+        scene.index, scene.first = i, first
         velocity = rule(scene)
-        previous = dict(x=x, t=t, raw=scene.raw)
+        previous = dict(x=x, t=t, raw=scene.raw, scene=scene)
         x = x + (s - t) * velocity
     return x

@@ -14,7 +14,11 @@ import numpy as np
 import jaxguide as jg
 from jaxguide import paths
 from jaxguide.oracle import GaussianMixture
-from tests import reference as ref
+from tests import (
+    reference as ref,
+    reference_coupled as coupled,
+    reference_nonlinear as nonlinear,
+)
 from tests.toy import DEPTH, inside, toy
 
 SHIFT = 0.05
@@ -38,7 +42,8 @@ class Row:
 
     Args:
         make: its number (Python or traced) -> transform or chain.
-        value: a number that acts; `neutral`: the one that must not.
+        value: a number that acts; `neutral`: the one that must not, None if there is
+            none.
         nfe: promised evaluations besides the raw one, at noise time t.
         expected: the guided velocity of a `reference.Scene`, from the paper's formula;
             None for what happens inside a transformer, which a mixture does not have
@@ -47,13 +52,16 @@ class Row:
         base: what the neutral row must equal bitwise, if not the unguided result.
         invariant: same samples in every prediction space.
         stochastic, memory: whether it draws; whether it carries a copy of x.
+        turns: whether the step of this number evaluates what `nfe` says.
+        coupled: gives the sampler a noise of its own.
+        gradients: its evaluations are gradients, three times the work.
         own: its branches hold numbers of its own, so no other transform shares them.
     """
 
     name: str
     make: Callable[[Any], Any]
     value: float
-    neutral: float
+    neutral: float | None
     nfe: Callable[[float], int]
     expected: Callable[[ref.Scene, float], np.ndarray] | None
     factories: tuple[Callable, ...]
@@ -62,6 +70,13 @@ class Row:
     stochastic: bool = False
     memory: bool = False
     own: bool = False
+    turns: Callable[[int], bool] = lambda index: True
+    coupled: bool = False
+    gradients: bool = False
+
+    def extra(self, t: float, index: int) -> int:
+        """Promised evaluations besides the raw one, in one step."""
+        return int(self.nfe(t)) if self.turns(index) else 0
 
 
 def _everything(w: Any) -> jg.Chain:
@@ -236,6 +251,151 @@ ALL_TRANSFORMS = (
         "tsg", jg.tsg, 1.5, 1.0, lambda t: 1, None, (jg.tsg,), stochastic=True,
     ),
     Row(
+        "apg", lambda s: jg.apg(s, radius=1.5, t_lo=0.3), 2.5, 1.0,
+        lambda t: int(within(t, 0.3, 1.0)),
+        lambda s, w: nonlinear.apg(
+            s, w, -0.5, 1.5, 0.0, lambda t: within(t, 0.3, 1.0)
+        ),
+        (jg.apg,), memory=True,
+    ),
+    Row(
+        "apg_mix",
+        lambda s: jg.apg_mix(s, 2 * s - 1, t_switch=0.65, radius=1.5), 2.0, 1.0,
+        lambda t: 1, lambda s, w: nonlinear.apg_mix(s, w, 2 * w - 1, 0.65, -0.5, 1.5),
+        (jg.apg_mix,), memory=True,
+    ),
+    Row(
+        "cfg_zero", jg.cfg_zero, 2.5, 1.0, lambda t: int(t < 0.96),
+        nonlinear.cfg_zero, (jg.cfg_zero, jg.zero_init),
+        base=lambda: jg.chain(jg.zero_init(0.96)), invariant=False,
+    ),
+    Row(
+        "tcfg", jg.tcfg, 2.5, 1.0, lambda t: 1, nonlinear.tcfg, (jg.tcfg,),
+        invariant=False,
+    ),
+    Row(
+        "adg", lambda s: jg.adg(s, t_lo=0.5), 2.0, 1.0,
+        lambda t: int(within(t, 0.5, 1.0)),
+        lambda s, w: nonlinear.adg(s, w, within(s.t, 0.5, 1.0)), (jg.adg,),
+    ),
+    Row(
+        "mambo_g", lambda s: jg.mambo_g(s, strength=0.8), 2.5, 1.0, lambda t: 1,
+        lambda s, w: nonlinear.mambo_g(s, w, 0.8), (jg.mambo_g,), invariant=False,
+    ),
+    Row(
+        # No scale is neutral: at 0 it is the null prediction.
+        "beta_cfg", lambda s: jg.beta_cfg(s, t_lo=0.5), 1.5, 0.0,
+        lambda t: int(within(t, 0.5, 1.0)),
+        lambda s, w: nonlinear.beta_cfg(s, w, 0.5, within(s.t, 0.5, 1.0)),
+        (jg.beta_cfg,),
+        base=lambda: jg.chain(jg.contrast(-1.0, jg.Branch(cond="null"), t_lo=0.5)),
+    ),
+    Row(
+        "fdg", lambda s: jg.fdg((s, 0.5 + 0.5 * s)), 2.5, 1.0, lambda t: 1,
+        lambda s, w: nonlinear.banded(s, w, 0.5 + 0.5 * w), (jg.fdg,),
+    ),
+    Row(
+        "frequency_cfg", lambda s: jg.frequency_cfg((s, 0.5 + 0.5 * s)), 2.5, 1.0,
+        lambda t: 1, lambda s, w: nonlinear.banded(s, w, 0.5 + 0.5 * w),
+        (jg.frequency_cfg,),
+    ),
+    Row(
+        "adaptive_guidance", lambda s: jg.adaptive_guidance(s, threshold=1.0), 2.5,
+        1.0, lambda t: 1, ref.cfg, (jg.adaptive_guidance,),
+    ),
+    Row(
+        "renorm", lambda w: jg.chain(jg.cfg(3.0), jg.renorm(w, limit=0.9)), 0.7, 0.0,
+        lambda t: 1, lambda s, w: nonlinear.renorm(s, ref.cfg(s, 3.0), w, 0.9),
+        (jg.renorm,), base=lambda: jg.chain(jg.cfg(3.0)), invariant=False,
+    ),
+    Row(
+        "dynamic_threshold",
+        lambda w: jg.chain(jg.cfg(3.0), jg.dynamic_threshold(w, percentile=0.7)),
+        0.7, 0.0, lambda t: 1,
+        lambda s, w: nonlinear.dynamic_threshold(s, ref.cfg(s, 3.0), w, 0.7, 1.0),
+        (jg.dynamic_threshold,), base=lambda: jg.chain(jg.cfg(3.0)),
+    ),
+    Row(
+        "guided_channels", lambda s: jg.chain(jg.cfg(s), jg.guided_channels(1)), 2.5,
+        1.0, lambda t: 1,
+        lambda s, w: nonlinear.first_channel(s, ref.cfg(s, w)), (jg.guided_channels,),
+    ),
+    Row(
+        "cfgpp", jg.cfgpp, 0.6, None, lambda t: 1, coupled.cfgpp, (jg.cfgpp,),
+        coupled=True,
+    ),
+    Row(
+        "cfgpp_window", lambda s: jg.cfgpp(s, t_lo=0.3, t_hi=0.9), 0.6, None,
+        lambda t: int(within(t, 0.3, 0.9)),
+        lambda s, w: coupled.cfgpp(s, w, within(s.t, 0.3, 0.9)), (jg.cfgpp,),
+        coupled=True,
+    ),
+    Row(
+        "cfgpp_inverse", lambda s: jg.cfgpp(s, inverse=True), 0.6, None, lambda t: 1,
+        coupled.cfgpp_inverse, (jg.cfgpp,), coupled=True,
+    ),
+    Row(
+        "rectified_cfgpp", lambda w: jg.rectified_cfgpp(w, power=0.7), 1.4, 0.0,
+        lambda t: 2 * (t < 1), lambda s, w: coupled.rectified_cfgpp(s, w, 0.7),
+        (jg.rectified_cfgpp,),
+    ),
+    Row(
+        "cfg_cache",
+        lambda s: jg.cfg_cache(s, every=2, low=1.3, high=0.8, t_reuse=1.0), 2.5, 1.0,
+        lambda t: 1,
+        lambda s, w: coupled.cfg_cache(
+            s, w, 1.3 if within(s.t, 0.1, 0.901) else 1.0,
+            0.8 if within(s.t, 0.0, 0.301) else 1.0,
+        ),
+        (jg.cfg_cache,), turns=lambda index: index % 2 == 0, invariant=False,
+        memory=True,
+    ),
+    Row(
+        "linear_ag", lambda s: jg.linear_ag(s, coupled.COEFFICIENTS), 1.8, 1.0,
+        lambda t: 1, coupled.linear_ag, (jg.linear_ag,),
+        turns=lambda index: index % 2 == 0,
+    ),
+    Row(
+        "rcfg", jg.rcfg, 1.6, 1.0, lambda t: 1, coupled.rcfg_once, (jg.rcfg,),
+        turns=lambda index: index == 0, memory=True,
+    ),
+    Row(
+        "rcfg_input", lambda s: jg.rcfg(s, delta=0.9, source="input"), 1.3, 1.0,
+        lambda t: 0, lambda s, w: coupled.rcfg_input(s, w, 0.9), (jg.rcfg,),
+    ),
+    Row(
+        "classifier", lambda w: jg.classifier(w, coupled.log_prob_noisy), 0.8, 0.0,
+        lambda t: 0, coupled.classifier, (jg.classifier,),
+    ),
+    Row(
+        "classifier_denoised",
+        lambda w: jg.classifier_denoised(
+            w, coupled.logits, temperature=0.9, others=0.6
+        ),
+        0.5, 0.0, lambda t: 0,
+        lambda s, w: coupled.classifier_denoised(s, w, 0.9, 0.6),
+        (jg.classifier_denoised,),
+    ),
+    Row(
+        "energy", lambda w: jg.energy(w, coupled.energy, t_lo=0.2), 0.2, 0.0,
+        lambda t: 0,
+        lambda s, w: coupled.tfg(s, w if within(s.t, 0.2, 1.0) else 0.0, 0.0, 1),
+        (jg.energy,), coupled=True,
+    ),
+    Row(
+        "energy_network",
+        lambda w: jg.energy(w, coupled.energy, through="network", t_hi=0.9), 0.2, 0.0,
+        lambda t: int(within(t, 0.0, 0.9)),
+        lambda s, w: coupled.tfg(s, 0.0, w if within(s.t, 0.0, 0.9) else 0.0, 0),
+        (jg.energy,), coupled=True, gradients=True,
+    ),
+    Row(
+        "tfg",
+        lambda w: jg.tfg(coupled.log_prob, mean=0.1 * w, variance=0.2 * w, steps=2),
+        0.8, 0.0, lambda t: 1, lambda s, w: coupled.tfg(s, 0.1 * w, 0.2 * w, 2),
+        (jg.tfg,), coupled=True, gradients=True,
+    ),
+    Row(
         # null is shared by cfg and compose: cond is raw, so 2 = null, other.
         "chain", _everything, 0.4, 0.0,
         lambda t: 2 + (t < 1) + within(t, 0.1, 0.9) + within(t, 0.0, 0.8),
@@ -245,6 +405,7 @@ ALL_TRANSFORMS = (
 )  # fmt: skip
 
 BY_NAME = {row.name: row for row in ALL_TRANSFORMS}
+WITH_NEUTRAL = tuple(row for row in ALL_TRANSFORMS if row.neutral is not None)
 
 
 def mixture() -> GaussianMixture:
@@ -280,7 +441,9 @@ def labels(batch: int = BATCH) -> dict[str, jax.Array]:
     """Every condition that a row may name."""
     label = jnp.arange(batch, dtype=jnp.int32) % 3
     null = jnp.full((batch,), 3, jnp.int32)
-    return dict(cond=label, null=null, negative=(label + 1) % 3, other=(label + 2) % 3)
+    source = jnp.sin(jnp.arange(batch * 4, dtype=jnp.float32)).reshape(batch, 2, 2)
+    negative, other = (label + 1) % 3, (label + 2) % 3
+    return dict(cond=label, null=null, negative=negative, other=other, source=source)
 
 
 def start(batch: int = BATCH, dtype: Any = jnp.float32) -> jax.Array:

@@ -20,7 +20,7 @@ from jaxguide.guidance.base import (
 )
 from jaxguide.guidance.contrast import Weight, per_sample
 from jaxguide.guidance.directions import check_named_space, norm
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 
 NULL = Branch(cond="null")
 
@@ -71,10 +71,7 @@ class AdaptiveGuidance(Weighted):
 
     def _cosine(self, outputs: Outputs) -> Array:
         """Cosine between raw and null per sample, [B]."""
-        raw, null = (outputs.read(branch, self.space) for branch in (RAW, NULL))
-        raw, null = (
-            one.astype(jnp.promote_types(one.dtype, jnp.float32)) for one in (raw, null)
-        )
+        raw, null = (widen(outputs.read(b, self.space)) for b in (RAW, NULL))
         size = norm(raw) * norm(null)
         inner = per_sample(jnp.sum, raw, null)
         return (inner / jnp.where(size > 0, size, 1.0)).reshape(-1)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import schedules
-from jaxguide.guidance.base import Branch, check_number, pytree
+from jaxguide.guidance.base import NATIVE, Branch, check_number, pytree
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import DirectionMap, Sides, Weight, contrast, to_columns
 from jaxguide.guidance.directions import (
@@ -193,11 +193,12 @@ def frequency_cfg(
     axes: tuple[int, ...] | None = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
-    space: str = "noise",
 ) -> Chain:
     """Frequency-aware CFG (FA-CFG): CFG with a scale per band of the spectrum.
 
         band_b(raw) + (scales[b](t) - 1) * band_b(raw - null)           for every b
+
+    Linear, so the same in every prediction space.
 
     Args:
         scales: dimensionless, each neutral at 1, from the highest frequency to the
@@ -205,7 +206,6 @@ def frequency_cfg(
         cutoffs: falling edges between the bands in cycles per pixel, one fewer.
         axes: spatial axes of x; None for channels last.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
-        space: where the bands are taken; the result is the same in all.
 
     Returns:
         A chain of one contrast per band, without state; it needs `null`.
@@ -223,7 +223,7 @@ def frequency_cfg(
     """
     _check_cutoffs("frequency_cfg", cutoffs, len(tuple(scales)))
     return _banded(
-        "frequency_cfg", scales, space, (t_lo, t_hi),
+        "frequency_cfg", scales, NATIVE, (t_lo, t_hi),
         lambda one_hot: frequency(one_hot, cutoffs, axes=axes),
     )  # fmt: skip
 

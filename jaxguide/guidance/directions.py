@@ -24,7 +24,7 @@ from jaxguide.guidance.contrast import (
     per_sample,
     to_columns,
 )
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 
 
 class Stateless:
@@ -54,9 +54,7 @@ class Momentum:
 
     def init(self, x: Array) -> MomentumState:
         """An empty average for states like `x` [B, *D]."""
-        return MomentumState(
-            jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
-        )
+        return MomentumState(jnp.zeros_like(widen(x)))
 
     def branches(self) -> tuple[Branch, ...]:
         """Nothing besides the two sides."""

@@ -21,7 +21,7 @@ from jaxguide.guidance.base import (
 )
 from jaxguide.guidance.contrast import Weight, to_columns
 from jaxguide.guidance.directions import check_named_space
-from jaxguide.paths import Array
+from jaxguide.paths import Array, widen
 
 RULES = ("at_most", "equal")
 
@@ -121,7 +121,7 @@ class DynamicThreshold(Weighted):
         if not live:
             return guided, state
         value = outputs.convert(guided.prediction, NATIVE, "denoised")
-        wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+        wide = widen(value)
         level = _quantile(jnp.abs(wide), self.percentile)
         limit = to_columns(self.limit, level)
         level = jnp.maximum(level, limit)
@@ -293,7 +293,7 @@ def _moved(guided: Guided, weight: Array, change: Array) -> Guided:
 def _length(value: Array, axes: tuple[int, ...] | None) -> Array:
     """Euclidean length in float32 or wider over `axes`, shaped to broadcast."""
     axes = tuple(range(1, value.ndim)) if axes is None else axes
-    wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    wide = widen(value)
     square = jnp.sum(wide * wide, axis=axes, keepdims=True)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
