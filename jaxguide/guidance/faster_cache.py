@@ -111,13 +111,22 @@ class CFGCache:
 
 
 def low_pass(x: Array, axes: tuple[int, int]) -> Array:
-    """The frequencies inside a disk of radius min(H, W) // 5, float32 like `x`."""
+    """The frequencies inside a disk of radius min(H, W) // 5, float32 like `x`.
+
+    Raises:
+        ValueError: if x has no such axes.
+    """
+    if max(axes) >= x.ndim:
+        raise ValueError(
+            f"cfg_cache: need two spatial axes in x, got axes={axes!r} for "
+            f"x.shape={x.shape}. Use cfg, or cfg_cache(axes=...)."
+        )
     sizes = [x.shape[axis] for axis in axes]
     rows, columns = (np.fft.fftfreq(size, 1 / size) for size in sizes)
     inside = rows[:, None] ** 2 + columns[None] ** 2 <= (min(sizes) // 5) ** 2
     shape = [x.shape[axis] if axis in axes else 1 for axis in range(x.ndim)]
-    mask = jnp.asarray(inside.reshape(shape), x.dtype)
-    kept = jnp.fft.fftn(x, axes=axes) * mask
+    whole = jnp.fft.fftn(x, axes=axes)
+    kept = whole * jnp.asarray(inside.reshape(shape), whole.dtype)
     return jnp.fft.ifftn(kept, axes=axes).real.astype(x.dtype)
 
 

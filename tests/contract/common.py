@@ -27,6 +27,7 @@ SAMPLERS = {
 TWO_STAGES = ("heun", "res_2s")
 
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
+neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
@@ -48,9 +49,9 @@ def eager(guidance, **options):
 def promised(row, grid=GRID, sampler="euler"):
     """NFE per image by the row's own account, stages counted by hand."""
     total = 0
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         stages = 2 if sampler in TWO_STAGES and s > 0 else 1
-        total += stages * (1 + int(row.nfe(float(t))))
+        total += stages * (1 + row.extra(float(t), i))
     return total
 
 
