@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import Pair
+from jaxguide.samplers.base import second_times
 from tests import reference as ref
 
 MEANS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])
@@ -20,10 +21,14 @@ def predict(path, x, t):
     return MODEL.moments(x / scale, float(node.sigma) / scale, np.zeros(len(x), int))
 
 
-def march(sampler, path, grid, *, noise=NOISE, fresh=None):
-    """What `generate` does, one step after the other; `fresh` is [N, B, n]."""
+def march(sampler, path, grid, *, noise=NOISE, fresh=None, more=None):
+    """What `generate` does, one step after the other.
+
+    `fresh` and `more`, the draws of the first and the second stage, are [N, B, n].
+    """
     with jax.enable_x64(True):
         terms, stages = sampler.coefficients(path, grid), sampler.stages(grid)
+        later = second_times(sampler, path, grid)
         x = jnp.asarray(noise * path.node(grid[0]).sigma)
         memory = sampler.init(x)
         for i in range(len(stages)):
@@ -32,7 +37,9 @@ def march(sampler, path, grid, *, noise=NOISE, fresh=None):
             drawn = None if fresh is None else jnp.asarray(fresh[i])
             moved, memory = sampler.step(x, memory, first, c, drawn)
             if stages[i] == 2:
-                end = predict(path, np.asarray(moved), grid[i + 1])
-                moved = sampler.correct(x, first, Pair(*map(jnp.asarray, end)), c)
+                found = predict(path, np.asarray(moved), later[i])
+                second = Pair(*map(jnp.asarray, found))
+                draws = None if more is None else (drawn, jnp.asarray(more[i]))
+                moved = sampler.correct(x, first, second, c, draws)
             x = moved
         return np.asarray(x)

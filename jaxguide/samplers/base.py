@@ -25,10 +25,16 @@ from jaxguide.paths import Array, Node, Path
 
 # Folded into a sample's key for its initial noise; steps fold in 0, 1, 2, ...
 _INITIAL = 0x7FFFFFFF
+# Folded into a step's key for the noise of its second stage; 1, 2, ... are repeats.
+_SECOND = 0x40000000
 
 
 class Sampler(Protocol):
-    """A fixed-step sampler: static, hashable, without state of its own."""
+    """A fixed-step sampler: static, hashable, without state of its own.
+
+    One whose second stage is not at the step's end also has a method
+    `second_times(path, grid)`: its noise times on the host, float64 [N].
+    """
 
     @property
     def stochastic(self) -> bool:
@@ -53,8 +59,19 @@ class Sampler(Protocol):
         """(next x, next memory) from the guided pair at the step's start."""
         ...
 
-    def correct(self, x: Array, first: Pair, second: Pair, c: Any) -> Array:
-        """The corrected next x; only called for steps of two stages."""
+    def correct(
+        self,
+        x: Array,
+        first: Pair,
+        second: Pair,
+        c: Any,
+        fresh: tuple[Array, Array] | None,
+    ) -> Array:
+        """The corrected next x; only called for steps of two stages.
+
+        `first` was made at x, `second` at what `step` returned. `fresh` is the noise
+        that `step` had and another draw.
+        """
         ...
 
 
@@ -64,8 +81,9 @@ class Steps(NamedTuple):
     index: Array
     node: Node
     chain: Chain
-    next_node: Node
-    next_chain: Chain
+    next_node: Node  # the step's end
+    second_node: Node  # where the second stage is evaluated, if there is one
+    second_chain: Chain
     coefficients: Any
 
 
@@ -237,8 +255,9 @@ def traced(tree: Any) -> bool:
 def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> Steps:
     """Host coefficients and schedules of every step; windows judged at its start."""
     start, stop = grid[:-1], grid[1:]
-    # Only a corrector reads schedules at the step's end; log(t) must be free to exist.
-    corrected = np.where(sampler.stages(grid) == 2 * repeats(sampler), stop, start)
+    second = second_times(sampler, path, grid)
+    # Only a corrector reads schedules there; log(t) need not exist at t = 0.
+    corrected = np.where(sampler.stages(grid) == 2 * repeats(sampler), second, start)
 
     def node(times: np.ndarray) -> Node:
         with np.errstate(all="ignore"):
@@ -249,6 +268,7 @@ def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> St
         node(start),
         parts.on_grid(start, start),
         node(stop),
+        node(second),
         parts.on_grid(corrected, start),
         to_float32(sampler.coefficients(path, grid)),
     )
@@ -257,6 +277,12 @@ def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> St
 def repeats(sampler: Sampler) -> int:
     """How often each step is taken; more than once by `recurrent` alone."""
     return getattr(sampler, "repeats", 1)
+
+
+def second_times(sampler: Sampler, path: Path, grid: np.ndarray) -> np.ndarray:
+    """Where each step's second stage is evaluated, [N]: at its end, by default."""
+    times = getattr(sampler, "second_times", None)
+    return grid[1:] if times is None else times(path, grid)
 
 
 def to_float32(tree: Any) -> Any:
@@ -339,7 +365,7 @@ def _step(
     if fixed.constants is not None:
         at = at._replace(
             chain=at.chain.with_constants(fixed.constants),
-            next_chain=at.next_chain.with_constants(fixed.constants),
+            second_chain=at.second_chain.with_constants(fixed.constants),
         )
     times = repeats(sampler)
     how: dict[str, Any] = {"live": live, "sampler": sampler, "batched": batched}
@@ -393,8 +419,12 @@ def _once(
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
     if stages == 2:
         never = jnp.zeros((), bool)
-        second, _ = predict(x, guided, at.next_chain, at.next_node, never)
-        x = sampler.correct(carry.x, first, second, at.coefficients)
+        second, _ = predict(x, guided, at.second_chain, at.second_node, never)
+        drawn = None
+        if fresh is not None:
+            more = _fresh(fixed.sample_keys, at.index, carry.x, _SECOND + turn)
+            drawn = fresh, more
+        x = sampler.correct(carry.x, first, second, at.coefficients, drawn)
     return Carry(x.astype(carry.x.dtype), guided, memory)
 
 

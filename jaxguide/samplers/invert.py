@@ -89,7 +89,7 @@ def invert(
     )
     noise = base.solve(
         fixed,
-        steps._replace(chain=numbers, next_chain=numbers),
+        steps._replace(chain=numbers, second_chain=numbers),
         x0,
         parts.init(x0),
         runs=runs,

@@ -10,7 +10,7 @@ while the history holds the guided predictions.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +83,9 @@ class Multistep:
         kept = (now.astype(x.dtype), *memory.denoised)[: self.rule.memory]
         return moved, History(kept)
 
-    def correct(self, x: Array, first: Pair, second: Pair, c: Terms) -> Array:
+    def correct(
+        self, x: Array, first: Pair, second: Pair, c: Terms, fresh: Any
+    ) -> Array:
         raise TypeError("Multistep has no corrector.")
 
 

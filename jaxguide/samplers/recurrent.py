@@ -7,7 +7,9 @@ import numpy as np
 
 from jaxguide.guidance.evaluate import Pair
 from jaxguide.paths import Array, Path, expand
-from jaxguide.samplers.base import Sampler
+from jaxguide.samplers.base import Sampler, second_times
+from jaxguide.samplers.multistep import Multistep
+from jaxguide.samplers.unipc import UniPCRule
 
 
 class RecurrentTerms(NamedTuple):
@@ -29,6 +31,9 @@ class Recurrent:
     def stages(self, grid: np.ndarray) -> np.ndarray:
         return self.inner.stages(grid) * self.repeats
 
+    def second_times(self, path: Path, grid: np.ndarray) -> np.ndarray:
+        return second_times(self.inner, path, grid)
+
     def coefficients(self, path: Path, grid: np.ndarray) -> RecurrentTerms:
         with np.errstate(all="ignore"):
             start, stop = path.node(grid[:-1]), path.node(grid[1:])
@@ -45,8 +50,11 @@ class Recurrent:
         fresh = fresh if self.inner.stochastic else None
         return self.inner.step(x, memory, pair, c.inner, fresh)
 
-    def correct(self, x: Array, first: Pair, second: Pair, c: RecurrentTerms) -> Array:
-        return self.inner.correct(x, first, second, c.inner)
+    def correct(
+        self, x: Array, first: Pair, second: Pair, c: RecurrentTerms, fresh: Any
+    ) -> Array:
+        fresh = fresh if self.inner.stochastic else None
+        return self.inner.correct(x, first, second, c.inner, fresh)
 
     def renoise(self, x: Array, c: RecurrentTerms, fresh: Array) -> Array:
         """From the step's end back to its start, as the path adds noise."""
@@ -64,11 +72,14 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
     every time, and draw anew; their state is kept once per step.
 
     Args:
-        sampler: any; a deterministic one becomes stochastic (`generate` needs keys).
+        sampler: any but `unipc` with its corrector, which would correct x again after
+            it was renoised; a deterministic one becomes stochastic (`generate` needs
+            keys).
         repeats: integer >= 1; 1 is the sampler itself.
 
     Raises:
-        ValueError: if `repeats` is no positive integer.
+        ValueError: if `repeats` is no positive integer, or the sampler corrects the
+            step before.
 
     NFE: `repeats` times the sampler's.
     Source: Lugmayr et al. 2022, RePaint, arXiv:2201.09865; as recurrence in Ye et al.
@@ -82,4 +93,12 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
             f"recurrent: need an integer repeats >= 1, got repeats={repeats!r}. "
             "1 is the sampler itself."
         )
-    return sampler if repeats == 1 else Recurrent(sampler, int(repeats))
+    if repeats == 1:
+        return sampler
+    rule = sampler.rule if isinstance(sampler, Multistep) else None
+    if isinstance(rule, UniPCRule) and rule.corrector:
+        raise ValueError(
+            "recurrent: need a sampler that leaves the steps before as they are, got "
+            f"sampler={sampler!r}. Use unipc(corrector=False)."
+        )
+    return Recurrent(sampler, int(repeats))

@@ -75,7 +75,9 @@ class SingleStep:
             moved = moved + self._spread(pair, c, fresh)
         return moved, memory
 
-    def correct(self, x: Array, first: Pair, second: Pair, c: Terms) -> Array:
+    def correct(
+        self, x: Array, first: Pair, second: Pair, c: Terms, fresh: Any
+    ) -> Array:
         raise TypeError("SingleStep has no corrector.")
 
     def _spread(self, pair: Pair, c: Terms, fresh: Array) -> Array:

@@ -31,7 +31,7 @@ class Points:
     `points[2:3]` is the third alone; every slice of one length runs the same program.
     """
 
-    steps: Any  # leaves [N, ...]; those of `chain` and `next_chain` [P, N, ...]
+    steps: Any  # leaves [N, ...]; those of the two chains [P, N, ...]
     which: Array  # int32 [P, N]: the mode of every step
     modes: tuple[Any, ...]  # (live parts, stages) that occur at any point
     constants: Chain  # the same at all points, see `Chain.constants`
@@ -46,11 +46,11 @@ class Points:
     @property
     def chains(self) -> tuple[Chain, Chain]:
         """What differs from point to point, besides the modes."""
-        return self.steps.chain, self.steps.next_chain
+        return self.steps.chain, self.steps.second_chain
 
-    def with_chains(self, chain: Chain, next_chain: Chain) -> "Points":
+    def with_chains(self, chain: Chain, second_chain: Chain) -> "Points":
         """The same steps with other numbers."""
-        steps = self.steps._replace(chain=chain, next_chain=next_chain)
+        steps = self.steps._replace(chain=chain, second_chain=second_chain)
         return dataclasses.replace(self, steps=steps)
 
 
@@ -110,7 +110,7 @@ def make_points(
     runs = [plan.make_runs(parts, grid, stages) for parts in chains]
     modes = tuple(dict.fromkeys(run.mode for each in runs for run in each))
     steps = [base.per_step(parts, path, sampler, grid) for parts in chains]
-    stacked = [(each.chain, each.next_chain) for each in steps]
+    stacked = [(each.chain, each.second_chain) for each in steps]
     which = np.stack([plan.mode_indices(each, modes) for each in runs])
     points = Points(steps[0], jnp.asarray(which), modes, constants[0])
     return points.with_chains(*jax.tree.map(lambda *leaf: jnp.stack(leaf), *stacked))
