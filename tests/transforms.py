@@ -310,15 +310,18 @@ ALL_TRANSFORMS = (
     ),
     Row(
         "dynamic_threshold",
-        lambda w: jg.chain(jg.cfg(3.0), jg.dynamic_threshold(w, percentile=0.7)),
+        lambda w: jg.chain(
+            jg.cfg(3.0), jg.dynamic_threshold(w, percentile=0.7, limit=0.4)
+        ),
         0.7, 0.0, lambda t: 1,
-        lambda s, w: nonlinear.dynamic_threshold(s, ref.cfg(s, 3.0), w, 0.7, 1.0),
+        lambda s, w: nonlinear.dynamic_threshold(s, ref.cfg(s, 3.0), w, 0.7, 0.4),
         (jg.dynamic_threshold,), base=lambda: jg.chain(jg.cfg(3.0)),
     ),
     Row(
         "guided_channels", lambda s: jg.chain(jg.cfg(s), jg.guided_channels(1)), 2.5,
         1.0, lambda t: 1,
         lambda s, w: nonlinear.first_channel(s, ref.cfg(s, w)), (jg.guided_channels,),
+        base=lambda: jg.chain(jg.guided_channels(1)),
     ),
     Row(
         "cfgpp", jg.cfgpp, 0.6, None, lambda t: 1, coupled.cfgpp, (jg.cfgpp,),

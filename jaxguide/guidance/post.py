@@ -6,6 +6,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
@@ -198,11 +199,11 @@ class GuidedChannels(Weighted):
                 f"guided_channels: need number <= channels, got number={self.number!r}"
                 f", axis={axis!r} for x.shape={value.shape}."
             )
-        shape = [1] * value.ndim
-        shape[axis] = -1
-        keep = (jnp.arange(value.shape[axis]) < self.number).reshape(shape)
-        keep = keep | (to_columns(self.weight, value) == 0)
-        return guided._replace(prediction=jnp.where(keep, value, outputs[RAW])), state
+        first = lax.slice_in_dim(value, 0, self.number, axis=axis)
+        others = lax.slice_in_dim(outputs[RAW], self.number, None, axis=axis)
+        mixed = jnp.concatenate([first, others], axis=axis)
+        off = to_columns(self.weight, value) == 0
+        return guided._replace(prediction=jnp.where(off, value, mixed)), state
 
 
 def guided_channels(
