@@ -110,7 +110,7 @@ def make_task(name: str, options: argparse.Namespace) -> Task:
 def _weights(config: models.DiTConfig, options: argparse.Namespace) -> tuple[Any, Any]:
     """(diffusers' network or None, the same weights for `models.apply`)."""
     if HAVE_TORCH and not options.no_torch:
-        from benchmarks import diffusers_dit
+        from tests import diffusers_dit
 
         theirs = diffusers_dit.their_network(config, std=0.04)
         return theirs, diffusers_dit.our_params(theirs)

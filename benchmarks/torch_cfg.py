@@ -11,7 +11,7 @@ class TorchCFG:
     """A sampler as one writes it in PyTorch: eager, inference mode, one Python loop.
 
     Args:
-        network: as `diffusers_dit.their_network` makes it.
+        network: as `tests.diffusers_dit.their_network` makes it.
         noise: float32 [B, H, W, C].
         labels: int [B].
         grid: falling noise times [N + 1].

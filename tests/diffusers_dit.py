@@ -1,6 +1,6 @@
 """diffusers' DiT with random weights, and the same weights in this package's layout.
 
-Shared by the benchmark and the parity test; needs torch and diffusers.
+Shared by the parity tests and the benchmark; needs torch and diffusers.
 """
 
 from typing import Any
