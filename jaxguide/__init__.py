@@ -76,6 +76,7 @@ from jaxguide.samplers import (
     ddpm as ddpm,
     dpmpp_2m as dpmpp_2m,
     dpmpp_2m_sde as dpmpp_2m_sde,
+    dpmpp_sde as dpmpp_sde,
     euler as euler,
     euler_maruyama as euler_maruyama,
     generate as generate,

@@ -123,7 +123,7 @@ def other_network(s, scale, cond):
 
 
 def rlg(s, scale, cfg_scale):
-    """arXiv:2508.21016: the main mixture is the tuned network, the weak one the base."""
+    """arXiv:2508.21016: the main mixture is the tuned network, the weak the base."""
     tuned = cfg(s, cfg_scale)
     null = s.v("null", mixture=s.weak)
     base = null + cfg_scale * (s.v(mixture=s.weak) - null)

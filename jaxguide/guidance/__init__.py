@@ -24,8 +24,7 @@ from jaxguide.guidance.bands import (
     laplacian as laplacian,
 )
 from jaxguide.guidance.base import (
-    ANY as ANY,
-    NATIVE as NATIVE,
+    NULL as NULL,
     RAW as RAW,
     Branch as Branch,
     CondMap as CondMap,
@@ -36,8 +35,6 @@ from jaxguide.guidance.base import (
     Tap as Tap,
     Transform as Transform,
     Weighted as Weighted,
-    add_scaled as add_scaled,
-    pytree as pytree,
 )
 from jaxguide.guidance.blocks import (
     ShuffledTokens as ShuffledTokens,
@@ -134,6 +131,12 @@ from jaxguide.guidance.nonlinear import (
     cfg_zero as cfg_zero,
     mambo_g as mambo_g,
     tcfg as tcfg,
+)
+from jaxguide.guidance.numbers import (
+    ANY as ANY,
+    NATIVE as NATIVE,
+    add_scaled as add_scaled,
+    pytree as pytree,
 )
 from jaxguide.guidance.plan import (
     Cost as Cost,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
-    NATIVE,
+    NULL,
     RAW,
     Branch,
     Guided,
@@ -14,15 +14,11 @@ from jaxguide.guidance.base import (
     Outputs,
     Step,
     Weighted,
-    add_scaled,
-    check_number,
-    pytree,
 )
 from jaxguide.guidance.contrast import Weight, per_sample
 from jaxguide.guidance.directions import check_named_space, norm
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array, widen
-
-NULL = Branch(cond="null")
 
 
 class AdaptiveState(NamedTuple):

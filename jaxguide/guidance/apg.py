@@ -2,14 +2,7 @@
 
 from typing import Any
 
-from jaxguide.guidance.base import (
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    pytree,
-)
+from jaxguide.guidance.base import NULL, Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance.directions import (
     check_named_space,
@@ -17,9 +10,8 @@ from jaxguide.guidance.directions import (
     momentum as momentum_map,
     project,
 )
+from jaxguide.guidance.numbers import pytree
 from jaxguide.paths import Array
-
-NULL = Branch(cond="null")
 
 
 def apg(

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from jaxguide.attention import softmax_attention
-from jaxguide.guidance.base import RAW, Branch, Network, Tap, check_number
+from jaxguide.guidance.base import RAW, Branch, Network, Tap
 from jaxguide.guidance.blur import blur
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.guidance.layers import (
@@ -16,6 +16,7 @@ from jaxguide.guidance.layers import (
     token_grid,
     where_chosen,
 )
+from jaxguide.guidance.numbers import check_number
 from jaxguide.paths import Array
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import schedules
-from jaxguide.guidance.base import NATIVE, Branch, check_number, pytree
+from jaxguide.guidance.base import NULL
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import DirectionMap, Sides, Weight, contrast, to_columns
 from jaxguide.guidance.directions import (
@@ -22,9 +22,9 @@ from jaxguide.guidance.directions import (
     check_named_space,
     parallel_part,
 )
+from jaxguide.guidance.numbers import NATIVE, check_number, pytree
 from jaxguide.paths import Array
 
-NULL = Branch(cond="null")
 PRECISE = jax.lax.Precision.HIGHEST
 KERNEL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 

@@ -10,33 +10,14 @@ how it combines them; it never calls a network. `evaluate.py` calls, `plan.py` c
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, dataclass_transform
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
+from jaxguide.guidance.numbers import ANY, NATIVE, pytree
 from jaxguide.paths import Array, Node, Path
-
-# Space of a transform that gives the same result in every space.
-ANY = "any"
-# Space of the raw network output, whatever the network predicts.
-NATIVE = "native"
-SPACES = (ANY, NATIVE, *paths.KINDS)
-
-
-@dataclass_transform(frozen_default=True)
-def pytree(*data: str) -> Callable[[type], type]:
-    """Class decorator: a frozen dataclass whose fields `data` are traced, all else
-    static."""
-
-    def decorate(cls: type) -> type:
-        cls = dataclasses.dataclass(frozen=True)(cls)
-        names = [field.name for field in dataclasses.fields(cls)]
-        static = [name for name in names if name not in data]
-        return jax.tree_util.register_dataclass(cls, list(data), static)
-
-    return decorate
 
 
 class Tap:
@@ -140,9 +121,11 @@ class Branch:
 
 
 RAW = Branch()
+# The same network without its condition.
+NULL = Branch(cond="null")
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree("predict")
 class Network:
     """A predictor and what must be known about it. A pytree; `predict` holds weights.
 
@@ -180,22 +163,6 @@ class Network:
         leaves = jax.tree.leaves(self.predict)
         if len(leaves) == 1 and leaves[0] is self.predict and callable(self.predict):
             object.__setattr__(self, "predict", jax.tree_util.Partial(self.predict))
-
-
-jax.tree_util.register_dataclass(
-    Network,
-    data_fields=["predict"],
-    meta_fields=[
-        "kind",
-        "path",
-        "depth",
-        "flops",
-        "block_flops",
-        "batch_time",
-        "tokens",
-        "calls",
-    ],
-)
 
 
 class Step(NamedTuple):
@@ -245,7 +212,12 @@ class Outputs:
         Raises:
             ValueError: if the sampler was given no key; `name` is who asks.
         """
-        return fold_key(name, self._key, self.owner, draw)
+        if self._key is None:
+            raise ValueError(
+                f"{name}: need a PRNG key to draw from, got key=None. "
+                "Pass key=jax.random.key(0) to the sampler."
+            )
+        return jax.random.fold_in(jax.random.fold_in(self._key, self.owner), draw)
 
     def store(self, branch: Branch, prediction: Array, x: Array, node: Node) -> None:
         """Files the prediction of `branch` made at `(x, node)`."""
@@ -359,40 +331,6 @@ class Weighted:
         return not self.weight.neutral_at(t, self.neutral)
 
 
-@jax.custom_jvp
-def add_scaled(base: Array, weight: Array, difference: Array) -> Array:
-    """`base + weight * difference`, bitwise `base` where `weight` is 0; dtype kept.
-
-    `weight` [] or [B] is broadcast; its gradient at 0 is `difference`, as it should be.
-    """
-    weight = paths.expand(weight, base)
-    moved = base + weight * difference.astype(base.dtype)
-    return jnp.where(weight == 0, base, moved)
-
-
-@add_scaled.defjvp
-def _add_scaled_jvp(primals, tangents):
-    base, weight, difference = primals
-    dbase, dweight, ddifference = tangents
-    change = paths.expand(dweight, base) * difference.astype(base.dtype)
-    change += paths.expand(weight, base) * ddifference.astype(base.dtype)
-    return add_scaled(base, weight, difference), dbase + change
-
-
-def fold_key(name: str, key: Array | None, owner: int, draw: int) -> Array:
-    """The key of one draw of the transform at position `owner`.
-
-    Raises:
-        ValueError: if there is no key; `name` is who asks.
-    """
-    if key is None:
-        raise ValueError(
-            f"{name}: need a PRNG key to draw from, got key=None. "
-            "Pass key=jax.random.key(0) to the sampler."
-        )
-    return jax.random.fold_in(jax.random.fold_in(key, owner), draw)
-
-
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
     """The network of a branch, with its tap; raises ValueError if it is not there."""
     if branch.network not in networks:
@@ -402,25 +340,3 @@ def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
         )
     network = networks[branch.network]
     return network if branch.tap is None else branch.tap.around(network)
-
-
-def check_number(
-    name: str, argument: str, value: Any, low: float | None = None
-) -> None:
-    """Raises ValueError for a Python number that is not finite or below `low`."""
-    if isinstance(value, str) or value is None:
-        raise ValueError(f"{name}: need a number for {argument}, got {value!r}.")
-    if not isinstance(value, int | float):
-        return
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{name}: need a finite {argument}, got {argument}={value!r}.")
-    if low is not None and value < low:
-        raise ValueError(
-            f"{name}: need {argument} >= {low:g}, got {argument}={value!r}."
-        )
-
-
-def check_space(name: str, space: str) -> None:
-    """Raises ValueError unless `space` is one of `SPACES`."""
-    if space not in SPACES:
-        raise ValueError(f"{name}: need space in {SPACES}, got space={space!r}.")

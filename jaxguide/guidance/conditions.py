@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance.base import RAW, Branch, Step, pytree
+from jaxguide.guidance.base import NULL, RAW, Branch, Step
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import Contrast, Sides, Weight, contrast, per_sample
+from jaxguide.guidance.numbers import pytree
 from jaxguide.paths import Array
 
 
@@ -204,10 +205,9 @@ def perp_neg(
     Differs from the source: ComfyUI takes one inner product over the whole batch, so
         that a sample depends on its neighbours; here it is per sample.
     """
-    null = Branch(cond="null")
-    axis = Perpendicular(RAW, null)
+    axis = Perpendicular(RAW, NULL)
     return contrast(
-        weight, Branch(cond=negative), toward=null, t_lo=t_lo, t_hi=t_hi,
+        weight, Branch(cond=negative), toward=NULL, t_lo=t_lo, t_hi=t_hi,
         name="perp_neg", maps=(axis,),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
-    ANY,
+    NULL,
     RAW,
     Branch,
     Guided,
@@ -17,11 +17,8 @@ from jaxguide.guidance.base import (
     Outputs,
     Step,
     Weighted,
-    add_scaled,
-    check_number,
-    check_space,
-    pytree,
 )
+from jaxguide.guidance.numbers import ANY, add_scaled, check_number, check_space, pytree
 from jaxguide.paths import Array, expand, widen
 from jaxguide.schedules import Schedule
 
@@ -238,5 +235,4 @@ def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:
     >>> cfg(1.5, t_lo=0.15, t_hi=0.95).live(0.95)
     False
     """
-    away = Branch(cond="null")
-    return contrast(scale, away, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="cfg")
+    return contrast(scale, NULL, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="cfg")

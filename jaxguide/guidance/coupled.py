@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxguide import schedules
 from jaxguide.guidance.base import (
-    NATIVE,
+    NULL,
     RAW,
     Branch,
     Guided,
@@ -15,14 +15,10 @@ from jaxguide.guidance.base import (
     Outputs,
     Step,
     Weighted,
-    add_scaled,
-    check_number,
-    pytree,
 )
 from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array, expand, numerics
-
-NULL = Branch(cond="null")
 
 
 def noise_of(guided: Guided, outputs: Outputs) -> Array:

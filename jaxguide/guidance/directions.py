@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import ANY, Branch, check_number, check_space, pytree
+from jaxguide.guidance.base import Branch
 from jaxguide.guidance.contrast import (
     DirectionMap,
     Sides,
@@ -24,6 +24,7 @@ from jaxguide.guidance.contrast import (
     per_sample,
     to_columns,
 )
+from jaxguide.guidance.numbers import ANY, check_number, check_space, pytree
 from jaxguide.paths import Array, widen
 
 

@@ -7,16 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    Branch,
-    Network,
-    Step,
-    Tap,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import Branch, Network, Step, Tap
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.guidance.layers import check_tap
+from jaxguide.guidance.numbers import check_number, pytree
 from jaxguide.paths import Array, widen
 from jaxguide.schedules import Schedule
 

@@ -7,17 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    NATIVE,
-    Guided,
-    Outputs,
-    Step,
-    Weighted,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array
 
 

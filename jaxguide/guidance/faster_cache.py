@@ -7,25 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
+from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import (
     ANY,
     NATIVE,
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
     add_scaled,
     check_number,
     check_space,
     pytree,
 )
-from jaxguide.guidance.contrast import Weight
 from jaxguide.paths import Array, expand
 from jaxguide.schedules import Schedule
-
-NULL = Branch(cond="null")
 
 
 class CFGCacheState(NamedTuple):

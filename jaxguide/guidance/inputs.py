@@ -8,19 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
-from jaxguide.guidance.base import (
-    ANY,
-    RAW,
-    Branch,
-    Network,
-    Outputs,
-    Step,
-    Tap,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import RAW, Branch, Network, Outputs, Step, Tap
 from jaxguide.guidance.blur import blur
 from jaxguide.guidance.contrast import Contrast, Sides, Weight, contrast
+from jaxguide.guidance.numbers import ANY, check_number, pytree
 from jaxguide.paths import Array
 
 BLURRED = ("denoised", "state")

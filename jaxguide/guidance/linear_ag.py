@@ -6,21 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths, schedules
-from jaxguide.guidance.base import (
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import add_scaled, check_number, pytree
 from jaxguide.paths import Array
-
-NULL = Branch(cond="null")
 
 
 class LinearAGState(NamedTuple):

@@ -9,18 +9,7 @@ from jax import lax
 
 from jaxguide import schedules
 from jaxguide.attention import softmax_attention
-from jaxguide.guidance.base import (
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    Tap,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import RAW, Branch, Guided, Network, Outputs, Step, Tap
 from jaxguide.guidance.contrast import Weight
 from jaxguide.guidance.layers import (
     Layers,
@@ -29,6 +18,7 @@ from jaxguide.guidance.layers import (
     find_layers,
     where_chosen,
 )
+from jaxguide.guidance.numbers import add_scaled, check_number, pytree
 from jaxguide.paths import Array, widen
 from jaxguide.schedules import Schedule
 

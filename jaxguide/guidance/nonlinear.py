@@ -7,7 +7,7 @@ applies them to the raw network output, `space="native"`.
 import math
 
 from jaxguide import schedules
-from jaxguide.guidance.base import NATIVE, Branch, check_number
+from jaxguide.guidance.base import NULL
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.guidance.directions import (
@@ -18,10 +18,9 @@ from jaxguide.guidance.directions import (
     rotate,
     tangential,
 )
+from jaxguide.guidance.numbers import NATIVE, check_number
 from jaxguide.guidance.post import zero_init as zero_init_map
 from jaxguide.paths import Array
-
-NULL = Branch(cond="null")
 
 
 def cfg_zero(

@@ -9,19 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    NATIVE,
-    RAW,
-    Guided,
-    Outputs,
-    Step,
-    Weighted,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import RAW, Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight, to_columns
 from jaxguide.guidance.directions import check_named_space
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array, widen
 
 RULES = ("at_most", "equal")

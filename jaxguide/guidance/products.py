@@ -4,19 +4,10 @@ import dataclasses
 from typing import Any
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import Weight, cfg
+from jaxguide.guidance.numbers import add_scaled, check_number, pytree
 from jaxguide.paths import Array
 
 
@@ -106,10 +97,10 @@ def rlg(
     check_number("rlg", "cfg_scale", cfg_scale)
     scales = schedules.window(scale, t_lo=t_lo, t_hi=t_hi, outside=1.0)
     cfgs = schedules.constant(cfg_scale)
-    base, null = Branch(network=network), Branch(cond="null")
-    base_null = dataclasses.replace(null, network=network)
+    base = Branch(network=network)
+    base_null = dataclasses.replace(NULL, network=network)
     return chain(
-        Product(scales, cfgs, RAW, null, (0.0, 1.0)),
+        Product(scales, cfgs, RAW, NULL, (0.0, 1.0)),
         Product(scales, schedules.constant(1.0), RAW, base, (1.0, 0.0)),
         Product(scales, cfgs, base_null, base, (1.0, 1.0)),
     )

@@ -5,22 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    NATIVE,
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array, expand
 
-NULL = Branch(cond="null")
 SOURCES = ("once", "input")
 
 

@@ -5,17 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
-    RAW,
-    Guided,
-    Outputs,
-    Step,
-    Weighted,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import RAW, Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight
+from jaxguide.guidance.numbers import add_scaled, check_number, pytree
 from jaxguide.paths import Array
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxguide.guidance.base import Branch, Network, Outputs, Step, Tap, check_number
+from jaxguide.guidance.base import Branch, Network, Outputs, Step, Tap
 from jaxguide.guidance.blur import blur
 from jaxguide.guidance.contrast import Contrast, Weight, contrast, to_columns
 from jaxguide.guidance.layers import (
@@ -15,6 +15,7 @@ from jaxguide.guidance.layers import (
     find_layers,
     token_grid,
 )
+from jaxguide.guidance.numbers import check_number
 from jaxguide.paths import Array
 
 

@@ -13,21 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import schedules
-from jaxguide.guidance.base import (
+from jaxguide.guidance.base import RAW, Branch, Guided, Outputs, Step, Weighted
+from jaxguide.guidance.contrast import Contrast, Weight, contrast
+from jaxguide.guidance.numbers import (
     ANY,
     NATIVE,
-    RAW,
-    Branch,
-    Guided,
-    Outputs,
-    Step,
-    Weighted,
     add_scaled,
     check_number,
     check_space,
     pytree,
 )
-from jaxguide.guidance.contrast import Contrast, Weight, contrast
 from jaxguide.paths import Array
 
 

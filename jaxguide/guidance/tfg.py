@@ -10,20 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths, schedules
-from jaxguide.guidance.base import (
-    NATIVE,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    add_scaled,
-    check_number,
-    pytree,
-)
+from jaxguide.guidance.base import Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.contrast import Weight
 from jaxguide.guidance.coupled import noise_of
 from jaxguide.guidance.energies import as_leaves, find_condition, gradient
+from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.paths import Array, Path, expand, numerics
 from jaxguide.schedules import Schedule
 

@@ -18,7 +18,11 @@ from jaxguide.samplers.multistep import (
     res_2m as res_2m,
 )
 from jaxguide.samplers.recurrent import recurrent as recurrent
-from jaxguide.samplers.second import heun as heun, res_2s as res_2s
+from jaxguide.samplers.second import (
+    dpmpp_sde as dpmpp_sde,
+    heun as heun,
+    res_2s as res_2s,
+)
 from jaxguide.samplers.single import (
     ddim as ddim,
     ddpm as ddpm,

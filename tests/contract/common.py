@@ -20,11 +20,12 @@ SAMPLERS = {
     "dpmpp_2m": jg.dpmpp_2m(),
     "heun": jg.heun(),
     "dpmpp_2m_sde": jg.dpmpp_2m_sde(),
+    "dpmpp_sde": jg.dpmpp_sde(),
     "res_2m": jg.res_2m(),
     "res_2s": jg.res_2s(),
     "unipc": jg.unipc(),
 }
-TWO_STAGES = ("heun", "res_2s")
+TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
 
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
 neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)

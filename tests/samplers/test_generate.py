@@ -16,6 +16,7 @@ SAMPLERS = {
     "heun": jg.heun(),
     "dpmpp_2m": jg.dpmpp_2m(),
     "dpmpp_2m_sde": jg.dpmpp_2m_sde(),
+    "dpmpp_sde": jg.dpmpp_sde(),
     "res_2s": jg.res_2s(),
     "unipc": jg.unipc(),
     "ddpm": jg.ddpm(),

@@ -22,6 +22,8 @@ SAMPLERS = {
     "heun": (jg.heun(), 25),
     "dpmpp_2m": (jg.dpmpp_2m(), 30),
     "dpmpp_2m_sde": (jg.dpmpp_2m_sde(), 60),
+    "dpmpp_sde": (jg.dpmpp_sde(), 40),
+    "dpmpp_sde_half": (jg.dpmpp_sde(0.5), 40),
     "res_2m": (jg.res_2m(0.5), 60),
     "res_2s": (jg.res_2s(), 25),
     "unipc": (jg.unipc(), 30),
@@ -280,7 +282,7 @@ def test_a_learned_variance_needs_a_network_that_has_one(batch):
 
 
 @pytest.mark.parametrize(
-    "sampler", [jg.ddpm(), jg.euler_maruyama(), jg.ddim(0.3), jg.res_2m(0.1)]
+    "sampler", [jg.ddpm(), jg.euler_maruyama(), jg.ddim(0.3), jg.dpmpp_sde(0.1)]
 )
 def test_a_stochastic_sampler_needs_keys(sampler, batch):
     with pytest.raises(ValueError, match="need keys .*sample_keys"):

@@ -11,6 +11,7 @@ from jaxguide import paths
 from jaxguide.guidance import Pair
 from jaxguide.oracle import GaussianMixture
 from jaxguide.samplers.exponential import log_snr, moment
+from jaxguide.samplers.second import Exponential
 from tests.march import MEANS, MODEL, NOISE, march, predict
 
 FAST_COMPILE = True
@@ -154,6 +155,8 @@ ENDS = {
     "dpmpp_2m": jg.dpmpp_2m(),
     "res_2m": jg.res_2m(),
     "res_2s": jg.res_2s(),
+    "res_2s_end": jg.res_2s(1.0),
+    "dpmpp_sde_0": jg.dpmpp_sde(0.0),
     "unipc_1": jg.unipc(1),
     "unipc_2": jg.unipc(2),
     "unipc_2_bh1": jg.unipc(2, variant="bh1"),
@@ -170,11 +173,19 @@ def test_steps_from_pure_noise_and_to_clean_data_are_accurate(name):
     assert np.abs(few - truth).max() < np.abs(many - truth).max()
 
 
-@pytest.mark.parametrize("name", [*ENDS, "sde", "sde_heun"])
+NOISY = {
+    "sde": jg.dpmpp_2m_sde(),
+    "sde_heun": jg.dpmpp_2m_sde(solver="heun"),
+    "dpmpp_sde": jg.dpmpp_sde(),
+    "dpmpp_sde_half": jg.dpmpp_sde(0.5),
+    "res_2s_sde": jg.res_2s(0.3, eta=0.7),
+}
+
+
+@pytest.mark.parametrize("name", [*ENDS, *NOISY])
 @pytest.mark.parametrize("path", [*PATHS.values(), paths.DDPM()], ids=str)
 def test_coefficients_are_finite_from_t_1_to_t_0(name, path):
-    extra = {"sde": jg.dpmpp_2m_sde(), "sde_heun": jg.dpmpp_2m_sde(solver="heun")}
-    sampler = (ENDS | extra)[name]
+    sampler = (ENDS | NOISY)[name]
     for steps in (1, 2, 3, 9):
         terms = sampler.coefficients(path, jg.uniform(steps))
         leaves = jax.tree.leaves(terms)
@@ -186,7 +197,9 @@ def test_coefficients_are_finite_from_t_1_to_t_0(name, path):
 
 def stops(sampler, leaves):
     """Whether nothing but denoised and noise enters the last step."""
-    return sampler == jg.res_2s() or all(leaf[-1] == 0 for leaf in leaves[2:])
+    # With two stages, the rest is of the second, which the last step does not have.
+    used = leaves[2:3] if isinstance(sampler, Exponential) else leaves[2:]
+    return all(leaf[-1] == 0 for leaf in used)
 
 
 # The reverse SDE.
@@ -309,7 +322,7 @@ def test_memory_is_as_many_copies_of_x_as_documented(sampler, copies):
 
 
 @pytest.mark.parametrize("kind", ["velocity", "noise", "denoised"])
-@pytest.mark.parametrize("name", ["unipc_3", "res_2s"])
+@pytest.mark.parametrize("name", ["unipc_3", "res_2s", "dpmpp_sde_0"])
 def test_generate_takes_the_same_steps_from_every_kind_of_network(name, kind):
     path = paths.GVP()
     model = GaussianMixture(

@@ -22,6 +22,8 @@ CASES = [
     ("dpmpp_2m", jg.dpmpp_2m(), 2, (40, 80)),
     ("res_2m", jg.res_2m(), 2, (40, 80)),
     ("res_2s", jg.res_2s(), 2, (24, 48)),
+    ("res_2s_end", jg.res_2s(1.0), 2, (24, 48)),
+    ("dpmpp_sde_0", jg.dpmpp_sde(0.0), 2, (24, 48)),
     ("unipc_1", jg.unipc(1), 2, (40, 80)),
     ("unipc_2", jg.unipc(2, lower_order_final=False), 3, (80, 160)),
 ]

@@ -1,0 +1,73 @@
+"""Spaces and numbers of transforms: traced, checked, and added without a trace at 0."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+from jaxguide import paths
+from jaxguide.paths import Array
+
+# Space of a transform that gives the same result in every space.
+ANY = "any"
+# Space of the raw network output, whatever the network predicts.
+NATIVE = "native"
+SPACES = (ANY, NATIVE, *paths.KINDS)
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(*data: str) -> Callable[[type], type]:
+    """Class decorator: a frozen dataclass whose fields `data` are traced, all else
+    static."""
+
+    def decorate(cls: type) -> type:
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        static = [name for name in names if name not in data]
+        return jax.tree_util.register_dataclass(cls, list(data), static)
+
+    return decorate
+
+
+@jax.custom_jvp
+def add_scaled(base: Array, weight: Array, difference: Array) -> Array:
+    """`base + weight * difference`, bitwise `base` where `weight` is 0; dtype kept.
+
+    `weight` [] or [B] is broadcast; its gradient at 0 is `difference`, as it should be.
+    """
+    weight = paths.expand(weight, base)
+    moved = base + weight * difference.astype(base.dtype)
+    return jnp.where(weight == 0, base, moved)
+
+
+@add_scaled.defjvp
+def _add_scaled_jvp(primals, tangents):
+    base, weight, difference = primals
+    dbase, dweight, ddifference = tangents
+    change = paths.expand(dweight, base) * difference.astype(base.dtype)
+    change += paths.expand(weight, base) * ddifference.astype(base.dtype)
+    return add_scaled(base, weight, difference), dbase + change
+
+
+def check_number(
+    name: str, argument: str, value: Any, low: float | None = None
+) -> None:
+    """Raises ValueError for a Python number that is not finite or below `low`."""
+    if isinstance(value, str) or value is None:
+        raise ValueError(f"{name}: need a number for {argument}, got {value!r}.")
+    if not isinstance(value, int | float):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{name}: need a finite {argument}, got {argument}={value!r}.")
+    if low is not None and value < low:
+        raise ValueError(
+            f"{name}: need {argument} >= {low:g}, got {argument}={value!r}."
+        )
+
+
+def check_space(name: str, space: str) -> None:
+    """Raises ValueError unless `space` is one of `SPACES`."""
+    if space not in SPACES:
+        raise ValueError(f"{name}: need space in {SPACES}, got space={space!r}.")
