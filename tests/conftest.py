@@ -8,6 +8,8 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# torch beside XLA on the same cores: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
