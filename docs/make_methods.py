@@ -11,12 +11,17 @@ gets a page that says so.
 
 import argparse
 import dataclasses
+import math
 import re
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import method_examples
+import numpy as np
+from method_values import resolved
 
 from jaxguide import methods
 from jaxguide.config_sampling import TRANSFORMS
@@ -55,7 +60,7 @@ class Page:
     def settings(self, kind: str) -> Mapping[str, Any]:
         """How to make the picture `kind`, "demo" or "toy"; {} if there is none."""
         found = self.notes.get(kind, {})
-        return {} if "impossible" in found else found
+        return {} if "impossible" in found else resolved(found)
 
     def picture(self, kind: str) -> Path:
         return IMAGES / f"{self.name}-{kind}.png"
@@ -103,11 +108,16 @@ def render(page: Page) -> str:
             "    Not all of this was read in the paper or the authors' code; the "
             "[source](#source) says what was."
         )
+    if "suits" in notes:
+        parts += ["## Networks it suits", notes["suits"]]
     parts += ["## Cost", f"Network evaluations per step: {method.nfe}"]
     parts += [notes["cost"]] if "cost" in notes else []
     for title, key in (("When to use it", "use"), ("When not to", "avoid")):
         parts += [f"## {title}", notes.get(key, "Not written yet.").strip()]
+    if "wrong" in notes:
+        parts += ["## How it goes wrong", notes["wrong"]]
     parts += ["## Values to start with", _defaults(notes)]
+    parts += _example(page)
     parts += ["## Pictures", *_pictures(page)]
     parts += ["## Arguments", f"`{method.signature}`", _arguments(method)]
     parts += ["## Source", _linked(method.source)]
@@ -130,6 +140,14 @@ def _defaults(notes: Mapping[str, Any]) -> str:
             *rows,
         ]
     )
+
+
+def _example(page: Page) -> list[str]:
+    """A program with the chain of the toy picture, or of the demo's."""
+    settings = page.settings("toy") or page.settings("demo")
+    if not settings and "example" not in page.notes:
+        return []
+    return ["## Example", method_examples.program(page.name, page.notes, settings)]
 
 
 def _arguments(method: Method) -> str:
@@ -175,15 +193,23 @@ def calls(entries: list[Mapping[str, Any]]) -> str:
     """Config entries as calls."""
     texts = []
     for entry in entries:
-        words = [f"{key}={value!r}" for key, value in entry.items() if key != "name"]
+        words = [f"{k}={_spelled(value)}" for k, value in entry.items() if k != "name"]
         texts.append(f"`{entry['name']}({', '.join(words)})`")
     return " + ".join(texts) or "no guidance"
 
 
+def _spelled(value: Any) -> str:
+    """As Python; a function by its name, an array not at all."""
+    if isinstance(value, np.ndarray):
+        return "..."
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def _demo_caption(settings: Mapping[str, Any]) -> str:
     base = settings.get("base", [])
+    left = settings.get("left", base)
     text = (
-        f"Left: {calls(base)}. Right: {calls([*base, *settings['method']])}. Emoji "
+        f"Left: {calls(left)}. Right: {calls([*base, *settings['method']])}. Emoji "
         "checkpoint, 16 x 16, 50 Euler steps, the same noise on both sides."
     )
     return " ".join([text, *filter(None, [settings.get("remark")])])
@@ -255,7 +281,8 @@ def render_costs(found: Mapping[str, Page]) -> str:
         "| chain | NFE | GFLOP | x unguided | fidelity | diversity |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    plain = method_pictures.demo_job({"method": []}).costs()["with"].flops
+    _, unguided = method_pictures.demo_job({"method": []}).costs().values()
+    plain = unguided.flops or math.nan
     for page in found.values():
         if not page.settings("demo"):
             continue
@@ -264,13 +291,14 @@ def render_costs(found: Mapping[str, Page]) -> str:
             *page.settings("demo")["method"],
         ]
         job = method_pictures.demo_job(page.settings("demo"))
-        cost = job.costs()["with"]
+        _, cost = job.costs().values()
+        flops = cost.flops or math.nan
         measured = page.notes.get("measured", {})
         cells = [
             calls(entries),
             f"{cost.nfe}",
-            f"{cost.flops / 1e9:.3g}",
-            f"{cost.flops / plain:.2f}",
+            f"{flops / 1e9:.3g}",
+            f"{flops / plain:.2f}",
             measured.get("fidelity", UNMEASURED),
             measured.get("diversity", UNMEASURED),
         ]
@@ -290,7 +318,7 @@ def outputs(found: Mapping[str, Page]) -> dict[Path, str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pictures", action="store_true", help="make pictures too")
     parser.add_argument("--only", default="", metavar="NAME", help="pictures of one")
     options = parser.parse_args()

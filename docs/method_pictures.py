@@ -3,11 +3,14 @@
 `settings` is the table `demo` or `toy` of a method in `notes.toml`:
 
     base, method   lists of config entries; the picture compares base with base + method
+    left           what the demo picture compares with instead of base
     networks       further networks, name -> kind. Demo: "noisy", the checkpoint with
                    noise added to its weights. Toy: "wider", the mixture with larger
                    standard deviations; "moved", with all components moved
     conds          further conditions, name -> class name (demo) or number (toy)
     edge           half the edge of the toy picture, 2.4 by default
+
+Values that TOML cannot spell, and both models, stand in docs/method_values.py.
 """
 
 import dataclasses
@@ -19,12 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from method_values import demo, mixture, resolved
 from PIL import Image
 
 import jaxguide as jg
 from jaxguide import config_sampling, paths, pictures, sampling
-from jaxguide.config_sampling import SampleConfig
-from jaxguide.oracle import GaussianMixture
 
 Settings = Mapping[str, Any]
 Entries = Sequence[Mapping[str, Any]]
@@ -43,29 +45,29 @@ def make(page: Any) -> None:
         if page.settings(kind):
             file = page.picture(kind)
             file.parent.mkdir(parents=True, exist_ok=True)
-            draw(file, page.settings(kind))
+            draw(file, resolved(page.notes[kind], fitted=True))
             shrink(file)
 
 
-def shrink(file: Path, colours: int = 64) -> None:
-    """Saves the picture again with a palette."""
-    Image.open(file).convert("RGB").quantize(colours).save(file, optimize=True)
+def shrink(file: Path) -> None:
+    """Saves the picture again with a palette of 256 colours, nothing dithered."""
+    picture = Image.open(file).convert("RGB")
+    picture.quantize(dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 # The demo checkpoint.
 
 
 def demo_job(settings: Settings) -> sampling.Job:
-    """The columns "without" and "with" of the demo picture, ready to sample."""
-    job = _demo_base()
-    base, method = settings.get("base", []), settings["method"]
+    """The two columns of the demo picture, ready to sample."""
+    job = demo()
     names = list(job.weights.class_names)
     conds = {name: names.index(label) for name, label in _items(settings, "conds")}
     return dataclasses.replace(
         job,
         columns={
-            "without": config_sampling.build_guidance(base),
-            "with": config_sampling.build_guidance([*base, *method]),
+            title: config_sampling.build_guidance(entries)
+            for title, entries in sides(settings).items()
         },
         networks={
             name: _demo_network(kind) for name, kind in _items(settings, "networks")
@@ -74,19 +76,42 @@ def demo_job(settings: Settings) -> sampling.Job:
     )
 
 
+def sides(settings: Settings) -> dict[str, Entries]:
+    """Both sides of the demo picture; the second one is always the method."""
+    base, method = settings.get("base", []), settings["method"]
+    if "left" not in settings:
+        return {"without": base, "with": [*base, *method]}
+    titles = (entries[-1]["name"] for entries in (settings["left"], method))
+    return dict(zip(titles, (settings["left"], [*base, *method]), strict=True))
+
+
 def draw_demo(file: Path, settings: Settings) -> None:
     """Images without the method on the left, with it on the right."""
     job = demo_job(settings)
-    found = {title: column.images for title, column in sampling.run(job)}
+    found = {
+        title: _demo_images(job, title, _key(entries, settings))
+        for title, entries in sides(settings).items()
+    }
     names = [job.weights.class_names[label] for label in job.labels]
     pictures.write_sheet(file, found, names, zoom=3)
 
 
-@functools.cache
-def _demo_base() -> sampling.Job:
-    return sampling.build_job(
-        SampleConfig(checkpoint="emoji", labels="0-5", per_class=3, num_steps=50)
-    )
+def _key(entries: Entries, settings: Settings) -> str:
+    """Equal for columns that are the same images."""
+    plain = all(entry["name"] == "cfg" for entry in entries)
+    further = [] if plain else [settings.get(key) for key in ("networks", "conds")]
+    return repr((entries, further))
+
+
+_found: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
+
+
+def _demo_images(job: sampling.Job, title: str, key: str) -> np.ndarray:
+    if key not in _found:
+        alone = dataclasses.replace(job, columns={title: job.columns[title]})
+        ((_, column),) = sampling.run(alone)
+        _found[key] = column.images
+    return _found[key]
 
 
 @functools.cache
@@ -94,7 +119,7 @@ def _demo_network(kind: str) -> jg.Network:
     """A further network for the demo."""
     if kind != "noisy":
         raise ValueError(f"method_pictures: need kind 'noisy', got {kind!r}.")
-    weights, rng = _demo_base().weights, np.random.default_rng(0)
+    weights, rng = demo().weights, np.random.default_rng(0)
 
     def blurred(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
@@ -112,25 +137,6 @@ def _items(settings: Settings, key: str) -> list[tuple[str, Any]]:
 # The toy.
 
 
-@functools.cache
-def mixture() -> GaussianMixture:
-    """Two classes in the plane, of three components each, that overlap."""
-    means = [
-        [-1.2, 0.9],
-        [-0.5, -0.3],
-        [-1.1, -1.3],
-        [1.2, 0.8],
-        [0.4, 0.3],
-        [0.9, -1.2],
-    ]
-    return GaussianMixture(
-        jnp.asarray(means, jnp.float32),
-        jnp.asarray([0.3, 0.25, 0.3, 0.3, 0.25, 0.3], jnp.float32),
-        (0, 0, 0, 1, 1, 1),
-        blocks=(0.02, 0.04, 0.06, 0.04, 0.03, 0.05),
-    )
-
-
 def _toy_network(kind: str) -> jg.Network:
     """A further network for the toy."""
     changes: dict[str, Any] = {
@@ -142,6 +148,13 @@ def _toy_network(kind: str) -> jg.Network:
 
 def toy_samples(entries: Entries, settings: Settings) -> np.ndarray:
     """Samples [COUNT, 2] of class 0."""
+    key = "toy" + _key(entries, settings)
+    if key not in _found:
+        _found[key] = _sample_toy(entries, settings)
+    return _found[key]
+
+
+def _sample_toy(entries: Entries, settings: Settings) -> np.ndarray:
     label = jnp.zeros(COUNT, jnp.int32)
     conds = {"null": 2, "negative": 1, "also": 1, **settings.get("conds", {})}
     keys = jg.sample_keys(0, jnp.arange(COUNT))
@@ -172,7 +185,7 @@ def draw_toy(file: Path, settings: Settings) -> None:
         del panels["CFG"]
     edge = settings.get("edge", 2.4)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.3 * len(panels), 2.5), sharex=True, sharey=True
+        1, len(panels), figsize=(2.3 * len(panels), 2.5), layout="constrained"
     )
     for axis, (title, entries) in zip(axes, panels.items(), strict=True):
         _contours(axis, edge)
@@ -180,7 +193,6 @@ def draw_toy(file: Path, settings: Settings) -> None:
         axis.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[])
         axis.set_aspect("equal")
         axis.set_title(title, fontsize=9, color=INK)
-    figure.tight_layout(pad=0.4)
     figure.savefig(file, dpi=100)
     plt.close(figure)
 

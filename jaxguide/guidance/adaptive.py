@@ -108,7 +108,7 @@ def adaptive_guidance(
     Source: Castillo et al. 2023, Adaptive Guidance, arXiv:2312.12487 (threshold 0.991,
         20 steps); the formula is known at second hand only.
     Differs from the source: the flag is per sample, the saving per batch. LinearAG, its
-        regression of the null prediction, is not offered.
+        regression of the null prediction, is `linear_ag`.
     """
     check_number("adaptive_guidance", "scale", scale)
     check_number("adaptive_guidance", "threshold", threshold)
