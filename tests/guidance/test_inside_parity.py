@@ -4,6 +4,9 @@ One set of random weights in both libraries, whole guided predictions at every s
 schedule. Where diffusers does something else than its papers, a test says what.
 """
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +20,9 @@ torch = pytest.importorskip("torch", reason="parity needs torch")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
 guiders = pytest.importorskip("diffusers.guiders", reason="parity needs the guiders")
 
-from diffusers.hooks import LayerSkipConfig  # noqa: E402
+from diffusers.hooks import HookRegistry, LayerSkipConfig  # noqa: E402
 from diffusers.hooks.smoothed_energy_guidance_utils import (  # noqa: E402
+    _apply_smoothed_energy_guidance_hook,
     _gaussian_blur_2d,
 )
 
@@ -37,7 +41,7 @@ CONFIG = models.DiTConfig(
     downscale_freq_shift=1.0,
 )
 STEPS, BATCH = 10, 2
-THEIRS = diffusers_dit.their_network(CONFIG, std=0.25)
+THEIRS = diffusers_dit.their_network(CONFIG, std=0.2)
 OURS = jax.tree.map(jnp.asarray, diffusers_dit.our_params(THEIRS))
 COND, NULL = np.array([3, 0]), np.array([5, 5])
 
@@ -116,95 +120,143 @@ CASES = [
     (1.5, 0.7, (0.2, 1.0), [0, 3]),
     (2.0, -1.0, (0.0, 0.71), [1, 2]),
 ]
+WHOLE, STEP = (0.0, 1.0), 4
 
 
-@pytest.mark.parametrize(("scale", "weight", "inside", "layers"), CASES)
-def test_stg_is_skip_layer_guidance_beside_cfg(scale, weight, inside, layers):
-    guider = guiders.SkipLayerGuidance(
+def slg_guider(scale, weight, inside, layers, **parts):
+    return guiders.SkipLayerGuidance(
         guidance_scale=scale,
         skip_layer_guidance_scale=weight,
         skip_layer_guidance_start=inside[0],
         skip_layer_guidance_stop=inside[1],
-        skip_layer_config=skip(layers),
+        skip_layer_config=skip(layers, **parts),
     )
-    term = jg.stg(weight, layers=tuple(layers), **window(*inside))
-    agree(guider, jg.chain(jg.cfg(scale), term))
 
 
-@pytest.mark.parametrize(("scale", "weight", "inside", "layers"), CASES)
-def test_pag_is_perturbed_attention_guidance_beside_cfg(scale, weight, inside, layers):
-    guider = guiders.PerturbedAttentionGuidance(
+def pag_guider(scale, weight, inside, layers):
+    scores = dict(skip_attention=False, skip_attention_scores=True, skip_ff=False)
+    return guiders.PerturbedAttentionGuidance(
         guidance_scale=scale,
         perturbed_guidance_scale=weight,
         perturbed_guidance_start=inside[0],
         perturbed_guidance_stop=inside[1],
-        perturbed_guidance_config=skip(
-            layers, skip_attention=False, skip_attention_scores=True, skip_ff=False
-        ),
+        perturbed_guidance_config=skip(layers, **scores),
     )
-    term = jg.pag(weight, layers=tuple(layers), **window(*inside))
-    agree(guider, jg.chain(jg.cfg(scale), term))
 
 
-@pytest.mark.parametrize("name", ["SkipLayerGuidance", "PerturbedAttentionGuidance"])
-def test_without_cfg_theirs_evaluates_the_null_condition_instead(name):
-    prefix = {"SkipLayerGuidance": "skip_layer", "PerturbedAttentionGuidance": ""}[name]
-    names = {
-        "skip_layer": ("skip_layer_guidance", "skip_layer_config"),
-        "": ("perturbed_guidance", "perturbed_guidance_config"),
-    }[prefix]
-    parts = {} if prefix else dict(skip_attention=False, skip_attention_scores=True)
-    if not prefix:
-        parts["skip_ff"] = False
-    options = {f"{names[0]}_start": 0.0, f"{names[0]}_stop": 1.0}
-    options |= {f"{names[0]}_scale": 2.0, names[1]: skip([2], **parts)}
-    guider = getattr(guiders, name)(guidance_scale=1.0, **options)
-    x, step = state(0), 4
-    expected, _ = theirs(guider, x, step)
-    raw, null = (evaluate(x, 1 - step / STEPS, label) for label in (COND, NULL))
-    np.testing.assert_allclose(expected, null + 2.0 * (raw - null), atol=1e-4)
-    term = jg.stg(2.0, layers=2) if prefix else jg.pag(2.0, layers=2)
-    actual = ours(term)(x, np.float32(1 - step / STEPS))
-    assert np.abs(actual - expected).max() > 0.1 * np.abs(expected).max()
+both = pytest.mark.parametrize(
+    ("guider", "term"), [(slg_guider, jg.stg), (pag_guider, jg.pag)], ids=["slg", "pag"]
+)
+
+
+@both
+@pytest.mark.parametrize(("scale", "weight", "inside", "layers"), CASES)
+def test_skipped_layers_and_attention_beside_cfg(
+    guider, term, scale, weight, inside, layers
+):
+    part = term(weight, layers=tuple(layers), **window(*inside))
+    agree(guider(scale, weight, inside, layers), jg.chain(jg.cfg(scale), part))
+
+
+def at_step(transform, step=STEP):
+    """Ours where the next three tests compare."""
+    return np.asarray(ours(transform)(state(0), np.float32(1 - step / STEPS)))
+
+
+def assert_near(actual, expected):
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    print(f"relative error {error:.1e}")
+    assert error < 1e-5
+
+
+def assert_far(actual, expected, share):
+    assert np.abs(actual - expected).max() > share * np.abs(expected).max()
+
+
+@both
+def test_without_cfg_theirs_is_cfg_of_its_scale(guider, term):
+    """The perturbed branch is evaluated for the null condition, and not perturbed."""
+    expected, _ = theirs(guider(1.0, 2.0, WHOLE, [2]), state(0), STEP)
+    assert_near(at_step(jg.cfg(2.0)), expected)
+    assert_far(at_step(term(2.0, layers=2)), expected, 0.1)
 
 
 @pytest.mark.parametrize("part", ["attention", "mlp"])
 def test_theirs_puts_the_identity_where_ours_leaves_a_part_out(part):
     """Inside the residual branch: gate * normalised tokens, where ours adds nothing."""
-    guider = guiders.SkipLayerGuidance(
-        guidance_scale=2.0,
-        skip_layer_guidance_scale=1.0,
-        skip_layer_guidance_start=0.0,
-        skip_layer_guidance_stop=1.0,
-        skip_layer_config=skip(
-            [2], skip_attention=part == "attention", skip_ff=part == "mlp"
-        ),
+    parts = dict(skip_attention=part == "attention", skip_ff=part == "mlp")
+    expected, predictions = theirs(
+        slg_guider(2.0, 1.0, WHOLE, [2], **parts), state(0), STEP
     )
-    x, step = state(0), 4
-    expected, predictions = theirs(guider, x, step)
     assert len(predictions) == 3
     transform = jg.chain(jg.cfg(2.0), jg.stg(1.0, layers=2, skip=part))
-    actual = ours(transform)(x, np.float32(1 - step / STEPS))
-    assert np.abs(actual - expected).max() > 0.01 * np.abs(expected).max()
+    assert_far(at_step(transform), expected, 0.01)
 
 
-def test_their_smoothed_energy_guidance_never_applies():
-    config = guiders.smoothed_energy_guidance.SmoothedEnergyGuidanceConfig
-    guider = guiders.SmoothedEnergyGuidance(
+@pytest.mark.parametrize("guider", ["skip_layer", "auto"])
+def test_the_short_form_for_layers_fails_there(guider):
+    if guider == "auto":
+        made = guiders.AutoGuidance(auto_guidance_layers=[2], dropout=1.0)
+    else:
+        options = dict(skip_layer_guidance_start=0.0, skip_layer_guidance_stop=1.0)
+        made = guiders.SkipLayerGuidance(skip_layer_guidance_layers=[2], **options)
+    with pytest.raises(TypeError):
+        theirs(made, state(0), STEP)
+
+
+def test_their_autoguidance_is_cfg_against_a_network_without_layers():
+    """The weak branch has the null condition too, where the paper keeps the label."""
+    guider = guiders.AutoGuidance(3.0, auto_guidance_config=skip([1]))
+    expected, (raw, _) = theirs(guider, state(0), STEP)
+    shortened = jg.stg(0.0, layers=1).away[0]
+    null = dataclasses.replace(shortened, cond="null")
+    assert_near(at_step(jg.contrast(3.0, null, neutral=1.0)), expected)
+    paper = at_step(jg.contrast(3.0, shortened, neutral=1.0))
+    assert_far(paper, expected, 0.1)
+    assert_far(paper, raw.numpy(), 0.1)
+
+
+# SEG.
+
+SEG = guiders.smoothed_energy_guidance.SmoothedEnergyGuidanceConfig(
+    indices=[1, 2], fqn="transformer_blocks"
+)
+
+
+def seg_guider():
+    return guiders.SmoothedEnergyGuidance(
         guidance_scale=2.0,
         seg_guidance_scale=3.0,
         seg_guidance_start=0.0,
         seg_guidance_stop=1.0,
-        seg_guidance_config=config(indices=[1, 2], fqn="transformer_blocks"),
+        seg_guidance_config=SEG,
     )
-    x, step = state(0), 4
-    expected, (raw, null, smoothed) = theirs(guider, x, step)
+
+
+def test_their_smoothed_energy_guidance_never_applies():
+    expected, (raw, _, smoothed) = theirs(seg_guider(), state(0), STEP)
     np.testing.assert_array_equal(raw, smoothed)
-    t = np.float32(1 - step / STEPS)
-    np.testing.assert_allclose(ours(jg.cfg(2.0))(x, t), expected, rtol=1e-4, atol=1e-4)
-    transform = jg.chain(jg.cfg(2.0), jg.seg(3.0, layers="1-2"))
-    actual = ours(transform)(x, t)
-    assert np.abs(actual - expected).max() > 0.01 * np.abs(expected).max()
+    assert_near(at_step(jg.cfg(2.0)), expected)
+    assert_far(
+        at_step(jg.chain(jg.cfg(2.0), jg.seg(3.0, layers="1-2"))), expected, 0.01
+    )
+
+
+# Which of the two blurs a number means is exchanged there, see the next test.
+@pytest.mark.parametrize(("their_sigma", "sigma"), [(1.0, math.inf), (1e7, 1e7)])
+def test_seg_is_theirs_once_its_hook_is_set_by_hand(their_sigma, sigma):
+    """The layers' own hook, and the guider's own sum of the three predictions."""
+    guider = seg_guider()
+    _, (raw, null, _) = theirs(guider, state(0), STEP)
+    with torch.no_grad():
+        _apply_smoothed_energy_guidance_hook(THEIRS, SEG, their_sigma, name="by hand")
+        smoothed = evaluate(state(0), 1 - STEP / STEPS, COND)
+        HookRegistry.check_if_exists_or_initialize(THEIRS).remove_hook("by hand", True)
+    assert_far(smoothed, raw.numpy(), 0.01)
+    np.testing.assert_array_equal(evaluate(state(0), 1 - STEP / STEPS, COND), raw)
+    expected = guider.forward(raw, null, torch.from_numpy(smoothed)).pred.numpy()
+    part = jg.seg(3.0, layers="1-2", sigma=sigma)
+    assert_near(at_step(jg.chain(jg.cfg(2.0), part)), expected)
 
 
 def test_their_blur_has_its_two_cases_exchanged():
