@@ -1,6 +1,7 @@
 """Calls described in a config: names and plain values, checked against signatures."""
 
 import ast
+import importlib
 import inspect
 import types
 import typing
@@ -50,14 +51,17 @@ def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
 
 
 def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
-    """`value`, a list as the tuple that the hint may ask for.
+    """`value`, a list as the tuple and "module:function" as the function that the
+    hint may ask for.
 
     Raises:
         ValueError: if it is a plain value of none of the plain types in `hint`.
     """
     members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    plain = {typing.get_origin(member) or member: member for member in members}
-    plain = {kind: member for kind, member in plain.items() if kind in _PLAIN}
+    kinds = {typing.get_origin(member) or member: member for member in members}
+    plain = {kind: member for kind, member in kinds.items() if kind in _PLAIN}
+    if isinstance(value, str) and Callable in kinds and ":" in value:
+        return imported(f"{title} {name}", value)
     if type(value) is list and tuple in plain and list not in plain:
         value = tuple(value)
     kind = type(value)
@@ -72,6 +76,28 @@ def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
     if kind is tuple and inner[1:] == (...,):
         return tuple(_checked(title, name, item, inner[0]) for item in value)
     return value
+
+
+def imported(owner: str, text: str) -> Callable:
+    """The function that "package.module:function" names.
+
+    Raises:
+        ValueError: if there is no such module, or no such function in it.
+    """
+    module, _, name = text.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: need 'package.module:function', got {text!r} ({error}). "
+            "Start where the module can be imported."
+        ) from error
+    if not callable(found):
+        raise ValueError(
+            f"{owner}: need a function of {module}, got {text!r}, which has no such "
+            "function."
+        )
+    return found
 
 
 def _is_union(hint: Any) -> bool:

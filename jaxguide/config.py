@@ -184,7 +184,12 @@ def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
     """
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+    def alike(other: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, name, other).ratio()
+        return ratio, len(set(name) & set(other))
+
+    near = max(sorted(known), key=alike)
     raise ValueError(
         f"{owner}: need a name in {sorted(known)}, got name={name!r}. "
         f"Did you mean {near!r}?"

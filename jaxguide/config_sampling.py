@@ -79,6 +79,13 @@ TRANSFORMS: dict[str, Callable[..., Transform | Chain]] = {
     "unconditional_prior": guidance.unconditional_prior,
     "zero_init": guidance.zero_init,
 }
+
+
+def recurrent(sampler: str, repeats: int) -> samplers.Sampler:
+    """`samplers.recurrent` of a sampler that is given as text."""
+    return samplers.recurrent(parse_sampler(sampler), repeats)
+
+
 SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "ddim": samplers.ddim,
     "ddpm": samplers.ddpm,
@@ -88,6 +95,7 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
     "euler": samplers.euler,
     "euler_maruyama": samplers.euler_maruyama,
     "heun": samplers.heun,
+    "recurrent": recurrent,
     "res_2m": samplers.res_2m,
     "res_2s": samplers.res_2s,
     "unipc": samplers.unipc,
@@ -113,7 +121,8 @@ class SampleConfig:
             `python -m jaxguide.sample --list` shows all names.
         columns: column groups of the picture: "none", or names of the list joined
             by "+", such as "cfg+sg_prev".
-        sampler: one of `SAMPLERS`, with arguments if wanted: "ddim(eta=1.0)".
+        sampler: one of `SAMPLERS`, with arguments if wanted: "ddim(eta=1.0)",
+            "recurrent(sampler='ddim', repeats=2)".
         grid: spacing of noise times, one of `GRIDS`, likewise: "shifted(shift=3.0)".
         num_steps: steps from noise to data.
         labels: "all", or names, numbers and ranges: "0,3,5-7" or "bag,coat".
@@ -151,7 +160,8 @@ def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
     """One transform from dict(name=..., ...).
 
     A scale or weight may be a number, or a schedule as text or dict: "cosine(4.0)" or
-    dict(name="cosine", value=4.0), one of `schedules.CURVES`.
+    dict(name="cosine", value=4.0), one of `schedules.CURVES`; a function itself, or
+    "package.module:function".
 
     Raises:
         ValueError: if the name, an argument's name or a value is wrong.
@@ -167,9 +177,11 @@ def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
         arguments = _with_schedules("build_guidance", factory, arguments)
         return call("build_guidance", factory, arguments)
     except ValueError as error:
-        if entry["name"] in str(error):
+        title, text = f"build_guidance {entry['name']}:", str(error)
+        if text.startswith("build_guidance"):
             raise
-        raise ValueError(f"build_guidance {entry['name']}: {error}") from error
+        inside = text.startswith(f"{entry['name']}:")
+        raise ValueError(f"{'build_guidance' if inside else title} {text}") from error
 
 
 def _with_schedules(
@@ -218,9 +230,13 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     return chains
 
 
-def build_sampler(config: SampleConfig) -> samplers.Sampler:
-    """The sampler that the config names."""
-    name, arguments = parse_call("build_sampler", config.sampler)
+def parse_sampler(text: str) -> samplers.Sampler:
+    """The sampler of "name" or "name(argument=value)".
+
+    Raises:
+        ValueError: if the name, an argument's name or a value is wrong.
+    """
+    name, arguments = parse_call("build_sampler", text)
     return call("build_sampler", lookup("build_sampler", name, SAMPLERS), arguments)
 
 

@@ -1,7 +1,6 @@
 """Samples pictures: `python -m jaxguide.sample --config configs/demo.py`."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -20,8 +19,8 @@ def run(config: SampleConfig) -> None:
     names = [job.weights.class_names[label] for label in job.labels]
     images = {title: column.images for title, column in columns.items()}
     pictures.write_sheet(folder / "grid.png", images, names, zoom=config.zoom)
-    text = json.dumps(_record(job, columns, seconds), indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    text = sampling.as_json(_record(job, columns, seconds))
+    (folder / "run.json").write_text(text, encoding="utf-8")
     print(f"wrote {folder / 'grid.png'} and run.json in {seconds:.1f} s")
 
 

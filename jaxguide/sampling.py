@@ -1,6 +1,7 @@
 """A whole sampling job: from a config to images, their price and their timings."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ def build_job(config: SampleConfig) -> Job:
             )
     lookup("batched", config.batched, config_sampling.BATCHED)
     columns = config_sampling.build_columns(config)
-    sampler = config_sampling.build_sampler(config)
+    sampler = config_sampling.parse_sampler(config.sampler)
     weights = config_sampling.build_weights(config.checkpoint, config.dtype)
     network = config_sampling.build_network(weights)
     networks = {}
@@ -203,6 +204,18 @@ def environment() -> dict[str, Any]:
         "devices": [str(device.device_kind) for device in jax.devices()],
         "versions": {"jaxguide": __version__, "jax": jax.__version__},
     }
+
+
+def as_json(record: Any) -> str:
+    """The record of a run; functions by name, arrays as lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | jax.Array):
+            return value.tolist()
+        name = getattr(value, "__qualname__", None)
+        return f"{value.__module__}:{name}" if name else repr(value)
+
+    return json.dumps(record, indent=2, default=plain) + "\n"
 
 
 def shard(arrays: Any) -> Any:

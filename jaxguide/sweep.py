@@ -1,7 +1,6 @@
 """Sweeps scales, weights and windows: `python -m jaxguide.sweep --config FILE`."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from jaxguide import cli, listing, sampling, sweeping
@@ -16,8 +15,8 @@ def run(config: SweepConfig) -> None:
     folder = Path(config.folder).expanduser()
     sweeping.write_csv(folder / "sweep.csv", outcome)
     files = sweeping.write_sheets(folder, plan, outcome)
-    text = json.dumps(_record(plan, outcome), indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    text = sampling.as_json(_record(plan, outcome))
+    (folder / "run.json").write_text(text, encoding="utf-8")
     names = ", ".join(file.name for file in files)
     print(f"wrote {folder}: {names}, sweep.csv and run.json")
 

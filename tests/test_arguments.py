@@ -1,6 +1,7 @@
 """Mistakes in one entry of a config's guidance: one line that names the fix."""
 
 import inspect
+import math
 import typing
 
 import jax.numpy as jnp
@@ -35,6 +36,15 @@ WRONG = {
     "unknown argument": (dict(name="cfg", scal=2.0), "Did you mean 'scale'?"),
     "unknown name": (dict(name="cgf"), "Did you mean 'cfg'?"),
     "no name": (dict(scale=2.0), "need a name in every entry"),
+    "no function": (dict(name="energy", weight=1.0, function=3), "'package.module:"),
+    "no module": (
+        dict(name="energy", weight=1.0, function="no.such:thing"),
+        "need 'package.module:function', got 'no.such:thing'",
+    ),
+    "no function of a module": (
+        dict(name="energy", weight=1.0, function="math:thing"),
+        "need a function of math, got 'math:thing'",
+    ),
     "no text for a name": (dict(name=3), "need a name in every entry"),
 }
 
@@ -82,3 +92,10 @@ def test_right_values_pass():
 def test_an_array_and_a_function_pass_as_weights():
     part = config_sampling.build_transform(dict(name="cfg", scale=lambda t: 2.0 * t))
     assert part.weight.shape(0.5) == 1.0
+
+
+def test_a_function_can_be_named_by_its_module():
+    part = build_transform(dict(name="classifier", weight=1.0, log_prob="math:hypot"))
+    assert part.log_prob.func is math.hypot
+    part = build_transform(dict(name="cfg", scale="math:sqrt"))
+    assert part.weight.shape(0.25) == 0.5

@@ -1,6 +1,7 @@
 """An image is a function of seed, label and its number, and of nothing beside it."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxguide import sampling
+from jaxguide import sample as command, sampling
 from jaxguide.config_sampling import SampleConfig
 from tests import tiny_checkpoint
 
@@ -75,7 +76,7 @@ def test_columns_start_from_the_same_noise(config):
 CHILD = """
 import sys
 import jax, numpy as np
-from jaxguide import sampling
+from jaxguide import sample as command, sampling
 from jaxguide.config_sampling import SampleConfig
 assert jax.device_count() == 1
 config = eval(sys.argv[1])
@@ -108,3 +109,33 @@ def test_costs_are_promised_for_every_column(config):
     }
     flops = {title: cost.flops for title, cost in costs.items()}
     assert flops["cfg"] < flops["cfg+s2"] < 1.5 * flops["cfg"]
+
+
+def brightness(x0, cond):
+    """An energy: low where images are bright."""
+    return -x0.mean(axis=(1, 2, 3))
+
+
+def test_a_config_reaches_functions_tables_and_recurrence(config, base, tmp_path):
+    energy = dict(name="energy", weight=2.0, function="tests.test_sampling:brightness")
+    table = np.ones((3, 2, 1)) / 2
+    changed = dataclasses.replace(
+        config,
+        guidance=[
+            dict(name="cfg", scale=lambda t: 2.0 + t),
+            dict(name="linear_ag", scale=1.5, coefficients=table),
+            energy,
+        ],
+        columns=("cfg+linear_ag", "cfg+linear_ag+energy"),
+        sampler="recurrent(sampler='ddim(eta=1.0)', repeats=2)",
+        folder=str(tmp_path),
+    )
+    command.run(changed)
+    record = json.loads((tmp_path / "run.json").read_text())
+    cfg, linear, last = record["config"]["guidance"]
+    assert "test_sampling:test_a_config" in cfg["scale"]
+    assert linear["coefficients"] == table.tolist() and last == energy
+    nfe = [column["nfe_per_image"] for column in record["columns"].values()]
+    assert nfe == [12, 12]  # cond and null, twice in each of three steps
+    plain, bright = sample(changed).values()
+    assert bright.mean() > plain.mean() + 0.01

@@ -17,10 +17,13 @@ def as_leaves(name: str, function: Callable) -> Callable:
     """A function as a pytree, so that the arrays of a `Partial` are traced.
 
     Raises:
-        TypeError: if it cannot be called; `name` is who asks.
+        ValueError: if it cannot be called; `name` is who asks.
     """
     if not callable(function):
-        raise TypeError(f"{name}: need a function, got {function!r}.")
+        raise ValueError(
+            f"{name}: need a function, got {function!r}. In a config write "
+            "'package.module:function'."
+        )
     if isinstance(function, jax.tree_util.Partial):
         return function
     return jax.tree_util.Partial(function)

@@ -21,7 +21,6 @@ def reference_network(
     cond: str = "cond",
     t_lo: float = 0.0,
     t_hi: float = 1.0,
-    name: str = "reference_network",
 ) -> Contrast:
     """Guidance away from another network, under any condition.
 
@@ -35,7 +34,6 @@ def reference_network(
         network: name of the other network among the sampler's `networks`.
         cond: name of the condition that it is given; "cond" is the main one.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
-        name: for printing and error messages.
 
     Returns:
         A transform without state; it needs the network and the condition.
@@ -48,8 +46,14 @@ def reference_network(
         condition free, as in NVlabs/edm2 @4bf8162, generate_images.py.
     Differs from the source: nothing known.
     """
-    away = Branch(network=network, cond=cond)
-    return contrast(scale, away, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name=name)
+    return _away(scale, network, cond, t_lo, t_hi, "reference_network")
+
+
+def _away(
+    scale: Weight, network: str, cond: str, t_lo: float, t_hi: float, name: str
+) -> Contrast:
+    other = Branch(network=network, cond=cond)
+    return contrast(scale, other, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name=name)
 
 
 def autoguidance(
@@ -80,9 +84,7 @@ def autoguidance(
         another method: the main network with layers left out AND the null condition,
         and no second network.
     """
-    return reference_network(
-        scale, network=weak, t_lo=t_lo, t_hi=t_hi, name="autoguidance"
-    )
+    return _away(scale, weak, "cond", t_lo, t_hi, "autoguidance")
 
 
 def domain_guidance(
@@ -113,10 +115,7 @@ def domain_guidance(
         repository describes it (scale about 1.5).
     Differs from the source: nothing known.
     """
-    return reference_network(
-        scale, network=network, cond="null", t_lo=t_lo, t_hi=t_hi,
-        name="domain_guidance",
-    )  # fmt: skip
+    return _away(scale, network, "null", t_lo, t_hi, "domain_guidance")
 
 
 def unconditional_prior(
@@ -144,10 +143,7 @@ def unconditional_prior(
     Source: Phunyaphibarn et al. 2025, Unconditional Priors Matter, arXiv:2503.20240.
     Differs from the source: nothing known.
     """
-    return reference_network(
-        scale, network=network, cond="null", t_lo=t_lo, t_hi=t_hi,
-        name="unconditional_prior",
-    )  # fmt: skip
+    return _away(scale, network, "null", t_lo, t_hi, "unconditional_prior")
 
 
 def npo(
@@ -181,9 +177,7 @@ def npo(
     Differs from the source: the negative weights (a mix of tuned and base weights plus
         the trained adapter) are made beforehand, for example with `interpolate`.
     """
-    return reference_network(
-        scale, network=network, cond=cond, t_lo=t_lo, t_hi=t_hi, name="npo"
-    )
+    return _away(scale, network, cond, t_lo, t_hi, "npo")
 
 
 def personalization(
@@ -214,10 +208,7 @@ def personalization(
         known at second hand only.
     Differs from the source: nothing known.
     """
-    return reference_network(
-        scale, network=network, cond="null", t_lo=t_lo, t_hi=t_hi,
-        name="personalization",
-    )  # fmt: skip
+    return _away(scale, network, "null", t_lo, t_hi, "personalization")
 
 
 def interpolate(first: Any, second: Any, omega: float | Array) -> Any:

@@ -221,7 +221,7 @@ def test_bad_settings_are_refused(make, match):
 
 
 def test_a_missing_function_or_condition_is_named():
-    with pytest.raises(TypeError, match="classifier: need a function"):
+    with pytest.raises(ValueError, match="classifier: need a function"):
         jg.classifier(1.0, 3)
     for guidance in (
         jg.classifier(1.0, bayes(paths.Linear()), condition="y"),
