@@ -208,7 +208,7 @@ class Tangential(Stateless):
         # The top right singular vector is cos(angle) toward + sin(angle) away, up to
         # its length, with (cos, sin) the top eigenvector of the 2 x 2 Gram matrix.
         gap = per_sample(jnp.sum, toward, toward) - per_sample(jnp.sum, away, away)
-        angle = jnp.arctan2(2 * per_sample(jnp.sum, toward, away), gap) / 2
+        angle = _angle(2 * per_sample(jnp.sum, toward, away), gap) / 2
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         damped = sin * (cos * toward + sin * away)
         return difference + (away - damped), state
@@ -258,7 +258,7 @@ class Rotate(Stateless):
         across = toward - parallel_part(toward, away)
         beside = per_sample(jnp.sum, toward, away)
         height, length = norm(across), norm(toward)
-        angle = jnp.arctan2(height * norm(away), beside)
+        angle = _angle(height * norm(away), beside)
         excess = to_columns(sides.weight, angle) - 1
         wide = excess * angle > self.limit
         rate = jnp.where(wide, self.limit / jnp.where(wide, excess, 1.0), angle)
@@ -304,6 +304,7 @@ class Within:
     def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
         """The mapped difference inside the window; the states move anyway."""
         mapped, states = difference, []
+        state = state or ((),) * len(self.maps)  # a contrast without any state has ()
         for one, old in zip(self.maps, state, strict=True):
             mapped, new = one.apply(mapped, sides, old)
             states.append(new)
@@ -324,6 +325,12 @@ def norm(value: Array) -> Array:
     """Euclidean length per sample [B, 1, ...], with a finite gradient at 0."""
     square = per_sample(jnp.sum, value, value)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _angle(opposite: Array, adjacent: Array) -> Array:
+    """`arctan2`, with a finite gradient where both are 0."""
+    nowhere = (opposite == 0) & (adjacent == 0)
+    return jnp.arctan2(opposite, jnp.where(nowhere, 1.0, adjacent))
 
 
 def parallel_part(value: Array, axis: Array) -> Array:
