@@ -11,7 +11,6 @@ import jaxguide as jg
 from jaxguide import guidance as g, schedules
 from tests import transforms as tf
 from tests.fixed import columns, guided, inner, length, march, predictions
-from tests.guidance.test_oracle import flat
 
 FAST_COMPILE = True
 RAW, NULL = predictions()
@@ -310,60 +309,6 @@ def test_the_other_channels_are_bitwise_raw():
     first = [one.transpose(0, 3, 1, 2) for one in (raw, null)]
     moved = after_cfg(jg.guided_channels(3, axis=1), raw=first[0], null=first[1])
     np.testing.assert_array_equal(moved, out.transpose(0, 3, 1, 2))
-
-
-# Adaptive guidance.
-
-
-def adaptive(threshold, batch=tf.BATCH):
-    probe, grid = tf.oracle_probe(tf.mixture()), np.linspace(0.9, 0.2, 8)
-    one = jg.adaptive_guidance(3.0, threshold=threshold)
-    noise = tf.start()[:batch]
-    with jax.disable_jit():
-        out = tf.sample(one, probe, probe, grid, noise=noise)
-    return flat(out), probe.evaluations(batch)
-
-
-def euler(scales):
-    """CFG with a scale per step, from the formula."""
-    model, labels = tf.in_float64(tf.mixture()), tf.labels()
-    cond, null = np.asarray(labels["cond"]), np.asarray(labels["null"])
-    grid = np.linspace(0.9, 0.2, 8)
-    x = 0.9 * flat(tf.start())
-    for t, s, scale in zip(grid[:-1], grid[1:], scales, strict=True):
-        raw, away = model.velocity(x, t, cond), model.velocity(x, t, null)
-        x = x + (s - t) * (away + scale * (raw - away))
-    return x
-
-
-def test_adaptive_guidance_that_never_agrees_is_cfg():
-    out, evaluations = adaptive(1.0)
-    close(out, euler([3.0] * 7), atol=5e-5)
-    assert evaluations == 14
-
-
-def test_adaptive_guidance_that_always_agrees_guides_one_step():
-    out, evaluations = adaptive(-1.0)
-    close(out, euler([3.0] + [1.0] * 6), atol=5e-5)
-    assert evaluations == 7 + 1
-
-
-def test_every_sample_stops_for_itself():
-    out, evaluations = adaptive(0.9)
-    assert 8 < evaluations <= 14
-    alone, _ = adaptive(0.9, 1)
-    np.testing.assert_allclose(alone, out[:1], atol=1e-6)
-
-
-def test_the_cosine_is_taken_before_it_is_needed():
-    """A sample stops in the step after the one in which it is seen to agree."""
-    raws = [RAW, RAW, RAW]
-    nulls = [NULL, np.float32(2) * RAW, NULL]
-    one = jg.adaptive_guidance(3.0, threshold=0.999)
-    out = march(one, raws, nulls, (0.8, 0.6, 0.4))
-    close(out[0], cfg(3.0))
-    close(out[1], cfg(3.0, null=nulls[1]))
-    np.testing.assert_array_equal(out[2], RAW)
 
 
 def test_numbers_per_sample_are_the_samples_alone():
