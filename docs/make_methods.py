@@ -21,7 +21,7 @@ from typing import Any
 
 import method_examples
 import numpy as np
-from method_values import resolved
+from method_values import MODULE, resolved
 
 from jaxguide import methods
 from jaxguide.config_sampling import TRANSFORMS
@@ -202,7 +202,9 @@ def _spelled(value: Any) -> str:
     """As Python; a function by its name, an array not at all."""
     if isinstance(value, np.ndarray):
         return "..."
-    return getattr(value, "__name__", None) or repr(value)
+    if isinstance(value, str) and value.startswith(MODULE):
+        return value.removeprefix(MODULE)
+    return repr(value)
 
 
 def _demo_caption(settings: Mapping[str, Any]) -> str:

@@ -91,8 +91,8 @@ def _conds(settings: Mapping[str, Any], toy: bool) -> list[str]:
     found = [f'"null": {null}']
     used = str([settings.get("base", []), settings["method"]])
     named = {**settings.get("conds", {})}
-    for cond in ("negative", "also"):
-        if toy and re.search(rf"\b{cond}\b", used):
+    for cond, pattern in (("negative", "negative|perp_neg"), ("also", "also")):
+        if toy and re.search(pattern, used):
             named.setdefault(cond, 1)
     for cond, value in named.items():
         number = value if toy else SHOWN[value]

@@ -1,7 +1,7 @@
 """The models of the pictures, and what TOML cannot spell in `notes.toml`.
 
-There a value "@name" stands for the function of that name in this module, and "@name()"
-for the array that it returns.
+There "method_values:name" names a function of this module, as in any config, and
+"method_values:name()" the array that it returns.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from jaxguide.paths import Array
 POINT = (-1.1, -1.3)  # the middle of one component of class 0
 RED = (0.9, -0.4, -0.4)  # in [-1, 1]
 HISTORY = 3  # steps that `linear_ag` looks back to
+MODULE = "method_values:"
 FORM = np.zeros((1, 2, 1), np.float32)
 
 
@@ -53,7 +54,7 @@ def demo() -> sampling.Job:
 
 
 def resolved(settings: Mapping[str, Any], *, fitted: bool = False) -> dict[str, Any]:
-    """The settings of a picture with every "@name" replaced.
+    """The settings of a picture with every array that is named in place.
 
     Arrays take seconds to make: without `fitted`, `FORM` stands in for them.
     """
@@ -69,11 +70,10 @@ def _entry(entry: Mapping[str, Any], fitted: bool) -> dict[str, Any]:
 
 
 def _value(value: Any, fitted: bool) -> Any:
-    if not isinstance(value, str) or not value.startswith("@"):
+    if not isinstance(value, str) or not value.endswith("()"):
         return value
-    if not value.endswith("()"):
-        return globals()[value[1:]]
-    return globals()[value[1:-2]]() if fitted else FORM
+    name = value.removeprefix(MODULE).removesuffix("()")
+    return globals()[name]() if fitted else FORM
 
 
 # Functions of the toy.

@@ -14,7 +14,7 @@ from typing import Any
 HEADINGS = ("Args", "Returns", "Raises", "NFE", "Source", "Differs from the source")
 NEEDED = ("summary", "formula", "nfe", "source", "differs")
 _HEADING = re.compile(rf"({'|'.join(HEADINGS)}):(.*)")
-_ARGUMENT = re.compile(r"([\w, ]+): (.*)")
+_ARGUMENT = re.compile(r"(\w[\w, ]*): (.*)")  # not indented, unlike what follows
 _SECOND_HAND = re.compile(r"second[\s-]hand", re.IGNORECASE)
 
 
