@@ -85,6 +85,22 @@ def test_windows_without_weight_are_bitwise_nothing_and_free():
     assert watched.evaluations(BATCH) == 2
 
 
+def test_the_weight_of_windows_is_traced():
+    def end(weight):
+        network = jg.Network(jax.tree_util.Partial(smear, jnp.asarray([1.2])))
+        guidance = jg.sliding_window(weight)
+        options = dict(grid=GRID, sampler=jg.euler(), guidance=guidance)
+        return jg.generate(network, noise(), LABEL, **options)
+
+    grid = jax.jit(jax.vmap(end))
+    for weights in ([0.3, 0.9], [1.5, 0.0]):
+        found = grid(jnp.asarray(weights))
+        for one, weight in zip(found, weights, strict=True):
+            want, _ = run(jg.sliding_window(weight))
+            np.testing.assert_allclose(one, want, rtol=1e-5, atol=1e-5)
+    assert grid._cache_size() == 1
+
+
 def test_one_window_over_everything_is_the_network_itself():
     plain, _ = run(None)
     out, _ = run(jg.sliding_window(0.9, size=1.0, crops=1, masked=False))

@@ -173,6 +173,18 @@ def assert_far(actual, expected, share):
     assert np.abs(actual - expected).max() > share * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("steps", [10, 20, 28, 50, 250])
+def test_the_default_window_of_slg_has_one_step_more_than_theirs(steps):
+    """Ours is half-open in noise time, theirs open at both ends in steps."""
+    guider, found = guiders.SkipLayerGuidance(skip_layer_config=skip([2])), []
+    for step in range(steps):
+        guider.set_state(step, steps, torch.tensor(0))
+        found += [step] * (guider.num_conditions == 3)
+    live = [step for step in range(steps) if jg.slg().live(1 - step / steps)]
+    assert live == [*found, found[-1] + 1]
+    assert guider.skip_layer_guidance_scale == jg.slg().weight.value
+
+
 @both
 def test_without_cfg_theirs_is_cfg_of_its_scale(guider, term):
     """The perturbed branch is evaluated for the null condition, and not perturbed."""
