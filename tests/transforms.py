@@ -55,7 +55,8 @@ class Row:
         turns: whether the step of this number evaluates what `nfe` says.
         coupled: gives the sampler a noise of its own.
         gradients: its evaluations are gradients, three times the work.
-        own: its branches hold numbers of its own, so no other transform shares them.
+        own: no other transform shares its branches: they hold numbers of its own, or it
+            takes their gradient.
     """
 
     name: str
@@ -390,13 +391,13 @@ ALL_TRANSFORMS = (
         lambda w: jg.energy(w, coupled.energy, through="network", t_hi=0.9), 0.2, 0.0,
         lambda t: int(within(t, 0.0, 0.9)),
         lambda s, w: coupled.tfg(s, 0.0, w if within(s.t, 0.0, 0.9) else 0.0, 0),
-        (jg.energy,), coupled=True, gradients=True,
+        (jg.energy,), coupled=True, gradients=True, own=True,
     ),
     Row(
         "tfg",
         lambda w: jg.tfg(coupled.log_prob, mean=0.1 * w, variance=0.2 * w, steps=2),
         0.8, 0.0, lambda t: 1, lambda s, w: coupled.tfg(s, 0.1 * w, 0.2 * w, 2),
-        (jg.tfg,), coupled=True, gradients=True,
+        (jg.tfg,), coupled=True, gradients=True, own=True,
     ),
     Row(
         # null is shared by cfg and compose: cond is raw, so 2 = null, other.

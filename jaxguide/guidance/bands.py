@@ -153,7 +153,7 @@ def fdg(
 ) -> Chain:
     """Frequency-decoupled guidance (FDG): CFG with a scale per pyramid level.
 
-        level_l(raw) + (scales[l](t) - 1) * level_l(raw - null)         for every l
+        level_l(raw) + (scale_l(t) - 1) * level_l(raw - null)         for every l
 
     A level of scale 1 is off. For windows of their own put two `fdg` into a chain.
 
@@ -196,7 +196,7 @@ def frequency_cfg(
 ) -> Chain:
     """Frequency-aware CFG (FA-CFG): CFG with a scale per band of the spectrum.
 
-        band_b(raw) + (scales[b](t) - 1) * band_b(raw - null)           for every b
+        band_b(raw) + (scale_b(t) - 1) * band_b(raw - null)           for every b
 
     Linear, so the same in every prediction space.
 

@@ -106,11 +106,12 @@ class Branch:
             )
 
     def owned_by(self, owner: int) -> "Branch":
-        """This branch; what draws, or reads what its transform has, has an owner."""
+        """This branch; it has an owner if it draws, reads what its transform has, or is
+        called by it."""
         tap = self.tap is not None and (self.tap.random or self.tap.valued)
         draws = self.cond_map is not None and self.cond_map.random
         shared = self.rewrite is None or getattr(self.rewrite, "shared", False)
-        if not tap and not draws and shared:
+        if shared and not (tap or draws or self.differentiable):
             return self
         return dataclasses.replace(self, owner=owner)
 

@@ -70,7 +70,7 @@ class TFG:
         if self.mean is not None:
             x0 = outputs.convert(guided.prediction, NATIVE, "denoised")
             x0 = x0.astype(step.x.dtype)
-            shift = shift + _climb(log_prob, x0, self.mean, self.steps) - x0
+            shift = _climb(log_prob, x0, self.mean, self.steps)
         if self.variance is not None:
             shift = shift + self._through_network(log_prob, outputs, step)
         change = outputs.to_native(shift, "denoised").astype(guided.prediction.dtype)
@@ -114,10 +114,11 @@ class TFG:
 
 
 def _climb(log_prob: Callable, x0: Array, weight: Array, steps: int) -> Array:
-    """x0 after `steps` steps along the gradient."""
+    """How far `steps` steps along the gradient lead from x0; 0 where `weight` is 0."""
+    shift = jnp.zeros_like(x0)
     for _ in range(steps):
-        x0 = add_scaled(x0, weight, gradient(log_prob, x0))
-    return x0
+        shift = add_scaled(shift, weight, gradient(log_prob, x0 + shift))
+    return shift
 
 
 def tfg(

@@ -1,9 +1,10 @@
 """Neutral is bitwise exact: scale 1 and weight 0 change nothing, also when traced.
 
-Compiled without XLA's optimisations. With them a *traced* neutral number may still
-change the last bit (`sg` in score space: 1 ulp on CPU), because the compiler fuses the
-sampler's arithmetic differently around the branch that is then selected away. A
-neutral number known on the host leaves the branch out of the program altogether.
+The network ends in a matrix product, as real ones do: the compiler cannot merge its
+arithmetic with what comes after. Compiled without XLA's optimisations. With them a
+*traced* neutral number may still change the last bit (energies: 1 ulp on CPU), because
+the sampler's arithmetic is fused differently around the branch that is then selected
+away. A neutral number known on the host leaves the branch out altogether.
 """
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 import jaxguide as jg
 from jaxguide.guidance import add_scaled
 from tests import transforms as tf
+from tests.toy import toy
 
 FAST_COMPILE = True
 # Inside every window of the table, with a step before it for the memories.
@@ -22,8 +24,19 @@ GRID = np.array([0.65, 0.55, 0.45])
 neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
 
 
+def ends_in_a_product(weights, x, t, label, **taps):
+    """The toy network times the identity matrix."""
+    out = toy(weights, x, t, label, **taps)
+    out, *rest = out if isinstance(out, tuple) else (out,)
+    one = jnp.eye(out.shape[-1], dtype=out.dtype)
+    out = jnp.matmul(out, one, precision="highest")
+    return (out, *rest) if rest else out
+
+
 def generate(guidance, noise):
-    return tf.sample(guidance, tf.toy_probe(), tf.toy_probe(0.9), GRID, noise=noise)
+    main, weak = tf.toy_probe(), tf.toy_probe(0.9)
+    main.predict = weak.predict = ends_in_a_product
+    return tf.sample(guidance, main, weak, GRID, noise=noise)
 
 
 def compiled(make):
