@@ -72,7 +72,7 @@ class GaussianMixture:
     def denoised(
         self, x: Array, label: Array, node: paths.Node, dropped: Array = ()
     ) -> Array:
-        """E[x0 | x_t = x, label] [B, *D]; `dropped` is the variance added by blocks."""
+        """E[x0 | x_t = x, label], [B, *D]; `dropped` is the variance blocks add."""
         logits, variance = self._log_joint(x, label, node, dropped)
         posterior = jax.nn.softmax(logits, axis=1)
         alpha, sigma = _column(node.alpha, x), _column(node.sigma, x)

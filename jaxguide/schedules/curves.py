@@ -51,8 +51,8 @@ def linear(value: float | Array, *, of: str = "scale") -> Schedule:
     Raises:
         ValueError: if `of` is unknown.
 
-    >>> [float(linear(4.0).at(t)) for t in (1.0, 0.5, 0.0)]
-    [0.0, 4.0, 8.0]
+    >>> tuple(float(linear(4.0).at(t)) for t in (1.0, 0.5, 0.0))
+    (0.0, 4.0, 8.0)
     """
     return _make("linear", value, of, Curve(_linear))
 
@@ -128,8 +128,8 @@ def clamp(value: float | Array | Callable | Schedule, least: float) -> Schedule:
     Raises:
         ValueError: if `least` is not a finite number.
 
-    >>> [float(clamp(linear(4.0), 2.0).at(t)) for t in (1.0, 0.5, 0.0)]
-    [2.0, 4.0, 8.0]
+    >>> tuple(float(clamp(linear(4.0), 2.0).at(t)) for t in (1.0, 0.5, 0.0))
+    (2.0, 4.0, 8.0)
     """
     if not isinstance(least, int | float) or not math.isfinite(least):
         raise ValueError(f"clamp: need a finite number least, got least={least!r}.")
