@@ -56,12 +56,15 @@ def test_every_sample_stops_for_itself():
     np.testing.assert_allclose(alone, out[:1], atol=1e-6)
 
 
-def test_the_cosine_is_taken_before_it_is_needed():
-    """A sample stops in the step after the one in which it is seen to agree."""
-    raws = [RAW, RAW, RAW]
-    nulls = [NULL, np.float32(2) * RAW, NULL]
+def test_a_sample_stops_for_good_in_the_step_after_it_agrees():
+    """The first of three agrees in the second step, and not before or after."""
+    agreeing = NULL.copy()
+    agreeing[0] = 2 * RAW[0]
+    nulls = [NULL, agreeing, NULL, NULL]
     one = jg.adaptive_guidance(3.0, threshold=0.999)
-    out = march(one, raws, nulls, (0.8, 0.6, 0.4))
+    out = march(one, [RAW] * 4, nulls, (0.8, 0.6, 0.4, 0.2))
+    for found, null in zip(out, nulls, strict=True):
+        close(found[1:], null[1:] + 3 * (RAW - null)[1:])
     for i in range(2):
-        close(out[i], nulls[i] + 3 * (RAW - nulls[i]))
-    np.testing.assert_array_equal(out[2], RAW)
+        close(out[i, 0], nulls[i][0] + 3 * (RAW - nulls[i])[0])
+        np.testing.assert_array_equal(out[2 + i, 0], RAW[0])
