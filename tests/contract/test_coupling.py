@@ -72,12 +72,11 @@ def test_a_method_that_does_not_couple_leaves_the_pair_consistent(row):
         pytest.skip("it gives the sampler a noise of its own")
     main, weak = probes()
     x, t = tf.start(), 0.6
-    node = jax.tree.map(jnp.float32, paths.GVP().node(t))
+    node, end = (jax.tree.map(jnp.float32, paths.GVP().node(s)) for s in (t, 0.5))
     parts = jg.chain(row.make(row.value))
     networks = {"main": main.network(), "weak": weak.network()}
-    live = (True,) * len(parts.parts)
-    options = dict(live=live, key=jax.random.key(0))
-    step = jg.Step(x, node, tf.labels(), jnp.zeros((), bool))
+    options = dict(live=parts.live(t), key=jax.random.key(0))
+    step = jg.Step(x, node, tf.labels(), jnp.zeros((), bool), next_node=end)
     with jax.disable_jit():
         pair, _ = evaluate(networks, parts.at(t), parts.init(x), step, **options)
     rebuilt = node.alpha * pair.denoised + node.sigma * pair.noise

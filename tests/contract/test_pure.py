@@ -55,13 +55,12 @@ def test_state_keeps_structure_shape_and_dtype(row, dtype):
         assert state == () or hasattr(state, "_fields"), type(part)
 
     def step(x):
-        node = jax.tree.map(jnp.float32, main.network().path.node(0.5))
-        at = jg.Step(x, node, tf.labels(), jnp.zeros((), bool))
+        path = main.network().path
+        node, end = (jax.tree.map(jnp.float32, path.node(t)) for t in (0.5, 0.4))
+        at = jg.Step(x, node, tf.labels(), jnp.zeros((), bool), next_node=end)
         networks = {"main": main.network(), "weak": weak.network()}
-        live = (True,) * len(parts.parts)
-        return evaluate(
-            networks, parts.at(0.5), parts.init(x), at, live=live, key=jax.random.key(0)
-        )
+        options = dict(live=parts.live(0.5), key=jax.random.key(0))
+        return evaluate(networks, parts.at(0.5), parts.init(x), at, **options)
 
     pair, after = jax.eval_shape(step, x)
     assert jax.tree.structure(before) == jax.tree.structure(after)

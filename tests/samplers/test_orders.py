@@ -22,10 +22,15 @@ CASES = [
     ("dpmpp_2m", jg.dpmpp_2m(), 2, (40, 80)),
     ("res_2m", jg.res_2m(), 2, (40, 80)),
     ("res_2s", jg.res_2s(), 2, (24, 48)),
-    ("res_2s_end", jg.res_2s(1.0), 2, (24, 48)),
-    ("dpmpp_sde_0", jg.dpmpp_sde(0.0), 2, (24, 48)),
-    ("unipc_1", jg.unipc(1), 2, (40, 80)),
-    ("unipc_2", jg.unipc(2, lower_order_final=False), 3, (80, 160)),
+    ("res_2s(1.0)", jg.res_2s(1.0), 2, (24, 48)),
+    ("dpmpp_sde(0.0)", jg.dpmpp_sde(0.0), 2, (24, 48)),
+    ("unipc(1)", jg.unipc(1), 2, (40, 80)),
+    (
+        "unipc(2, lower_order_final=False)",
+        jg.unipc(2, lower_order_final=False),
+        3,
+        (80, 160),
+    ),
 ]
 PATHS = {
     "linear": paths.Linear(),
@@ -108,9 +113,3 @@ def test_the_second_order_samplers_are_better_at_equal_evaluations():
     first = error("linear", jg.euler(), 48)
     assert error("linear", jg.heun(), 24) < first / 5
     assert error("linear", jg.dpmpp_2m(), 48) < first / 5
-
-
-if __name__ == "__main__":
-    for name, sampler, order, steps in CASES:
-        row = [f"{measured(path, sampler, steps):.2f}" for path in PATHS]
-        print(name, order, *row)
