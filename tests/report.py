@@ -74,7 +74,7 @@ def main() -> None:
         found = [
             f"{orders.measured(path, sampler, steps):.2f}" for path in orders.PATHS
         ]
-        line = f"| `{name}` | {order} | {steps} | " + " | ".join(found) + " |"
+        line = f"| `{name}` | {order} | {steps[0]} | " + " | ".join(found) + " |"
         print(line, flush=True)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+FAST_COMPILE = True
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

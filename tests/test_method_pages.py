@@ -49,7 +49,8 @@ def test_no_page_and_no_note_is_left_of_a_transform_that_is_gone():
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_the_notes_are_written(name):
     page = PAGES[name]
-    assert {"family", "use", "avoid", "demo", "toy"} <= set(page.notes), name
+    needed = {"family", "suits", "use", "avoid", "wrong", "demo", "toy"}
+    assert needed <= set(page.notes), name
     for kind in ("demo", "toy"):
         settings = page.settings(kind)
         if settings:

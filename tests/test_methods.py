@@ -103,7 +103,7 @@ def test_the_list_has_every_transform_and_fits():
     assert max(map(len, text.splitlines())) <= listing.WIDTH == 100
     for name, factory in TRANSFORMS.items():
         method = methods.describe(name, factory)
-        entry = text.split(f"{name}  ", 1)[1].split("\n\n")[0]
+        entry = f"\n\n{text}".split(f"\n\n{name}  ", 1)[1].split("\n\n")[0]
         found = " ".join(entry.split())
         for part in (*method.formula, method.nfe, method.source):
             assert " ".join(part.split()) in found, f"{name}: {part}"
