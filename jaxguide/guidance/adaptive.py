@@ -36,6 +36,8 @@ class AdaptiveGuidance(Weighted):
     space: str = NATIVE
     neutral: float = 1.0
 
+    name = "adaptive_guidance"
+
     gated = True
 
     def init(self, x: Array) -> AdaptiveState:

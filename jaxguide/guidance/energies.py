@@ -149,7 +149,7 @@ def classifier(
 
     Raises:
         ValueError: if `weight` is not finite or the window empty; at the call if the
-            condition is missing. TypeError: if `log_prob` is no function.
+            condition is missing; if `log_prob` is no function.
 
     NFE: +0; one gradient of the classifier inside the window.
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233, Algorithm 2; read against
@@ -195,7 +195,7 @@ def classifier_denoised(
 
     Raises:
         ValueError: if a number is not finite or the window empty; at the call if the
-            condition is missing. TypeError: if `logits` is no function.
+            condition is missing; if `logits` is no function.
 
     NFE: +0; one gradient of the classifier inside the window.
     Source: Ma et al. 2023, EluCD, arXiv:2310.11311; read against AlexMaOLS/EluCD

@@ -43,6 +43,8 @@ class CFGCache:
     axes: tuple[int, int] = (1, 2)
     space: str = NATIVE
 
+    name = "cfg_cache"
+
     def init(self, x: Array) -> CFGCacheState:
         """An empty memory for states like `x` [B, *D]."""
         one = jnp.ones((), jnp.float32)

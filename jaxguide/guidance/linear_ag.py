@@ -29,6 +29,8 @@ class LinearAG:
     every: int = 2
     t_skip: float = 1.0
 
+    name = "linear_ag"
+
     def init(self, x: Array) -> LinearAGState:
         """An empty memory for states like `x` [B, *D]."""
         past = jnp.zeros((self.coefficients.shape[2], *x.shape), x.dtype)

@@ -28,6 +28,8 @@ class RCFG:
     delta: Any
     source: str = "once"
 
+    name = "rcfg"
+
     def init(self, x: Array) -> Any:
         """An empty memory, or none for a given image."""
         if self.source == "input":

@@ -108,6 +108,8 @@ class SGPrev(Weighted):
     weight: Any  # a Schedule; inside `apply` its number at this step
     space: str = NATIVE
 
+    name = "sg_prev"
+
     def init(self, x: Array) -> SGPrevState:
         """An empty memory for states like `x` [B, *D]."""
         return SGPrevState(jnp.zeros_like(x), jnp.zeros((), bool))
@@ -178,6 +180,8 @@ class AB2(Weighted):
 
     weight: Any  # a Schedule; inside `apply` its number at this step
     space: str = "velocity"
+
+    name = "ab2"
 
     def init(self, x: Array) -> AB2State:
         """An empty memory for states like `x` [B, *D]."""

@@ -149,7 +149,7 @@ def tfg(
             `classifier`.
         mean, variance: the paper's mu and rho, in units of x^2 per unit of log_prob,
             neutral at 0; number, array [B], function, `Schedule` (`tfg_schedule` has
-            the paper's). A Python 0 leaves that part out of the program.
+            the paper's). A Python 0 leaves that part out, if the other is not 0.
         steps: gradient steps of the mean part.
         smoothing: standard deviation of the copies in units of sigma (the paper's
             gamma), 0 for none; needs a key.
@@ -163,7 +163,7 @@ def tfg(
 
     Raises:
         ValueError: if a number is out of range or the window empty; at the call if the
-            condition or the key is missing. TypeError: if `log_prob` is no function.
+            condition or the key is missing; if `log_prob` is no function.
 
     NFE: +1, a gradient through the network, where `variance` is not 0 (+0 for a
         Python 0); `steps` gradients of log_prob where `mean` is not.
@@ -183,10 +183,10 @@ def tfg(
             raise ValueError(
                 f"tfg: need an integer {argument} >= 1, got {argument}={value!r}."
             )
-    inside = functools.partial(_window, t_lo=t_lo, t_hi=t_hi)
+    window = functools.partial(schedules.window, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     return TFG(
-        inside(mean),
-        inside(variance),
+        None if _zero(mean) and not _zero(variance) else window(mean),
+        None if _zero(variance) and not _zero(mean) else window(variance),
         as_leaves("tfg", log_prob),
         steps,
         float(smoothing),
@@ -226,7 +226,7 @@ def energy(
 
     Raises:
         ValueError: if `weight` is not finite, `through` unknown or the window empty; at
-            the call if the condition is missing. TypeError: if it is no function.
+            the call if the condition is missing; if it is no function.
 
     NFE: +0 with "denoised", +1 with "network" (a gradient through the network).
     Source: He et al. 2023, MPGD, arXiv:2311.16424; Chung et al. 2022, DPS,
@@ -238,16 +238,15 @@ def energy(
     check_number("energy", "weight", weight)
     if through not in PLACES:
         raise ValueError(f"energy: need through in {PLACES}, got through={through!r}.")
-    schedule = _window(weight, t_lo=t_lo, t_hi=t_hi)
+    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     mean, variance = (schedule, None) if through == "denoised" else (None, schedule)
     function = as_leaves("energy", function)
     return TFG(mean, variance, function, sign=-1.0, condition=condition, name="energy")
 
 
-def _window(weight: Weight, *, t_lo: float, t_hi: float) -> Schedule | None:
-    """The schedule of one part, or None where it is left out."""
-    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
-    return None if isinstance(weight, int | float) and weight == 0 else schedule
+def _zero(weight: Weight) -> bool:
+    """Whether it is 0 for good."""
+    return isinstance(weight, int | float) and weight == 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,10 @@
 from jaxguide.guidance.plan import Cost as Cost
 from jaxguide.samplers.base import (
     Sampler as Sampler,
-    cost as cost,
-    generate as generate,
     initial_noise as initial_noise,
     sample_keys as sample_keys,
 )
+from jaxguide.samplers.generation import cost as cost, generate as generate
 from jaxguide.samplers.invert import invert as invert
 from jaxguide.samplers.multistep import (
     dpmpp_2m as dpmpp_2m,

@@ -17,7 +17,7 @@ from jaxguide.guidance.base import RAW, Network, Step, Transform
 from jaxguide.guidance.chain import Chain
 from jaxguide.guidance.evaluate import default_batched, evaluate
 from jaxguide.paths import Array
-from jaxguide.samplers.base import as_chain
+from jaxguide.samplers.generation import as_chain
 
 
 class Solution(NamedTuple):

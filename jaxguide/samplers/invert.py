@@ -12,7 +12,7 @@ from jaxguide.guidance.base import Network, Transform
 from jaxguide.guidance.chain import Chain
 from jaxguide.guidance.evaluate import default_batched
 from jaxguide.paths import Array
-from jaxguide.samplers import base
+from jaxguide.samplers import generation, solver
 from jaxguide.samplers.base import Sampler
 from jaxguide.samplers.single import SingleStep
 
@@ -75,19 +75,19 @@ def invert(
             f"grid[-1]={float(backwards[-1])!r}. End it above 0."
         )
     grid = backwards[::-1]
-    parts = base.as_chain(guidance)
+    parts = generation.as_chain(guidance)
     stop = grid[1:]  # the noisier ends, where sampling reads its schedules
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))
-    steps = base.per_step(parts, network.path, sampler, grid)
+    steps = solver.per_step(parts, network.path, sampler, grid)
     numbers = parts.on_grid(stop, stop)
-    fixed = base.Fixed(
+    fixed = solver.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         None,
         parts.constants(),
     )
-    noise = base.solve(
+    noise = solver.solve(
         fixed,
         steps._replace(chain=numbers, second_chain=numbers),
         x0,

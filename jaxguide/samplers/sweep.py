@@ -20,7 +20,7 @@ from jaxguide.guidance.base import Network, Transform
 from jaxguide.guidance.chain import Chain
 from jaxguide.guidance.evaluate import default_batched
 from jaxguide.paths import Array, Path
-from jaxguide.samplers import base
+from jaxguide.samplers import generation, solver
 from jaxguide.samplers.base import Sampler
 
 
@@ -59,13 +59,20 @@ jax.tree_util.register_dataclass(
 )
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arrays are known to be equal."""
+    if one is other or solver.traced((one, other)):
+        return one is other
+    return np.array_equal(one, other)
+
+
 def structure(guidance: Chain | Transform | None) -> Any:
     """What must be equal in all guidances of a sweep; hashable.
 
     Scales, weights and windows are no part of it, nor is where a number is neutral.
     """
     time = np.ones(1)
-    numbers = base.as_chain(guidance).on_grid(time, time)
+    numbers = generation.as_chain(guidance).on_grid(time, time)
     leaves, tree = jax.tree.flatten(numbers)
     return tree, tuple(np.shape(leaf) for leaf in leaves)
 
@@ -88,7 +95,7 @@ def make_points(
     Raises:
         ValueError: if there are none, or two differ in structure.
     """
-    chains = [base.as_chain(guidance) for guidance in guidances]
+    chains = [generation.as_chain(guidance) for guidance in guidances]
     if not chains:
         raise ValueError("sweep: need at least one guidance, got guidances=[].")
     wanted = structure(chains[0])
@@ -100,8 +107,8 @@ def make_points(
                 "guidances[0]. Sweep the two apart."
             )
     constants = [parts.constants() for parts in chains]
-    leaves = [[*map(id, jax.tree.leaves(each))] for each in constants]
-    if any(each != leaves[0] for each in leaves):
+    leaves = [jax.tree.leaves(each) for each in constants]
+    if not all(all(map(_same, each, leaves[0])) for each in leaves):
         raise ValueError(
             "sweep: need guidances that share what is no number (coefficients, weights "
             "of an energy), got different arrays. Pass the same ones, or sweep apart."
@@ -109,7 +116,7 @@ def make_points(
     stages = sampler.stages(grid)
     runs = [plan.make_runs(parts, grid, stages) for parts in chains]
     modes = tuple(dict.fromkeys(run.mode for each in runs for run in each))
-    steps = [base.per_step(parts, path, sampler, grid) for parts in chains]
+    steps = [solver.per_step(parts, path, sampler, grid) for parts in chains]
     stacked = [(each.chain, each.second_chain) for each in steps]
     which = np.stack([plan.mode_indices(each, modes) for each in runs])
     points = Points(steps[0], jnp.asarray(which), modes, constants[0])
@@ -153,21 +160,21 @@ def sweep(
     Raises:
         ValueError: if the guidances differ in structure, or as `generate`.
     """
-    grid = base.check("sweep", network, grid, sampler, keys)
+    grid = generation.check("sweep", network, grid, sampler, keys)
     points = guidances
     if not isinstance(points, Points):
         points = make_points(points, path=network.path, grid=grid, sampler=sampler)
-    fixed = base.Fixed(
+    fixed = solver.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         keys,
     )
-    solve = _solve if base.traced((fixed, points, noise)) else _solve_jit
+    solve = _solve if solver.traced((fixed, points, noise)) else _solve_jit
     return solve(
         fixed,
         points,
-        base.at_start(network.path, grid, noise),
+        generation.at_start(network.path, grid, noise),
         sampler=sampler,
         batched=default_batched() if batched is None else batched,
         vmapped=vmapped,
@@ -176,7 +183,7 @@ def sweep(
 
 
 def _solve(
-    fixed: base.Fixed,
+    fixed: solver.Fixed,
     points: Points,
     x: Array,
     *,
@@ -190,9 +197,9 @@ def _solve(
         chains, which = each
         steps = points.with_chains(*chains).steps
         whole = chains[0].with_constants(points.constants)
-        carry = base.Carry(x, whole.init(x), sampler.init(x))
+        carry = solver.Carry(x, whole.init(x), sampler.init(x))
         kept = fixed._replace(constants=points.constants)
-        march = functools.partial(base.march, kept, modes=points.modes)
+        march = functools.partial(solver.march, kept, modes=points.modes)
         return march(steps, which, carry, sampler=sampler, **how).x
 
     over = points.chains, points.which

@@ -132,12 +132,13 @@ def test_points_are_sliced_without_a_new_program():
 @pytest.mark.parametrize("row", ALL_TRANSFORMS, ids=lambda row: row.name)
 def test_every_transform_can_be_swept_by_its_number(row):
     """On and off have one structure, and `init` works on numbers as on schedules."""
-    chains = [jg.chain(row.make(value)) for value in (row.value, row.neutral)]
+    other = 0.5 * row.value if row.neutral is None else row.neutral
+    chains = [jg.chain(row.make(value)) for value in (row.value, other)]
     assert structure(chains[0]) == structure(chains[1])
     points = make_points(chains, path=jg.paths.Linear(), grid=GRID, sampler=jg.euler())
     shapes = [
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), chain.init(start()))
-        for chain in (chains[0], points.steps.chain)
+        for chain in (chains[0], points.chains[0].with_constants(points.constants))
     ]
     assert shapes[0] == shapes[1]
 
