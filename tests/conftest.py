@@ -1,6 +1,8 @@
-"""Strict numerics and eight host devices for every test."""
+"""Strict numerics, eight host devices and one compilation cache for every test."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -14,6 +16,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import jax
 import pytest
 
+# Workers inherit the folder, and compile nothing that another one has compiled.
+CACHE = "JAXGUIDE_TEST_CACHE"
+MINE = CACHE not in os.environ
+if MINE:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxguide-")
+
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -25,6 +37,11 @@ def fast_compile(request):
     jax.config.update("jax_disable_most_optimizations", wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def pytest_unconfigure():
+    if MINE:
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
 
 
 @pytest.fixture

@@ -28,6 +28,14 @@ SAMPLERS = {
 TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
 
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
+# What `compiled` has found is there only in the process that has compiled.
+compiled_rows = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.xdist_group(row.name), id=row.name)
+        for row in tf.ALL_TRANSFORMS
+    ],
+)
 neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
@@ -54,6 +62,12 @@ def promised(row, grid=GRID, sampler="euler"):
         stages = 2 if sampler in TWO_STAGES and s > 0 else 1
         total += stages * (1 + row.extra(float(t), i))
     return total
+
+
+def few_steps(row):
+    """One step inside every window; two where the second sees the first."""
+    remembers = row.memory or row.name in ("linear_ag", "adaptive_guidance")
+    return np.array([0.65, 0.5, 0.3] if remembers else [0.65, 0.4])
 
 
 class Compiled(NamedTuple):

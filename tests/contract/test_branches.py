@@ -26,9 +26,9 @@ FAST_COMPILE = True
 def test_equal_branches_are_evaluated_once(row):
     if row.stochastic or row.own:
         pytest.skip("its draws or numbers are its own")
-    _, once, weak_once = eager(row.make(row.value))
+    _, once, weak_once = eager(row.make(row.value), grid=SHORT)
     twin = jg.chain(row.make(row.value), row.make(0.5 * row.value + 0.3))
-    _, twice, weak_twice = eager(twin)
+    _, twice, weak_twice = eager(twin, grid=SHORT)
     assert once.evaluations() == twice.evaluations()
     assert weak_once.evaluations() == weak_twice.evaluations()
 
@@ -40,11 +40,10 @@ def test_two_cfgs_cost_one_null_call():
     assert null == len(GRID) - 1
 
 
-@pytest.mark.parametrize("seed", range(2))
 @every_row
-def test_batched_equals_sequential(row, seed):
-    noise = jax.random.normal(jax.random.key(seed), (tf.BATCH, *tf.SHAPE))
-    options = dict(noise=noise, seed=seed, grid=SHORT)
+def test_batched_equals_sequential(row):
+    noise = jax.random.normal(jax.random.key(5), (tf.BATCH, *tf.SHAPE))
+    options = dict(noise=noise, seed=5, grid=SHORT)
     one, calls, weak = eager(row.make(row.value), batched=False, **options)
     two, merged, weak_merged = eager(row.make(row.value), batched=True, **options)
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)

@@ -16,6 +16,7 @@ from tests.contract.common import (
     SHORT,
     TWO_STAGES,
     compiled,
+    compiled_rows,
     eager,
     every_row,
     every_sampler,
@@ -177,7 +178,7 @@ def test_promised_evaluations_are_the_counted_ones(row, name):
     np.testing.assert_allclose(promise.flops, spent, rtol=1e-12)
 
 
-@every_row
+@compiled_rows
 def test_the_compiled_program_evaluates_what_was_promised(row):
     run = compiled(row.name)
     assert run.evaluations == run.cost == promised(row)

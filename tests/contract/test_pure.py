@@ -11,6 +11,7 @@ from tests import transforms as tf
 from tests.contract.common import (
     SHORT,
     compiled,
+    compiled_rows,
     eager,
     every_row,
     masks,
@@ -23,14 +24,14 @@ FAST_COMPILE = True
 # 1. Pure.
 
 
-@every_row
+@compiled_rows
 def test_same_inputs_give_the_same_samples(row):
     run = compiled(row.name)
     np.testing.assert_array_equal(run.first, run.again)
     assert np.all(np.isfinite(run.first))
 
 
-@every_row
+@compiled_rows
 def test_the_transform_acts_and_its_number_matters(row):
     run = compiled(row.name)
     base, _, _ = eager(row.base())
@@ -38,7 +39,7 @@ def test_the_transform_acts_and_its_number_matters(row):
     assert np.abs(run.first - run.other).max() > 1e-4
 
 
-@every_row
+@compiled_rows
 def test_jit_equals_eager(row):
     out, _, _ = eager(row.make(row.value))
     np.testing.assert_allclose(compiled(row.name).first, out, rtol=2e-5, atol=2e-5)

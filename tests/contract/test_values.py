@@ -15,8 +15,10 @@ from tests import transforms as tf
 from tests.contract.common import (
     GRID,
     compiled,
+    compiled_rows,
     eager,
     every_row,
+    few_steps,
     probes,
 )
 
@@ -27,7 +29,7 @@ FAST_COMPILE = True
 # 7. Values are traced, structure is static.
 
 
-@every_row
+@compiled_rows
 def test_other_values_do_not_retrace(row):
     traces = compiled(row.name).traces
     assert traces[0] == traces[1] == traces[2] > 0
@@ -39,7 +41,7 @@ def test_vmap_over_values_equals_the_loop(row):
     values = row.value * jnp.asarray([0.3, 0.6, 1.0]) + other * jnp.asarray(
         [0.7, 0.4, 0.0]
     )
-    grid = np.array([0.65, 0.5, 0.3])
+    grid = few_steps(row)
     out = jax.vmap(lambda v: eager(row.make(v), grid=grid)[0])(values)
     loop = [eager(row.make(float(v)), grid=grid)[0] for v in values]
     np.testing.assert_allclose(out, jnp.stack(loop), rtol=1e-5, atol=1e-5)
@@ -62,7 +64,7 @@ def test_the_gradient_of_the_number_is_the_finite_difference(row, at_neutral):
     if at_neutral and row.neutral is None:
         pytest.skip("no number of it is neutral")
     value = row.neutral if at_neutral else row.value
-    grid = np.array([0.65, 0.5, 0.3])
+    grid = few_steps(row)
     direction = jnp.cos(jnp.arange(16.0)).reshape(4, 2, 2)
 
     def objective(v):
