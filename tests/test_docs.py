@@ -9,8 +9,13 @@ FAST_COMPILE = True
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Pages of single methods differ in one line: all of them in the exhaustive run.
 BLOCKS = [
-    pytest.param(code, id=f"{page.name}-{number}")
+    pytest.param(
+        code,
+        id=f"{page.name}-{number}",
+        marks=[pytest.mark.exhaustive] if page.parent.name == "methods" else [],
+    )
     for page in PAGES
     for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
 ]

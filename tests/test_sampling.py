@@ -135,6 +135,7 @@ def test_a_config_reaches_functions_tables_and_recurrence(config, base, tmp_path
     cfg, linear, last = record["config"]["guidance"]
     assert "test_sampling:test_a_config" in cfg["scale"]
     assert linear["coefficients"] == table.tolist() and last == energy
+    assert (tmp_path / "grid.png").exists()
     nfe = [column["nfe_per_image"] for column in record["columns"].values()]
     assert nfe == [12, 12]  # cond and null, twice in each of three steps
     plain, bright = sample(changed).values()

@@ -40,6 +40,18 @@ neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.n
 every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
+def rest(*values):
+    """Parameters for the exhaustive run alone."""
+    return [pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
+
+
+# One stage and two; how many there are is all that a cost knows of a sampler.
+typical_samplers = pytest.mark.parametrize(
+    "name",
+    ["euler", "heun", *rest(*(n for n in SAMPLERS if n not in ("euler", "heun")))],
+)
+
+
 def probes():
     main, weak = tf.toy_probe(1.3), tf.toy_probe(0.9)
     weak.facts["flops"] = 300.0

@@ -19,11 +19,11 @@ from tests.contract.common import (
     compiled_rows,
     eager,
     every_row,
-    every_sampler,
     masks,
     neutral_rows,
     probes,
     promised,
+    typical_samplers,
 )
 
 FAST_COMPILE = True
@@ -157,7 +157,7 @@ def test_kept_blocks_are_sorted_static_and_never_lack_an_excluded_one(exclude):
 # 5. Cost is a promise.
 
 
-@every_sampler
+@typical_samplers
 @every_row
 def test_promised_evaluations_are_the_counted_ones(row, name):
     guidance = row.make(row.value)

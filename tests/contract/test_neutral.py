@@ -15,6 +15,7 @@ import pytest
 import jaxguide as jg
 from jaxguide.guidance import add_scaled
 from tests import transforms as tf
+from tests.contract.common import rest
 from tests.toy import toy
 
 FAST_COMPILE = True
@@ -67,7 +68,7 @@ def bits(x):
     return x.view(np.uint16 if x.dtype.itemsize == 2 else np.uint32)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("dtype", [jnp.float32, *rest(jnp.bfloat16)])
 @neutral_rows
 def test_a_traced_neutral_number_is_bitwise_unguided(row, dtype, unguided):
     run = compiled(row.make)
