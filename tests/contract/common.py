@@ -37,7 +37,6 @@ compiled_rows = pytest.mark.parametrize(
     ],
 )
 neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
-every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
 def rest(*values):
