@@ -117,4 +117,5 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):  # a schedule
         words = [f"{k}={_value(v)}" for k, v in value.items() if k != "name"]
         return f"jg.schedules.{value['name']}({', '.join(words)})"
-    return repr(tuple(value)) if isinstance(value, list) else repr(value)
+    text = repr(tuple(value) if isinstance(value, list) else value)
+    return text.replace("'", '"')

@@ -16,6 +16,7 @@ from tests.contract.common import (
     eager,
     every_row,
     probes,
+    rest,
 )
 
 FAST_COMPILE = True
@@ -24,7 +25,7 @@ FAST_COMPILE = True
 # 11. dtype is kept.
 
 
-@pytest.mark.parametrize("network_dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("network_dtype", [*rest(jnp.float32), jnp.bfloat16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @every_row
 def test_samples_keep_the_dtype_of_the_noise(row, dtype, network_dtype):
