@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxguide.config import lookup
+from jaxguide.names import lookup
 
 # What a config can spell, in words and as an example; any other value (an array, a
 # function) is left to the callee.

@@ -7,33 +7,18 @@ works with. What belongs to sampling stands in `config_sampling`.
 """
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 import optax
-from jax import Array
 
-from jaxguide import data, losses, models, paths, pictures, training
+from jaxguide import data, models, pictures, training
 from jaxguide.checkpoints import Weights, save_weights
+from jaxguide.config_losses import INPUTS, LOSSES, PATHS, LossConfig
 from jaxguide.models import DiTConfig
-
-Value = TypeVar("Value")
-
-PATHS = {
-    "linear": paths.Linear,
-    "gvp": paths.GVP,
-    "vp": paths.VP,
-    "ddpm": paths.DDPM,
-    "edm": paths.EDM,
-}
-TIME_SAMPLING: dict[str, Callable[[], losses.TimeSampling]] = {
-    "uniform": lambda: losses.uniform_t,
-    "logit_normal": losses.logit_normal_t,
-}
+from jaxguide.names import lookup
 
 
 @dataclass
@@ -84,23 +69,6 @@ class ModelConfig:
 
 
 @dataclass
-class LossConfig:
-    """What the network learns.
-
-    Args:
-        path: one of `PATHS`.
-        kind: one of `paths.KINDS`.
-        label_drop: probability that a label is hidden.
-        t_sampling: one of `TIME_SAMPLING`.
-    """
-
-    path: str = "linear"
-    kind: str = "velocity"
-    label_drop: float = 0.1
-    t_sampling: str = "uniform"
-
-
-@dataclass
 class OptimizerConfig:
     """AdamW; see `training.learning_rate` and `training.adamw`.
 
@@ -132,7 +100,8 @@ class TrainConfig:
         steps: length of the run.
         batch_size: examples per step.
         seed: of everything random.
-        ema: final decay of the averaged weights.
+        ema: final decays of the averaged weights; the first are sampled, and teach.
+        accumulate: micro-batches per update; divides the batch.
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
         preview_scale: classifier-free guidance of the sample grids.
@@ -148,7 +117,8 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 64
     seed: int = 0
-    ema: float = 0.999
+    ema: tuple[float, ...] = (0.999,)
+    accumulate: int = 1
     log_every: int = 50
     save_every: int = 1000
     snapshot_every: int = 1000
@@ -176,26 +146,6 @@ def tiny(config: TrainConfig) -> TrainConfig:
     )
 
 
-def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
-    """The object called `name`.
-
-    Raises:
-        ValueError: if there is none; names the nearest and all known ones.
-    """
-    if name in known:
-        return known[name]
-
-    def alike(other: str) -> tuple[float, int]:
-        ratio = difflib.SequenceMatcher(None, name, other).ratio()
-        return ratio, len(set(name) & set(other))
-
-    near = max(sorted(known), key=alike)
-    raise ValueError(
-        f"{owner}: need a name in {sorted(known)}, got name={name!r}. "
-        f"Did you mean {near!r}?"
-    )
-
-
 def build_dataset(config: DataConfig) -> data.Dataset:
     """Loads the images.
 
@@ -205,33 +155,25 @@ def build_dataset(config: DataConfig) -> data.Dataset:
     return lookup("build_dataset", config.name, DATASETS)(config)
 
 
-def build_model(config: ModelConfig, dataset: data.Dataset) -> DiTConfig:
+def build_model(config: TrainConfig, dataset: data.Dataset) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
     return DiTConfig(
         image_size=(height, width),
         channels=channels,
         num_classes=dataset.num_classes,
-        **dataclasses.asdict(config),
+        inputs=INPUTS.get(config.loss.name, ()),
+        **dataclasses.asdict(config.model),
     )
 
 
 def build_loss(config: LossConfig, model: DiTConfig) -> training.Loss:
-    """The loss as `(params, batch, key) -> [B]`."""
-    loss = functools.partial(
-        losses.flow_matching,
-        path=lookup("build_loss", config.path, PATHS)(),
-        kind=config.kind,
-        label_drop=config.label_drop,
-        null_label=model.null_label,
-        t_sampling=lookup("build_loss", config.t_sampling, TIME_SAMPLING)(),
-    )
-    paths.check_kind("build_loss", config.kind)
+    """The loss as `(params, inputs) -> [B]`.
 
-    def with_params(params: Any, batch: tuple[Array, Array], key: Array) -> Array:
-        return loss(functools.partial(models.apply, model, params), batch, key)
-
-    return with_params
+    Raises:
+        ValueError: if a name is unknown or a number out of range.
+    """
+    return lookup("build_loss", config.name, LOSSES)(config, model)
 
 
 def build_optimizer(
@@ -255,7 +197,7 @@ def build_optimizer(
 
 def build_experiment(config: TrainConfig, dataset: data.Dataset) -> training.Experiment:
     """What `training.run` trains."""
-    model = build_model(config.model, dataset)
+    model = build_model(config, dataset)
     return training.Experiment(
         dataset=dataset,
         init_params=functools.partial(models.init, model),
@@ -264,7 +206,8 @@ def build_experiment(config: TrainConfig, dataset: data.Dataset) -> training.Exp
         seed=config.seed,
         batch_size=config.batch_size,
         flip=config.data.flip,
-        ema=config.ema,
+        ema=tuple(config.ema),
+        accumulate=config.accumulate,
         meta={
             "data": config.data.name,
             "model": dataclasses.asdict(config.model),
@@ -290,7 +233,7 @@ def build_loop(config: TrainConfig) -> training.LoopConfig:
 
 def build_snapshot(config: TrainConfig, dataset: data.Dataset) -> training.Snapshot:
     """Writes averaged weights and a sample grid into the folder of the run."""
-    model = build_model(config.model, dataset)
+    model = build_model(config, dataset)
     preview = training.Preview(
         model=model,
         path=lookup("build_snapshot", config.loss.path, PATHS)(),

@@ -19,8 +19,9 @@ import numpy as np
 from jaxguide import guidance, models, samplers, schedules
 from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
-from jaxguide.config import PATHS, lookup
+from jaxguide.config_losses import PATHS
 from jaxguide.guidance import Chain, Network, Transform
+from jaxguide.names import lookup
 from jaxguide.paths import Array, Path as NoisePath
 
 ASSETS = Path(__file__).parent / "assets"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxguide import config_sampling
-from jaxguide.config import lookup
 from jaxguide.config_sampling import TRANSFORMS, UNGUIDED, SampleConfig
 from jaxguide.guidance import Chain
+from jaxguide.names import lookup
 
 
 @dataclass

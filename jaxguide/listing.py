@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterator
 
 from jaxguide import methods
-from jaxguide.config import lookup
 from jaxguide.config_sampling import TRANSFORMS
 from jaxguide.methods import Method
+from jaxguide.names import lookup
 
 WIDTH = 100
 

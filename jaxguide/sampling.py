@@ -13,9 +13,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxguide import config_sampling, samplers
 from jaxguide.checkpoints import Weights
-from jaxguide.config import lookup
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.names import lookup
 from jaxguide.progress import Progress
 from jaxguide.version import __version__
 

@@ -91,6 +91,7 @@ def load_weights(path: str | Path) -> Weights:
     model = dict(about["model"])
     size = model["image_size"]
     model["image_size"] = tuple(size) if isinstance(size, list) else size
+    model["inputs"] = tuple(model.get("inputs", ()))
     return Weights(
         params=traverse_util.unflatten_dict(flat, sep="."),
         model=DiTConfig(**model),

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ from jaxguide.models.blocks import (
     normalise,
     run_blocks,
 )
-from jaxguide.models.dit_config import DiTConfig
+from jaxguide.models.dit_config import INPUT_UNITS, DiTConfig
 
 Params = dict
 
@@ -98,6 +98,10 @@ class DiT(nnx.Module):
         self.pos_embed = nnx.Param(jnp.asarray(position_table(config)))
         self.time_in = linear(256, width, init=normal)
         self.time_out = linear(width, width, init=normal)
+        near_zero = nnx.initializers.normal(0.0002)
+        for name in config.inputs:
+            setattr(self, f"{name}_in", linear(256, width, init=normal))
+            setattr(self, f"{name}_out", linear(width, width, init=near_zero))
         rows = config.num_classes + 1
         self.label_table = nnx.Param(normal(rngs.params(), (rows, width)))
         stack = nnx.vmap(lambda keys: Block(config, keys))
@@ -116,13 +120,17 @@ class DiT(nnx.Module):
         attention: Attention | None = None,
         block: BlockTap | None = None,
         time_embedding: Callable[[Array], Array] | None = None,
+        numbers: Mapping[str, Array] | None = None,
         record_attention: bool = False,
     ) -> Any:
         """See `apply`, which has the same arguments."""
         taps = Taps(attention or softmax_attention, block, record_attention)
         tokens = self.patch_in(_patchify(x, self.config))
         tokens = tokens + lax.stop_gradient(self.pos_embed[...])
-        cond = jax.nn.silu(self._condition(t, label, time_embedding))
+        cond = self._condition(t, label, time_embedding)
+        for name in self.config.inputs:
+            cond = cond + self._number(name, (numbers or {})[name])
+        cond = jax.nn.silu(cond)
         tokens, record = run_blocks(
             self.blocks, tokens, cond, keep_blocks, taps, self.config
         )
@@ -141,6 +149,13 @@ class DiT(nnx.Module):
         embedding = self.time_out(hidden)
         embedding = embedding if tap is None else tap(embedding)
         return embedding + table[label]
+
+    def _number(self, name: str, value: Array) -> Array:
+        """The embedding [B, width] of one number per image."""
+        features = time_features(value.astype(jnp.float32) * INPUT_UNITS[name])
+        features = features.astype(self.label_table[...].dtype)
+        hidden = jax.nn.silu(getattr(self, f"{name}_in")(features))
+        return getattr(self, f"{name}_out")(hidden)
 
 
 def init(config: DiTConfig, key: Array) -> Params:
@@ -167,6 +182,7 @@ def apply(
     attention: Attention | None = None,
     block: BlockTap | None = None,
     time_embedding: Callable[[Array], Array] | None = None,
+    numbers: Mapping[str, Array] | None = None,
     record_attention: bool = False,
 ) -> Any:
     """One forward pass; a pure function that may be jitted, batched, differentiated.
@@ -186,6 +202,7 @@ def apply(
         block: `(run, tokens, block_index) -> tokens`, tokens [B, N, width], where
             `run(tokens, attention=True, mlp=True)` is the block, or a part of it.
         time_embedding: `embedding -> embedding`, [B, width], before the label is added.
+        numbers: one float [B] for every name in `config.inputs`.
         record_attention: also return how much attention every token receives.
 
     Returns:
@@ -194,10 +211,16 @@ def apply(
         and averaged over heads: 1 on average over the tokens.
 
     Raises:
-        ValueError: if a shape or the dtype of `label` or `keep_blocks` is wrong, or
-            if `block` and `record_attention` are both asked for.
+        ValueError: if a shape or the dtype of `label` or `keep_blocks` is wrong, if
+            `numbers` are not those of `config.inputs`, or if `block` and
+            `record_attention` are both asked for.
     """
     _check(config, x, t, label, keep_blocks)
+    if set(numbers or {}) != set(config.inputs):
+        raise ValueError(
+            f"apply: need numbers for {config.inputs!r}, got "
+            f"numbers={sorted(numbers or {})!r}. Pass one array [B] for each name."
+        )
     if block is not None and record_attention:
         raise ValueError(
             f"apply: need block or record_attention, got both, block={block!r}. "
@@ -213,6 +236,7 @@ def apply(
         attention=attention,
         block=block,
         time_embedding=time_embedding,
+        numbers=numbers,
         record_attention=record_attention,
     )
     if record_attention:

@@ -14,6 +14,8 @@ SIZES = {
 }
 PATCHES = (2, 4, 8)
 DTYPES = ("float32", "bfloat16", "float16")
+# Numbers that a network may take beside the time: the factor before the sine features.
+INPUT_UNITS = {"scale": 1.0, "beta": 1000.0, "duration": 1000.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class DiTConfig:
         downscale_freq_shift: 0 as published, 1 for weights made with diffusers.
         mlp_ratio: hidden features of the MLP over `width`.
         dtype: of the computation; parameters stay float32.
+        inputs: numbers per image that the network takes as further conditions, of
+            "scale", "beta" and "duration"; what they mean is the business of the loss.
         remat: recompute block activations in the backward pass: less memory, and
             on CPU also less time.
 
@@ -53,6 +57,7 @@ class DiTConfig:
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = 4
     dtype: str = "float32"
+    inputs: tuple[str, ...] = ()
     remat: bool = False
 
     def __post_init__(self):
@@ -64,6 +69,8 @@ class DiTConfig:
         fits = self.width % self.heads == 0 and self.width % 4 == 0
         self._need(fits, "width", f"a multiple of 4 and of heads={self.heads}")
         self._need(self.dtype in DTYPES, "dtype", f"in {DTYPES}")
+        known = set(self.inputs) <= set(INPUT_UNITS)
+        self._need(known, "inputs", f"of {tuple(INPUT_UNITS)}")
 
     def _need(self, holds: bool, name: str, condition: str) -> None:
         if not holds:

@@ -9,6 +9,7 @@ from jaxguide.training.loop import (
 from jaxguide.training.optimizer import adamw as adamw, learning_rate as learning_rate
 from jaxguide.training.preview import Preview as Preview
 from jaxguide.training.step import (
+    Inputs as Inputs,
     Loss as Loss,
     TrainState as TrainState,
     init_state as init_state,

@@ -37,12 +37,14 @@ class Experiment:
     Args:
         dataset: examples.
         init_params: `key -> params`.
-        loss: `(params, batch, key) -> [B]`.
+        loss: `(params, inputs) -> [B]`.
         optimizer: from optax.
         seed: of the initial weights, the order of the data and the noise.
         batch_size: examples per step.
         flip: mirror images at random.
-        ema: final decay of the averaged weights.
+        ema: final decays of the averaged weights; the first are sampled, and teach.
+        accumulate: micro-batches per update.
+        tuned: first values of the numbers that the run adjusts itself.
         meta: JSON-able facts stored with every checkpoint; a run resumes only
             from a checkpoint with equal facts.
     """
@@ -54,7 +56,9 @@ class Experiment:
     seed: int = 0
     batch_size: int = 64
     flip: bool = False
-    ema: float = 0.999
+    ema: tuple[float, ...] = (0.999,)
+    accumulate: int = 1
+    tuned: dict[str, float] = dataclasses.field(default_factory=dict)
     meta: dict = dataclasses.field(default_factory=dict)
 
 
@@ -117,6 +121,7 @@ def run(
             experiment.optimizer,
             seed=experiment.seed,
             ema=experiment.ema,
+            accumulate=experiment.accumulate,
         ),
         donate_argnums=0,
     )
@@ -152,7 +157,12 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
     """The newest checkpoint, or a fresh state."""
     key = jax.random.key(experiment.seed)
     params = jax.jit(experiment.init_params)(key)
-    state = init_state(params, experiment.optimizer)
+    state = init_state(
+        params,
+        experiment.optimizer,
+        averages=len(experiment.ema),
+        tuned=experiment.tuned,
+    )
     if checkpoints.latest_step() is None:
         print(parameter_overview.get_parameter_overview(params, include_stats=False))
         return state

@@ -22,7 +22,8 @@ class Preview:
         model: the network.
         path, kind: what it was trained on.
         per_class: images per class.
-        scale: of classifier-free guidance; 1 is none.
+        scale: of classifier-free guidance; 1 is none. A network that takes the scale
+            as an input is given it, and sampled with one evaluation per step.
         num_steps: Euler steps.
         seed: of the noise.
     """
@@ -44,14 +45,14 @@ class Preview:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(preview: Preview, params: Any) -> Array:
-    model = preview.model
+    model, scale = preview.model, preview.scale
     label = jnp.repeat(jnp.arange(model.num_classes), preview.per_class)
     shape = (len(label), *model.image_shape)
     # A network that predicts noise tells nothing of the data at t = 1 itself.
     start = 1.0 if preview.kind in ("velocity", "denoised") else 0.995
     return samplers.generate(
         guidance.Network(
-            jax.tree_util.Partial(functools.partial(_predict, model), params),
+            jax.tree_util.Partial(functools.partial(_predict, model, scale), params),
             kind=preview.kind,
             path=preview.path,
         ),
@@ -59,13 +60,21 @@ def _sample(preview: Preview, params: Any) -> Array:
         label,
         grid=start * schedules.uniform(preview.num_steps),
         sampler=samplers.euler(),
-        guidance=guidance.cfg(preview.scale),
+        guidance=guidance.cfg(1.0 if model.inputs else scale),
         conds={"null": jnp.full_like(label, model.null_label)},
     )
 
 
 def _predict(
-    model: models.DiTConfig, params: Any, x: Array, t: Array, label: Array, **taps: Any
+    model: models.DiTConfig,
+    scale: float,
+    params: Any,
+    x: Array,
+    t: Array,
+    label: Array,
+    **taps: Any,
 ) -> Array:
-    output = models.apply(model, params, x, t, label, **taps)
+    values = {"scale": scale, "beta": 1 / scale, "duration": 0.0}
+    numbers = {name: jnp.full_like(t, values[name]) for name in model.inputs}
+    output = models.apply(model, params, x, t, label, numbers=numbers, **taps)
     return models.split_sigma(model, output)[0]

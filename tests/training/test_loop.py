@@ -22,11 +22,11 @@ def standard_promotion():
         yield
 
 
-def least_squares(params, batch, key):
-    """A noisy linear model of the label; small, but it uses batch, key and shuffle."""
-    x0, label = batch
+def least_squares(params, inputs):
+    """A noisy linear model of the label: it uses batch, draws and shuffle."""
+    x0, label = inputs.batch
     pixels = x0.reshape(len(x0), -1)
-    noise = 0.1 * jax.random.normal(key, label.shape)
+    noise = 0.1 * inputs.draws.normal()
     return jnp.square(pixels @ params["kernel"] + params["bias"] - label + noise)
 
 
@@ -42,7 +42,7 @@ def experiment(**changes):
         optimizer=training.adamw(optax.constant_schedule(0.01), clip=1.0),
         batch_size=16,
         flip=True,
-        ema=0.9,
+        ema=(0.9,),
         meta={"name": "toy", "batch_size": 16},
     )
     return training.Experiment(**(fields | changes))
@@ -116,8 +116,8 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, name):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def broken(params, batch, key):
-        return least_squares(params, batch, key) / 0
+    def broken(params, inputs):
+        return least_squares(params, inputs) / 0
 
     with pytest.raises(
         FloatingPointError, match="need a finite loss, got loss=(inf|nan)"

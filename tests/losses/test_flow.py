@@ -84,13 +84,13 @@ def test_the_loss_is_a_function_of_the_key(key):
 
 
 def test_uniform_times_are_uniform(key):
-    t = np.sort(np.asarray(losses.uniform_t(key, (4000,))))
+    t = np.sort(np.asarray(losses.uniform_t(losses.draws(key, 4000))))
     np.testing.assert_allclose(t, np.linspace(0, 1, 4000), atol=0.03)
     assert t[0] > 0 and t[-1] < 1
 
 
 def test_logit_normal_times_have_a_normal_logit(key):
-    t = np.asarray(losses.logit_normal_t(0.5, 0.8)(key, (8000,)), np.float64)
+    t = np.asarray(losses.logit_normal_t(0.5, 0.8)(losses.draws(key, 8000)), np.float64)
     logit = np.log(t / (1 - t))
     np.testing.assert_allclose([logit.mean(), logit.std()], [0.5, 0.8], atol=0.03)
 

@@ -1,0 +1,37 @@
+"""Training losses as pure functions of a network, a batch and a key, one value each.
+
+    loss(predict, batch, key, ...) -> [B]
+    loss(predict, teacher, batch, key, ...) -> [B]
+
+`predict(x, t, label, **inputs)` is a network with its parameters already filled in;
+`x` is [B, H, W, C], `t` [B] noise time in [0, 1] (1 = noise), `label` int32 [B]. A
+`teacher` is the same network with averaged parameters.
+"""
+
+from jaxguide.losses.base import (
+    Batch as Batch,
+    Noisy as Noisy,
+    Predict as Predict,
+    corrupt as corrupt,
+    drop_labels as drop_labels,
+    squared_error as squared_error,
+)
+from jaxguide.losses.draws import (
+    Draws as Draws,
+    TimeSampling as TimeSampling,
+    draws as draws,
+    logit_normal_t as logit_normal_t,
+    stratified_t as stratified_t,
+    uniform_t as uniform_t,
+)
+from jaxguide.losses.flow import flow_matching as flow_matching
+from jaxguide.losses.model_guidance import (
+    model_guidance as model_guidance,
+    scale_aware_model_guidance as scale_aware_model_guidance,
+)
+from jaxguide.losses.references import (
+    Reference as Reference,
+    mean_class as mean_class,
+    null_class as null_class,
+    other_class as other_class,
+)
