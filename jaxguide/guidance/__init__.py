@@ -29,6 +29,7 @@ from jaxguide.guidance.base import (
     Branch as Branch,
     CondMap as CondMap,
     Guided as Guided,
+    Memoryless as Memoryless,
     Network as Network,
     Outputs as Outputs,
     Step as Step,

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
-from jaxguide.guidance.numbers import ANY, NATIVE, pytree
+from jaxguide.guidance.numbers import ANY, NATIVE, add_scaled, pytree
 from jaxguide.paths import Array, Node, Path
 
 
@@ -187,6 +187,10 @@ class Guided(NamedTuple):
     prediction: Array  # [B, *D]
     noise: Array | None = None  # [B, *D]
 
+    def plus(self, weight: Array, change: Array) -> "Guided":
+        """With `weight * change` added, bitwise unchanged where `weight` is 0."""
+        return self._replace(prediction=add_scaled(self.prediction, weight, change))
+
 
 class Outputs:
     """Predictions of the declared branches at one step, readable in any space.
@@ -310,11 +314,8 @@ class Transform(Protocol):
         ...
 
 
-class Weighted:
-    """The frame of a transform with one `weight`, without state or branches."""
-
-    weight: Any  # a Schedule; inside `apply` its number at this step
-    neutral: float = 0.0  # the weight that switches the transform off
+class Memoryless:
+    """The frame of a transform without state: while live, `change` is all it does."""
 
     def init(self, x: Array) -> Any:
         """No state."""
@@ -325,6 +326,23 @@ class Weighted:
         """Nothing beyond the raw prediction."""
         del network
         return ()
+
+    def apply(
+        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+    ) -> tuple[Guided, Any]:
+        """`change` while live."""
+        return (self.change(guided, outputs, step) if live else guided), state
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """The next running result of a live step."""
+        raise NotImplementedError
+
+
+class Weighted(Memoryless):
+    """The frame of a transform with one `weight`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    neutral: float = 0.0  # the weight that switches the transform off
 
     def live(self, t: float, index: int = 0) -> bool:
         """False where the weight is neutral."""

@@ -18,7 +18,7 @@ from jaxguide.guidance.base import (
     Step,
     Weighted,
 )
-from jaxguide.guidance.numbers import ANY, add_scaled, check_number, check_space, pytree
+from jaxguide.guidance.numbers import ANY, check_number, check_space, pytree
 from jaxguide.paths import Array, expand, widen
 from jaxguide.schedules import Schedule
 
@@ -135,8 +135,7 @@ class Contrast(Weighted):
 
 
 def _add(guided: Guided, change: Array, weight: Array) -> Guided:
-    prediction = add_scaled(guided.prediction, weight, change)
-    return guided._replace(prediction=prediction)
+    return guided.plus(weight, change)
 
 
 def per_sample(function: Callable, *values: Array) -> Array:

@@ -11,6 +11,7 @@ from jaxguide.guidance.base import (
     RAW,
     Branch,
     Guided,
+    Memoryless,
     Network,
     Outputs,
     Step,
@@ -29,17 +30,12 @@ def noise_of(guided: Guided, outputs: Outputs) -> Array:
 
 
 @pytree("scale", "inside")
-class CFGpp:
+class CFGpp(Memoryless):
     """See `cfgpp`."""
 
     scale: Any  # a Schedule; inside `apply` its number at this step
     inside: Any  # a Schedule, 1 inside the window and 0 outside
     inverse: bool = False
-
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
         """The unconditional prediction."""
@@ -51,18 +47,8 @@ class CFGpp:
         del index
         return not self.inside.neutral_at(t, 0.0)
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Takes data from one prediction and noise from the other."""
-        if not live:
-            return guided, state
         null = outputs[NULL]
         difference = outputs[RAW] - null
         # How much of the condition each of the two has; `inverse` swaps them.
@@ -74,7 +60,7 @@ class CFGpp:
         noise = outputs.convert(add_scaled(null, noisy, difference), NATIVE, "noise")
         inside = expand(self.inside, noise) > 0
         noise = jnp.where(inside, noise, noise_of(guided, outputs).astype(noise.dtype))
-        return Guided(prediction, noise), state
+        return Guided(prediction, noise)
 
 
 def cfgpp(
@@ -168,24 +154,13 @@ class RectifiedCFGpp(Weighted):
         """False where the weight, or its power of 1 - t, is 0."""
         return self._fade(t) != 0 and super().live(t, index)
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Adds the difference found half-way."""
-        if not live:
-            return guided, state
         difference = outputs.read(MIDDLE, "velocity")
         difference = difference - outputs.read(MIDDLE_NULL, "velocity")
         difference = outputs.to_native(difference, "velocity")
         weight = self.weight * self._fade(step.node.t)
-        prediction = add_scaled(guided.prediction, weight, difference)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(weight, difference)
 
     def _fade(self, t: Array) -> Array:
         """(1 - t)^power, and 1 also at t = 1 for power 0."""

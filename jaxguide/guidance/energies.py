@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxguide import schedules
 from jaxguide.guidance.base import Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight
-from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.guidance.numbers import NATIVE, check_number, pytree
 from jaxguide.paths import Array
 
 
@@ -52,22 +52,12 @@ class Classifier(Weighted):
     log_prob: Callable
     condition: str = "cond"
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Adds the classifier's gradient to the score."""
-        if not live:
-            return guided, state
         cond = find_condition("classifier", self.condition, step)
         times = jnp.broadcast_to(step.node.t, (len(step.x),))
         score = gradient(lambda x: self.log_prob(x, times, cond), step.x)
-        return _add_score(guided, self.weight, score, outputs), state
+        return _add_score(guided, self.weight, score, outputs)
 
 
 @pytree("weight", "logits", "temperature", "others")
@@ -80,18 +70,8 @@ class ClassifierDenoised(Weighted):
     others: Any
     condition: str = "cond"
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Adds the gradient at denoised to the score at x."""
-        if not live:
-            return guided, state
         label = find_condition("classifier_denoised", self.condition, step)
 
         def log_prob(x0: Array) -> Array:
@@ -105,7 +85,7 @@ class ClassifierDenoised(Weighted):
 
         x0 = outputs.convert(guided.prediction, NATIVE, "denoised")
         x0 = x0.astype(step.x.dtype)
-        return _add_score(guided, self.weight, gradient(log_prob, x0), outputs), state
+        return _add_score(guided, self.weight, gradient(log_prob, x0), outputs)
 
 
 def _column(value: Array, like: Array) -> Array:
@@ -115,8 +95,7 @@ def _column(value: Array, like: Array) -> Array:
 
 def _add_score(guided: Guided, weight: Array, score: Array, outputs: Outputs) -> Guided:
     change = outputs.to_native(score, "score")
-    prediction = add_scaled(guided.prediction, weight, change)
-    return guided._replace(prediction=prediction)
+    return guided.plus(weight, change)
 
 
 def classifier(

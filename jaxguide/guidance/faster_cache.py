@@ -12,7 +12,6 @@ from jaxguide.guidance.contrast import Weight
 from jaxguide.guidance.numbers import (
     ANY,
     NATIVE,
-    add_scaled,
     check_number,
     check_space,
     pytree,
@@ -86,8 +85,7 @@ class CFGCache:
             weight = jnp.where(known, weight, jnp.zeros_like(weight))
             difference = self._banded(state).astype(outputs[RAW].dtype)
         change = outputs.to_native(-difference, self.space)
-        prediction = add_scaled(guided.prediction, weight, change)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(weight, change), state
 
     def _grown(self, state: CFGCacheState, index: Array) -> CFGCacheState:
         """Multiplied once more, but only once in a step of two stages."""

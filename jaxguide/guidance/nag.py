@@ -9,7 +9,16 @@ from jax import lax
 
 from jaxguide import schedules
 from jaxguide.attention import softmax_attention
-from jaxguide.guidance.base import RAW, Branch, Guided, Network, Outputs, Step, Tap
+from jaxguide.guidance.base import (
+    RAW,
+    Branch,
+    Guided,
+    Memoryless,
+    Network,
+    Outputs,
+    Step,
+    Tap,
+)
 from jaxguide.guidance.contrast import Weight
 from jaxguide.guidance.layers import (
     Layers,
@@ -18,7 +27,7 @@ from jaxguide.guidance.layers import (
     find_layers,
     where_chosen,
 )
-from jaxguide.guidance.numbers import add_scaled, check_number, pytree
+from jaxguide.guidance.numbers import check_number, pytree
 from jaxguide.paths import Array, widen
 from jaxguide.schedules import Schedule
 
@@ -102,18 +111,13 @@ def _length(values: Array, norm: str) -> Array:
 
 
 @pytree("scale", "tau", "alpha")
-class NAG:
+class NAG(Memoryless):
     """See `nag`."""
 
     scale: Any  # Schedules; inside `apply` their numbers at this step
     tau: Any
     alpha: Any
     branch: Branch
-
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
         """The pair of conditions."""
@@ -130,21 +134,16 @@ class NAG:
         del step
         return NAGNumbers(self.scale, self.tau, self.alpha)
 
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Puts the prediction of the pair in the place of the raw one."""
         del step
-        if not live:
-            return guided, state
         change = outputs[self.branch] - outputs[RAW]
         neutral = (self.scale == 1.0) | (self.alpha == 0.0)
         neutral = neutral.reshape(-1, *(1,) * (change.ndim - 1))
         # Two programs differ in the last bit; neutral is exact, with its gradient.
         rounding = jnp.where(neutral, lax.stop_gradient(change), jnp.zeros_like(change))
         one = jnp.ones((), change.dtype)
-        prediction = add_scaled(guided.prediction, one, change - rounding)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(one, change - rounding)
 
 
 def nag(

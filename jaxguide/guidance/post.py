@@ -12,7 +12,7 @@ from jaxguide import schedules
 from jaxguide.guidance.base import RAW, Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight, to_columns
 from jaxguide.guidance.directions import check_named_space
-from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.guidance.numbers import NATIVE, check_number, pytree
 from jaxguide.paths import Array, widen
 
 RULES = ("at_most", "equal")
@@ -28,13 +28,9 @@ class Renorm(Weighted):
     axes: tuple[int, ...] | None = None
     space: str = NATIVE
 
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Moves the running result towards the one of the wanted length."""
         del step
-        if not live:
-            return guided, state
         value = outputs.convert(guided.prediction, NATIVE, self.space)
         found = _length(value, self.axes)
         wanted = _length(outputs.read(RAW, self.space), self.axes)
@@ -43,7 +39,7 @@ class Renorm(Weighted):
         ratio = jnp.minimum(ratio, 1.0) if self.rule == "at_most" else ratio
         change = (ratio - 1).astype(value.dtype) * value
         change = outputs.to_native(change, self.space)
-        return _moved(guided, self.weight, change), state
+        return guided.plus(self.weight, change)
 
 
 def renorm(
@@ -105,13 +101,9 @@ class DynamicThreshold(Weighted):
     limit: Any
     percentile: Any
 
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Moves the running result towards its thresholded form."""
         del step
-        if not live:
-            return guided, state
         value = outputs.convert(guided.prediction, NATIVE, "denoised")
         wide = widen(value)
         level = _quantile(jnp.abs(wide), self.percentile)
@@ -119,7 +111,7 @@ class DynamicThreshold(Weighted):
         level = jnp.maximum(level, limit)
         clipped = jnp.clip(wide, -level, level) * (limit / level)
         change = outputs.to_native((clipped - wide).astype(value.dtype), "denoised")
-        return _moved(guided, self.weight, change), state
+        return guided.plus(self.weight, change)
 
 
 def dynamic_threshold(
@@ -177,13 +169,9 @@ class GuidedChannels(Weighted):
     number: int
     axis: int = -1
 
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Puts the raw values back into the channels that are not guided."""
         del step
-        if not live:
-            return guided, state
         value, axis = guided.prediction, self.axis
         if not -value.ndim < axis < value.ndim or not self.number <= value.shape[axis]:
             raise ValueError(
@@ -194,7 +182,7 @@ class GuidedChannels(Weighted):
         others = lax.slice_in_dim(outputs[RAW], self.number, None, axis=axis)
         mixed = jnp.concatenate([first, others], axis=axis)
         off = to_columns(self.weight, value) == 0
-        return guided._replace(prediction=jnp.where(off, value, mixed)), state
+        return guided._replace(prediction=jnp.where(off, value, mixed))
 
 
 def guided_channels(
@@ -238,16 +226,12 @@ class ZeroInit(Weighted):
 
     weight: Any  # a Schedule; inside `apply` its number at this step
 
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Zeros where the weight is not 0."""
         del outputs, step
-        if not live:
-            return guided, state
         value = guided.prediction
         off = to_columns(self.weight, value) != 0
-        return guided._replace(prediction=jnp.where(off, 0.0, value)), state
+        return guided._replace(prediction=jnp.where(off, 0.0, value))
 
 
 def zero_init(t_lo: float = 0.96) -> ZeroInit:
@@ -275,11 +259,6 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
     if not isinstance(t_lo, int | float) or not 0 <= t_lo < 1:
         raise ValueError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
     return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
-
-
-def _moved(guided: Guided, weight: Array, change: Array) -> Guided:
-    prediction = add_scaled(guided.prediction, weight, change)
-    return guided._replace(prediction=prediction)
 
 
 def _length(value: Array, axes: tuple[int, ...] | None) -> Array:

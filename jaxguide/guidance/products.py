@@ -4,15 +4,23 @@ import dataclasses
 from typing import Any
 
 from jaxguide import schedules
-from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance.base import (
+    NULL,
+    RAW,
+    Branch,
+    Guided,
+    Memoryless,
+    Network,
+    Outputs,
+    Step,
+)
 from jaxguide.guidance.chain import Chain, chain
 from jaxguide.guidance.contrast import Weight, cfg
-from jaxguide.guidance.numbers import add_scaled, check_number, pytree
-from jaxguide.paths import Array
+from jaxguide.guidance.numbers import check_number, pytree
 
 
 @pytree("first", "second")
-class Product:
+class Product(Memoryless):
     """`guided + (first(t) - off[0]) * (second(t) - off[1]) * (toward - away)`.
 
     A contrast that two numbers switch: dead where either is neutral.
@@ -23,11 +31,6 @@ class Product:
     toward: Branch
     away: Branch
     off: tuple[float, float] = (0.0, 0.0)
-
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
         """Both sides of the difference."""
@@ -40,23 +43,12 @@ class Product:
         pairs = zip((self.first, self.second), self.off, strict=True)
         return not any(number.neutral_at(t, off) for number, off in pairs)
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Adds the weighted difference."""
         del step
-        if not live:
-            return guided, state
         weight = (self.first - self.off[0]) * (self.second - self.off[1])
         change = outputs[self.toward] - outputs[self.away]
-        prediction = add_scaled(guided.prediction, weight, change)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(weight, change)
 
 
 def rlg(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxguide import schedules
 from jaxguide.guidance.base import NULL, RAW, Branch, Guided, Network, Outputs, Step
 from jaxguide.guidance.contrast import Weight
-from jaxguide.guidance.numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.guidance.numbers import NATIVE, check_number, pytree
 from jaxguide.paths import Array, expand
 
 SOURCES = ("once", "input")
@@ -69,8 +69,7 @@ class RCFG:
             x0 = x0.astype(step.x.dtype)
             null = outputs.convert(x0, "denoised", NATIVE).astype(outputs[RAW].dtype)
         change = outputs[RAW] - null + self._damped(null, outputs)
-        prediction = add_scaled(guided.prediction, weight, change)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(weight, change), state
 
     def _damped(self, null: Array, outputs: Outputs) -> Array:
         """What `delta` takes off the virtual noise, in the network's kind."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxguide import schedules
 from jaxguide.guidance.base import RAW, Guided, Outputs, Step, Weighted
 from jaxguide.guidance.contrast import Weight
-from jaxguide.guidance.numbers import add_scaled, check_number, pytree
+from jaxguide.guidance.numbers import check_number, pytree
 from jaxguide.paths import Array
 
 
@@ -17,24 +17,13 @@ class Rescale(Weighted):
 
     weight: Any  # a Schedule; inside `apply` its number at this step
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Moves the running result towards its rescaled form."""
         del step
-        if not live:
-            return guided, state
         wanted, found = _std(outputs[RAW]), _std(guided.prediction)
         ratio = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
         change = (ratio - 1).astype(guided.prediction.dtype) * guided.prediction
-        prediction = add_scaled(guided.prediction, self.weight, change)
-        return guided._replace(prediction=prediction), state
+        return guided.plus(self.weight, change)
 
 
 def _std(prediction: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths, schedules
-from jaxguide.guidance.base import Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance.base import Branch, Guided, Memoryless, Network, Outputs, Step
 from jaxguide.guidance.contrast import Weight
 from jaxguide.guidance.coupled import noise_of
 from jaxguide.guidance.energies import as_leaves, find_condition, gradient
@@ -24,7 +24,7 @@ SHAPES = ("constant", "increase", "decrease")
 
 
 @pytree("mean", "variance", "log_prob")
-class TFG:
+class TFG(Memoryless):
     """See `tfg`."""
 
     mean: Any  # a Schedule, inside `apply` its number at this step; None for none
@@ -37,11 +37,6 @@ class TFG:
     condition: str = "cond"
     name: str = "tfg"
 
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
-
     def branches(self, network: Network) -> tuple[Branch, ...]:
         """The network as a function of x, if the gradient goes through it."""
         del network
@@ -53,18 +48,8 @@ class TFG:
         both = (one for one in (self.mean, self.variance) if one is not None)
         return any(not one.neutral_at(t, 0.0) for one in both)
 
-    def apply(
-        self,
-        guided: Guided,
-        state: tuple[()],
-        outputs: Outputs,
-        step: Step,
-        *,
-        live: bool,
-    ) -> tuple[Guided, tuple[()]]:
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
         """Moves denoised uphill and leaves the noise that the sampler renoises with."""
-        if not live:
-            return guided, state
         log_prob = self._smoothed(outputs, step)
         shift = jnp.zeros_like(step.x)
         if self.mean is not None:
@@ -76,7 +61,7 @@ class TFG:
         change = outputs.to_native(shift, "denoised").astype(guided.prediction.dtype)
         # 0 - change is +0 for either zero, and to subtract that keeps every bit.
         prediction = guided.prediction - (0 - change)
-        return Guided(prediction, noise_of(guided, outputs)), state
+        return Guided(prediction, noise_of(guided, outputs))
 
     def _through_network(
         self, log_prob: Callable, outputs: Outputs, step: Step
