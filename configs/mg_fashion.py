@@ -5,7 +5,7 @@ step, "mg" has learnt its guided prediction and is sampled with one.
 
 Run:      python -m jaxguide.train --config configs/mg_fashion.py:plain
           python -m jaxguide.train --config configs/mg_fashion.py:mg
-Cost:     3,000 steps of 64 images, 1.9 M parameters, seed 0.
+Cost:     3,000 steps of 64 images, 0.7 M parameters, seed 0.
 Expected: not measured yet.
 """
 
@@ -26,7 +26,7 @@ def get_config(arg: str = "mg") -> TrainConfig:
     guided = arg != "plain"
     config = TrainConfig(
         data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(patch=4, width=128, depth=6, heads=4),
+        model=ModelConfig(patch=4, width=96, depth=4, heads=4),
         loss=LossConfig(
             name="model_guidance" if guided else "flow_matching",
             weight=WEIGHT,
