@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TextIO
+
+from clu import metrics
+
+from jaxguide.training.speed import Work
+from jaxguide.training.step import TrainMetrics
 
 
 class Writer(Protocol):
@@ -51,7 +58,9 @@ class ProgressLine:
         self._moving = self._stream.isatty()
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        """Prints one line."""
+        """Prints one line, if these are the numbers of a log step."""
+        if "seconds_left" not in numbers:
+            return
         left = timedelta(seconds=round(numbers["seconds_left"]))
         line = (
             f"step {step}/{self._steps}  loss {numbers['loss']:.4f}  "
@@ -93,3 +102,67 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Flushes and closes."""
         self._writer.close()
+
+
+class StepLog:
+    """Averages metrics between log lines, times them, and hands them to the writers.
+
+    Args:
+        folder: of the run.
+        work: what a step costs.
+        steps: length of the run.
+        every: steps between lines.
+        tensorboard: also write event files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        work: Work,
+        *,
+        steps: int,
+        every: int,
+        tensorboard: bool = False,
+    ):
+        self._writers: list[Writer] = [ProgressLine(steps)]
+        self._writers.append(JsonlWriter(folder / "metrics.jsonl"))
+        if tensorboard:
+            self._writers.append(TensorBoardWriter(folder / "tensorboard"))
+        self._work, self._steps, self._every = work, steps, every
+        self._restart()
+
+    def _restart(self) -> None:
+        self._total, self._count = TrainMetrics.empty(), 0
+        self._since = time.monotonic()
+
+    def add(self, step: int, report: metrics.Collection, *, flush: bool) -> None:
+        """Takes one step's metrics; writes them out when a line is due.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+        """
+        self._total = self._total.merge(report)
+        self._count += 1
+        if not flush and step % self._every:
+            return
+        numbers = {name: float(v) for name, v in self._total.compute().items()}
+        if not math.isfinite(numbers["loss"]):
+            raise FloatingPointError(
+                f"run: need a finite loss, got loss={numbers['loss']!r} at step "
+                f"{step}. Lower the learning rate or clip the gradient."
+            )
+        speed = self._count / max(time.monotonic() - self._since, 1e-9)
+        numbers |= self._work.rates(speed)
+        numbers["seconds_left"] = (self._steps - step) / speed
+        self.write(step, numbers)
+        self._restart()
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Hands numbers to every writer."""
+        for writer in self._writers:
+            writer.write(step, numbers)
+
+    def close(self) -> None:
+        """Closes every writer."""
+        for writer in self._writers:
+            writer.close()

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from clu import metrics, parameter_overview
+from clu import parameter_overview
 
 from jaxguide import data
 from jaxguide.checkpoints import Checkpoints
-from jaxguide.training.log import JsonlWriter, ProgressLine, TensorBoardWriter, Writer
+from jaxguide.training.log import StepLog
+from jaxguide.training.speed import Work, peak_flops
 from jaxguide.training.step import (
     Loss,
-    TrainMetrics,
     TrainState,
     init_state,
     make_train_step,
 )
 
 Snapshot = Callable[[int, TrainState], None]
+Evaluate = Callable[[int, TrainState], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,12 @@ class Experiment:
         ema: final decays of the averaged weights; the first are sampled, and teach.
         accumulate: micro-batches per update.
         tuned: first values of the numbers that the run adjusts itself.
+        flops: of the model per example and update; 0 means unknown.
         meta: JSON-able facts stored with every checkpoint; a run resumes only
             from a checkpoint with equal facts.
     """
 
-    dataset: data.Dataset
+    dataset: data.Source
     init_params: Callable[[jax.Array], Any]
     loss: Loss
     optimizer: optax.GradientTransformation
@@ -59,6 +60,7 @@ class Experiment:
     ema: tuple[float, ...] = (0.999,)
     accumulate: int = 1
     tuned: dict[str, float] = dataclasses.field(default_factory=dict)
+    flops: float = 0.0
     meta: dict = dataclasses.field(default_factory=dict)
 
 
@@ -73,7 +75,9 @@ class LoopConfig:
         save_every: steps between checkpoints.
         snapshot_every: steps between snapshots (sample grids, exported weights).
         keep: newest checkpoints to keep.
+        evaluate_every: steps between evaluations; 0 is never.
         tensorboard: also write event files.
+        peak_flops: FLOP/s of one device; 0 takes it from a table of known devices.
     """
 
     folder: Path
@@ -82,7 +86,9 @@ class LoopConfig:
     save_every: int = 1000
     snapshot_every: int = 1000
     keep: int = 2
+    evaluate_every: int = 0
     tensorboard: bool = False
+    peak_flops: float = 0.0
 
     def __post_init__(self):
         for name in ("steps", "log_every", "save_every", "snapshot_every", "keep"):
@@ -94,7 +100,10 @@ class LoopConfig:
 
 
 def run(
-    experiment: Experiment, loop: LoopConfig, snapshot: Snapshot | None = None
+    experiment: Experiment,
+    loop: LoopConfig,
+    snapshot: Snapshot | None = None,
+    evaluate: Evaluate | None = None,
 ) -> TrainState:
     """Trains until `loop.steps`, or until Ctrl-C or SIGTERM; resumes by itself.
 
@@ -106,6 +115,8 @@ def run(
         loop: how long, how often, where to.
         snapshot: called as `snapshot(step, state)` every `loop.snapshot_every` steps
             and at the end; must not keep `state`, whose arrays the next step reuses.
+        evaluate: called likewise every `loop.evaluate_every` steps; its numbers are
+            logged, and one named as in `state.tuned` takes effect in the next step.
 
     Returns:
         The last state.
@@ -130,7 +141,7 @@ def run(
             Checkpoints(loop.folder / "checkpoints", keep=loop.keep)
         )
         stopped = stack.enter_context(_stop_signals())
-        log = stack.enter_context(closing(_Log(_writers(loop), loop, experiment)))
+        log = stack.enter_context(closing(_step_log(experiment, loop)))
         state = _start(experiment, checkpoints)
         for step in range(int(state.step), loop.steps):
             batch = data.batch(
@@ -144,6 +155,10 @@ def run(
             done = step + 1
             last = done == loop.steps or stopped.is_set()
             log.add(done, report, flush=last)
+            if evaluate and loop.evaluate_every and done % loop.evaluate_every == 0:
+                numbers = evaluate(done, state)
+                log.write(done, numbers)
+                state = state._replace(tuned=_retuned(state.tuned, numbers))
             if last or done % loop.save_every == 0:
                 checkpoints.save(done, state, experiment.meta)
             if snapshot and (last or done % loop.snapshot_every == 0):
@@ -151,6 +166,26 @@ def run(
             if last:
                 break
     return state
+
+
+def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
+    """The log of this run; prints what a step costs."""
+    shapes = jax.eval_shape(experiment.init_params, jax.random.key(0))
+    work = Work(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+        flops=experiment.flops * experiment.batch_size,
+        examples=experiment.batch_size,
+        devices=jax.device_count(),
+        peak=loop.peak_flops or peak_flops(jax.devices()[0].device_kind),
+    )
+    print(work)
+    return StepLog(
+        loop.folder,
+        work,
+        steps=loop.steps,
+        every=loop.log_every,
+        tensorboard=loop.tensorboard,
+    )
 
 
 def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
@@ -178,48 +213,16 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
     return state
 
 
-def _writers(loop: LoopConfig) -> list[Writer]:
-    writers: list[Writer] = [ProgressLine(loop.steps)]
-    writers.append(JsonlWriter(loop.folder / "metrics.jsonl"))
-    if loop.tensorboard:
-        writers.append(TensorBoardWriter(loop.folder / "tensorboard"))
-    return writers
+def _retuned(
+    tuned: dict[str, jax.Array], numbers: dict[str, float]
+) -> dict[str, jax.Array]:
+    """`tuned` with the new values among `numbers`, placed as the old ones."""
 
+    def value(name: str, old: jax.Array) -> jax.Array:
+        new = jnp.full(old.shape, numbers.get(name, old), old.dtype)
+        return jax.device_put(new, old.sharding) if name in numbers else old
 
-class _Log:
-    """Averages metrics between log lines, and times them."""
-
-    def __init__(self, writers: list[Writer], loop: LoopConfig, experiment: Experiment):
-        self._writers = writers
-        self._loop = loop
-        self._batch_size = experiment.batch_size
-        self._total = TrainMetrics.empty()
-        self._count = 0
-        self._since = time.monotonic()
-
-    def add(self, step: int, report: metrics.Collection, *, flush: bool) -> None:
-        """Takes one step's metrics; writes them out when a line is due."""
-        self._total = self._total.merge(report)
-        self._count += 1
-        if not flush and step % self._loop.log_every:
-            return
-        numbers = {name: float(v) for name, v in self._total.compute().items()}
-        if not math.isfinite(numbers["loss"]):
-            raise FloatingPointError(
-                f"run: need a finite loss, got loss={numbers['loss']!r} at step "
-                f"{step}. Lower the learning rate or clip the gradient."
-            )
-        now = time.monotonic()
-        rate = self._count / max(now - self._since, 1e-9)
-        numbers["images_per_second"] = rate * self._batch_size
-        numbers["seconds_left"] = (self._loop.steps - step) / rate
-        for writer in self._writers:
-            writer.write(step, numbers)
-        self._total, self._count, self._since = TrainMetrics.empty(), 0, now
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+    return {name: value(name, old) for name, old in tuned.items()}
 
 
 @contextmanager
