@@ -23,31 +23,42 @@ from jaxguide.names import lookup
 
 @dataclass
 class DataConfig:
-    """Which images to train on.
+    """Which examples to train on.
 
     Args:
         name: one of `DATASETS`.
-        path: file or folder (emoji, npz, image_folder; optional: fashion_mnist), or
-            the catalogue name of "tfds".
-        split: "train" or "test" where the set has them.
-        size: edge in pixels for "image_folder" and "emoji" (32 or 16).
-        flip: mirror images at random.
+        path: file or folder (emoji, npz, image_folder, latents; optional:
+            fashion_mnist), or the catalogue name of "tfds".
+        split: "train" or "test" where the set has them; any split of TFDS.
+        size: edge in pixels, of "image_folder", "tfds", "imagenet", "emoji" (32 or
+            16), and in latent pixels of "made_latents"; 0 is that of the set, or 32.
+        flip: mirror examples at random.
+        classes: of "made_latents".
     """
 
     name: str = "digits"
     path: str = ""
     split: str = "train"
-    size: int = 32
+    size: int = 0
     flip: bool = False
+    classes: int = 1000
 
 
-DATASETS: dict[str, Callable[[DataConfig], data.Dataset]] = {
+def _made_latents(config: DataConfig) -> data.Source:
+    size = config.size or 32
+    return data.made_latents(shape=(size, size, 4), classes=config.classes)
+
+
+DATASETS: dict[str, Callable[[DataConfig], data.Source]] = {
     "digits": lambda c: data.digits(split=c.split),
+    "emoji": lambda c: data.emoji(c.path, split=c.split, size=c.size or 32),
     "fashion_mnist": lambda c: data.fashion_mnist(split=c.split, folder=c.path),
-    "emoji": lambda c: data.emoji(c.path, split=c.split, size=c.size),
-    "npz": lambda c: data.npz(c.path),
     "image_folder": lambda c: data.image_folder(c.path, size=c.size),
-    "tfds": lambda c: data.tfds_images(c.path, split=c.split),
+    "imagenet": lambda c: data.open_tfds("imagenet2012", split=c.split, size=c.size),
+    "latents": lambda c: data.LatentCache(c.path),
+    "made_latents": _made_latents,
+    "npz": lambda c: data.npz(c.path),
+    "tfds": lambda c: data.open_tfds(c.path, split=c.split, size=c.size),
 }
 
 
@@ -146,8 +157,8 @@ def tiny(config: TrainConfig) -> TrainConfig:
     )
 
 
-def build_dataset(config: DataConfig) -> data.Dataset:
-    """Loads the images.
+def build_dataset(config: DataConfig) -> data.Source:
+    """Opens the data set.
 
     Raises:
         ValueError: if the name is unknown or the files are missing.
@@ -155,7 +166,7 @@ def build_dataset(config: DataConfig) -> data.Dataset:
     return lookup("build_dataset", config.name, DATASETS)(config)
 
 
-def build_model(config: TrainConfig, dataset: data.Dataset) -> DiTConfig:
+def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
     return DiTConfig(
@@ -195,7 +206,7 @@ def build_optimizer(
     )
 
 
-def build_experiment(config: TrainConfig, dataset: data.Dataset) -> training.Experiment:
+def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Experiment:
     """What `training.run` trains."""
     model = build_model(config, dataset)
     return training.Experiment(
@@ -231,7 +242,7 @@ def build_loop(config: TrainConfig) -> training.LoopConfig:
     )
 
 
-def build_snapshot(config: TrainConfig, dataset: data.Dataset) -> training.Snapshot:
+def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapshot:
     """Writes averaged weights and a sample grid into the folder of the run."""
     model = build_model(config, dataset)
     preview = training.Preview(

@@ -1,18 +1,14 @@
-"""One small in-memory data set, and the order in which its examples are seen.
-
-The order is a pure function of `(seed, step)`: a run that is stopped and resumed
-at step 700 sees exactly the examples that an unbroken run sees from step 700 on,
-and nothing about the data has to be stored in a checkpoint.
-"""
+"""One small data set in memory."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 
-Batch = tuple[np.ndarray, np.ndarray]
+from jaxguide.data.source import Batch, Source
+
+CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +62,18 @@ class Dataset:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
+    @property
+    def is_latent(self) -> bool:
+        """False."""
+        return False
+
+    def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
+        """See `Source.read`; nothing but the order is random."""
+        del draws
+        images = self.images[picked]
+        images[flip] = images[flip, :, ::-1]
+        return to_unit(images), self.labels[picked]
+
 
 def to_unit(images: np.ndarray) -> np.ndarray:
     """Maps uint8 0..255 to float32 in [-1, 1]."""
@@ -78,55 +86,22 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def indices(size: int, step: int, *, batch_size: int, seed: int) -> np.ndarray:
-    """Examples of one training step: shuffled anew in every epoch, none left out.
+def in_memory(source: Source) -> Dataset:
+    """All images of a source, in memory as uint8.
 
-    Args:
-        size: number of examples N.
-        step: training step, counted from 0.
-        batch_size: examples per step; may exceed N.
-        seed: of the shuffle.
-
-    Returns:
-        int64 [batch_size], a pure function of the arguments.
-
-    >>> first_epoch = [indices(6, step, batch_size=3, seed=0) for step in (0, 1)]
-    >>> sorted(np.concatenate(first_epoch).tolist())
-    [0, 1, 2, 3, 4, 5]
+    Raises:
+        ValueError: if the source holds latents.
     """
-    position = step * batch_size + np.arange(batch_size)
-    epoch, offset = np.divmod(position, size)
-    picked = np.empty(batch_size, np.int64)
-    for one in np.unique(epoch):
-        here = epoch == one
-        picked[here] = _permutation(size, seed, int(one))[offset[here]]
-    return picked
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
-
-
-def batch(
-    dataset: Dataset, step: int, *, batch_size: int, seed: int, flip: bool = False
-) -> Batch:
-    """The examples of one training step.
-
-    Args:
-        dataset: where they come from.
-        step: training step, counted from 0.
-        batch_size: number of examples B.
-        seed: of the shuffle and of the flips.
-        flip: mirror each image left to right with probability one half.
-
-    Returns:
-        `(x0, label)`: float32 [B, H, W, C] in [-1, 1] and int32 [B]; a pure
-        function of the arguments.
-    """
-    picked = indices(len(dataset), step, batch_size=batch_size, seed=seed)
-    images = dataset.images[picked]
-    if flip:
-        mirrored = np.random.default_rng([seed, step, 1]).random(batch_size) < 0.5
-        images[mirrored] = images[mirrored, :, ::-1]
-    return to_unit(images), dataset.labels[picked]
+    if source.is_latent:
+        raise ValueError(
+            "in_memory: need a source of images, got is_latent=True. "
+            "Read latents where they are used."
+        )
+    images = np.empty((len(source), *source.image_shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for start in range(0, len(source), CHUNK):
+        picked = np.arange(start, min(start + CHUNK, len(source)))
+        none = np.zeros(len(picked), np.uint64)
+        x0, labels[picked] = source.read(picked, flip=none.astype(bool), draws=none)
+        images[picked] = to_uint8(x0)
+    return Dataset(images, labels, source.class_names)

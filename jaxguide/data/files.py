@@ -1,15 +1,12 @@
-"""Images from files of the user: `.npz` archives and folders of pictures."""
+"""Images from `.npz` files of the user."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jaxguide.data.dataset import Dataset
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def read_npz(path: str | Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -55,46 +52,3 @@ def npz(path: str | Path, *, images: str = "x", labels: str = "y") -> Dataset:
         )
     names = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))
     return Dataset(x, y.astype(np.int32), names)
-
-
-def image_folder(path: str | Path, *, size: int) -> Dataset:
-    """A folder with one sub-folder of pictures per class, as RGB squares.
-
-    Args:
-        path: the folder; sub-folder names, sorted, become the class names.
-        size: edge in pixels; pictures are cropped to the centre square and
-            resized by area averaging.
-
-    Raises:
-        ValueError: if the folder is missing or holds no picture.
-    """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise ValueError(
-            f"image_folder: need an existing folder, got path={str(root)!r}. "
-            "Check the path."
-        )
-    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    found = [
-        (file, label)
-        for label, name in enumerate(names)
-        for file in sorted((root / name).iterdir())
-        if file.suffix.lower() in PICTURES
-    ]
-    if not found:
-        raise ValueError(
-            f"image_folder: need one sub-folder of pictures per class, got "
-            f"path={str(root)!r}. Known endings: {', '.join(PICTURES)}."
-        )
-    images = np.stack([_picture(file, size) for file, _ in found])
-    labels = np.array([label for _, label in found], np.int32)
-    return Dataset(images, labels, tuple(names))
-
-
-def _picture(file: Path, size: int) -> np.ndarray:
-    with Image.open(file) as picture:
-        rgb = picture.convert("RGB")
-    edge = min(rgb.size)
-    left, top = (rgb.width - edge) // 2, (rgb.height - edge) // 2
-    square = rgb.crop((left, top, left + edge, top + edge))
-    return np.asarray(square.resize((size, size), Image.Resampling.BOX))

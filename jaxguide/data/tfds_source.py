@@ -2,52 +2,132 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from jaxguide.data.dataset import Dataset
+from jaxguide.data.crop import centre_crop
+from jaxguide.data.dataset import Dataset, in_memory, to_unit
+from jaxguide.data.parallel import each
+from jaxguide.data.source import Batch
+
+LONGEST_REASON = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """A split of a prepared set, decoded when asked for; `open_tfds` makes one.
+
+    Args:
+        records: random access to dicts with `image` and `label`.
+        class_names: one name per class.
+        image_shape: of every example.
+        crop: bring images to that shape by `centre_crop`; else they have it.
+    """
+
+    records: Any
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    crop: bool
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def is_latent(self) -> bool:
+        """False."""
+        return False
+
+    def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
+        """See `Source.read`; decodes in several threads."""
+        del draws
+        found = each(self._example, picked)
+        images = np.stack([image for image, _ in found])
+        images[flip] = images[flip, :, ::-1]
+        return to_unit(images), np.array([label for _, label in found], np.int32)
+
+    def _example(self, index: int) -> tuple[np.ndarray, int]:
+        record = self.records[int(index)]
+        image = record["image"]
+        if self.crop:
+            grey = image.shape[-1] == 1
+            picture = Image.fromarray(image[..., 0] if grey else image)
+            image = centre_crop(picture, self.image_shape[0])
+        return image.reshape(self.image_shape), int(record["label"])
+
+
+def open_tfds(
+    name: str, *, split: str = "train", size: int = 0, data_dir: str | None = None
+) -> TfdsSource:
+    """A split that is read example by example, so that it need not fit into memory.
+
+    A prepared set of format array_record is read as it is, without TensorFlow; others
+    are prepared in that format. Preparing "imagenet2012" takes the two archives from
+    image-net.org in TFDS's folder downloads/manual, and TensorFlow once.
+
+    Args:
+        name: as in the TFDS catalogue; its features need `image` and `label`.
+        split: any TFDS split, also slices such as "train[:10%]".
+        size: edge in pixels; see `centre_crop`. 0 leaves images as they are stored,
+            which must then be of one size.
+        data_dir: where TFDS keeps prepared data; None is its default.
+
+    Raises:
+        ValueError: if TFDS lacks the set or cannot prepare it, its features differ, or
+            its images have many sizes and `size` is 0.
+    """
+    with _available(name, split):
+        import tensorflow_datasets as tfds
+
+        builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    features = builder.info.features or {}
+    if "image" not in features or "label" not in features:
+        raise ValueError(
+            "open_tfds: need the features 'image' and 'label', got "
+            f"features={sorted(features)!r} in {name}. Choose a classification set."
+        )
+    height, width, channels = features["image"].shape
+    if not size and None in (height, width):
+        raise ValueError(
+            f"open_tfds: need size >= 1 for images of many sizes, got size={size!r} "
+            f"for {name}. Set the edge in pixels, for example size=256."
+        )
+    with _available(name, split):
+        builder.download_and_prepare()
+        records = builder.as_data_source(split=split)
+    shape = (size or height, size or width, channels)
+    names = tuple(features["label"].names)
+    return TfdsSource(records, names, shape, crop=shape != (height, width, channels))
 
 
 def tfds_images(
     name: str, *, split: str = "train", data_dir: str | None = None
 ) -> Dataset:
-    """Reads a whole split into memory through `tfds.data_source`.
+    """Reads a whole split into memory; see `open_tfds`.
 
     Meant for sets that fit: 60,000 images of 28 x 28 are 47 MB. All images must have
     one size.
-
-    Args:
-        name: as in the TFDS catalogue; its features need `image` and `label`.
-        split: any TFDS split, also slices such as "train[:10%]".
-        data_dir: where TFDS keeps prepared data; None is its default.
-
-    Returns:
-        A `Dataset`.
-
-    Raises:
-        ValueError: if TFDS lacks the set, cannot fetch it, or its features differ.
     """
-    import tensorflow_datasets as tfds
+    return in_memory(open_tfds(name, split=split, data_dir=data_dir))
 
+
+@contextmanager
+def _available(name: str, split: str) -> Iterator[None]:
     try:
-        builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
-        source = builder.as_data_source(split=split)
+        yield
     # TFDS raises many types (network, catalogue, format); all mean "not available".
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split()) or "no reason given"
         raise ValueError(
-            f"tfds_images: need a data set that TFDS can provide, got name={name!r}, "
-            f"split={split!r}. {type(error).__name__}: {reason}"
+            f"open_tfds: need a data set that TFDS can provide, got name={name!r}, "
+            f"split={split!r}. {type(error).__name__}: {reason[:LONGEST_REASON]}"
         ) from error
-    features = builder.info.features or {}
-    if "image" not in features or "label" not in features:
-        raise ValueError(
-            "tfds_images: need the features 'image' and 'label', got "
-            f"features={sorted(features)!r} in {name}. Choose a classification set."
-        )
-    records = [(record["image"], record["label"]) for record in source]
-    images = np.stack([image for image, _ in records])
-    labels = np.array([label for _, label in records], np.int32)
-    return Dataset(images, labels, tuple(features["label"].names))

@@ -5,7 +5,6 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jaxguide import data
 from jaxguide.data.fashion import FOLDER_VARIABLE, read_idx
@@ -35,24 +34,6 @@ def test_npz_mistakes_are_named(tmp_path):
         data.npz(tmp_path / "a.npz", images="images")
     with pytest.raises(ValueError, match="need integer labels, got y=float64"):
         data.npz(tmp_path / "a.npz")
-
-
-def test_a_folder_of_pictures_is_cropped_to_the_middle_and_averaged(tmp_path):
-    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
-        (tmp_path / name).mkdir()
-        picture = np.full((8, 16, 3), 200, np.uint8)
-        picture[:, 4:12] = colour
-        Image.fromarray(picture).save(tmp_path / name / "one.png")
-    found = data.image_folder(tmp_path, size=4)
-    assert found.class_names == ("blue", "red")
-    np.testing.assert_array_equal(found.images[1], np.full((4, 4, 3), [255, 0, 0]))
-
-
-def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="need one sub-folder of pictures per class"):
-        data.image_folder(tmp_path, size=4)
-    with pytest.raises(ValueError, match="need an existing folder"):
-        data.image_folder(tmp_path / "none", size=4)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -88,17 +69,3 @@ def test_fashion_mnist_falls_back_to_tensorflow_datasets(monkeypatch):
         found = data.fashion_mnist(split="train")
     assert found.images.shape == (12, 28, 28, 1)
     assert found.class_names[9] == "ankle boot"
-
-
-def test_any_classification_set_of_tensorflow_datasets_can_be_read():
-    tfds = pytest.importorskip("tensorflow_datasets")
-    with tfds.testing.mock_data(num_examples=6):
-        found = data.tfds_images("cifar10", split="test")
-    assert found.images.shape == (6, 32, 32, 3)
-    assert found.num_classes == 10 and found.labels.max() < 10
-
-
-def test_a_set_that_tfds_lacks_is_one_line():
-    with pytest.raises(ValueError, match="got name='no_such_set'") as caught:
-        data.tfds_images("no_such_set")
-    assert "\n" not in str(caught.value)

@@ -1,0 +1,180 @@
+"""Files of moments: `.npz` that is read where it lies, or ArrayRecord.
+
+Both give the moments of any example without reading its neighbours, so that a shuffled
+set may be far larger than memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxguide.data.latent_plan import Plan
+
+_ZIP_HEADER, _ZIP_LENGTHS = 30, 26  # of a local file header, and where its lengths are
+_LABEL = np.dtype("<i4")
+
+
+class Shards(Protocol):
+    """The files of a folder, open for reading."""
+
+    def read(self, picked: np.ndarray, side: np.ndarray) -> Any:
+        """Moments [n, h, w, 2c] as stored and labels int32 [n].
+
+        Args:
+            picked: int64 [n], numbers of examples.
+            side: int64 [n], 1 for the mirror image.
+        """
+        ...
+
+
+class NpzShards:
+    """Sharded `.npz`, mapped into memory when first touched.
+
+    Args:
+        folder: where the files are.
+        plan: what they hold: `moments` [n, sides, h, w, 2c] and `labels` [n].
+    """
+
+    def __init__(self, folder: Path, plan: Plan):
+        self._folder, self._plan = folder, plan
+        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def read(self, picked: np.ndarray, side: np.ndarray) -> Any:
+        """See `Shards.read`."""
+        moments = np.empty((len(picked), *self._plan.shape), self._plan.dtype)
+        labels = np.empty(len(picked), np.int32)
+        shard, row = np.divmod(picked, self._plan.shard_size)
+        for one in np.unique(shard):
+            here = np.flatnonzero(shard == one)
+            stored, names = self._mapped(int(one))
+            moments[here] = stored[row[here], side[here]]
+            labels[here] = names[row[here]]
+        return moments, labels
+
+    def _mapped(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        if shard not in self._open:
+            path = self._folder / self._plan.file(shard)
+            self._open[shard] = map_npz(path, "moments"), map_npz(path, "labels")
+        return self._open[shard]
+
+
+def map_npz(path: Path, field: str) -> np.ndarray:
+    """An array of an uncompressed `.npz` as a read-only map of the file.
+
+    Raises:
+        ValueError: if the field is compressed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.getinfo(f"{field}.npy")
+        with archive.open(inside) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read_header(member)
+            header = member.tell()
+    if inside.compress_type != zipfile.ZIP_STORED or fortran:
+        raise ValueError(
+            f"map_npz: need an uncompressed C-ordered array, got {field} in "
+            f"path={str(path)!r}. Write it with np.savez."
+        )
+    with path.open("rb") as file:
+        file.seek(inside.header_offset + _ZIP_LENGTHS)
+        name, extra = struct.unpack("<HH", file.read(4))
+    start = inside.header_offset + _ZIP_HEADER + name + extra + header
+    return np.memmap(path, dtype, "r", start, shape)
+
+
+class RecordShards:
+    """ArrayRecord files; a record is a label and the moments of one side.
+
+    Args:
+        folder: where the files are.
+        plan: what they hold: record `i * sides + side` belongs to example i.
+    """
+
+    def __init__(self, folder: Path, plan: Plan):
+        from array_record.python import array_record_data_source
+
+        self._plan = plan
+        ranges = [
+            f"{folder / plan.file(shard)}[0:{len(plan.span(shard)) * plan.sides}]"
+            for shard in range(plan.shards)
+        ]
+        self._records = array_record_data_source.ArrayRecordDataSource(ranges)
+
+    def read(self, picked: np.ndarray, side: np.ndarray) -> Any:
+        """See `Shards.read`."""
+        keys = (picked * self._plan.sides + side).tolist()
+        records = self._records.__getitems__(keys)
+        labels = [np.frombuffer(record, _LABEL, 1)[0] for record in records]
+        moments = [
+            np.frombuffer(record, self._plan.dtype, offset=_LABEL.itemsize)
+            for record in records
+        ]
+        shape = (len(records), *self._plan.shape)
+        return np.stack(moments).reshape(shape), np.array(labels, np.int32)
+
+
+def _write_npz(path: Path, moments: np.ndarray, labels: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.savez(file, moments=moments, labels=labels)
+
+
+def _write_records(path: Path, moments: np.ndarray, labels: np.ndarray) -> None:
+    module = importlib.import_module("array_record.python.array_record_module")
+    writer = module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    for sides, label in zip(moments, labels.astype(_LABEL), strict=True):
+        for side in sides:
+            writer.write(label.tobytes() + side.tobytes())
+    writer.close()
+
+
+WRITERS: dict[str, Callable[[Path, np.ndarray, np.ndarray], None]] = {
+    "npz": _write_npz,
+    "array_record": _write_records,
+}
+READERS: dict[str, Callable[[Path, Plan], Shards]] = {
+    "npz": NpzShards,
+    "array_record": RecordShards,
+}
+
+
+def write_shard(path: Path, storage: str, moments: np.ndarray, labels: np.ndarray):
+    """Writes a file that is there as a whole or not at all.
+
+    Args:
+        path: of the file.
+        storage: key of `WRITERS`.
+        moments: [n, sides, h, w, 2c].
+        labels: int32 [n].
+    """
+    part = path.with_name(f".{path.name}.part")
+    WRITERS[storage](part, moments, labels)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def open_shards(folder: Path, plan: Plan) -> Shards:
+    """The files of a folder.
+
+    Raises:
+        ValueError: if the package that reads them is missing.
+    """
+    try:
+        return READERS[plan.storage](folder, plan)
+    except ImportError as error:
+        raise ValueError(
+            f"LatentCache: need the package array_record, got storage={plan.storage!r}"
+            f" without it. pip install array-record, or encode to {'npz'!r}."
+        ) from error
