@@ -1,6 +1,6 @@
 """Model-Guidance against classifier-free guidance on Fashion-MNIST, 28 x 28.
 
-Two networks, equal but for the loss: "plain" is sampled with CFG and two evaluations per
+Two networks, equal but for the loss: "plain" is sampled with CFG, two evaluations per
 step, "mg" has learnt its guided prediction and is sampled with one.
 
 Run:      python -m jaxguide.train --config configs/mg_fashion.py:plain

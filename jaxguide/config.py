@@ -14,9 +14,8 @@ from pathlib import Path
 
 import optax
 
-from jaxguide import data, models, pictures, training
-from jaxguide.checkpoints import Weights, save_weights
-from jaxguide.config_losses import INPUTS, LOSSES, PATHS, LossConfig
+from jaxguide import data, models, training
+from jaxguide.config_losses import INPUTS, LOSSES, LossConfig, teacher_passes
 from jaxguide.models import DiTConfig
 from jaxguide.names import lookup
 
@@ -67,13 +66,15 @@ class ModelConfig:
     """Size of the network; what depends on the data is filled in from it.
 
     Args:
-        patch, width, depth, heads, time_scale, dtype, remat: see `models.DiTConfig`.
+        patch, width, depth, heads, learn_sigma, time_scale, dtype, remat: see
+            `models.DiTConfig`.
     """
 
     patch: int = 4
     width: int = 128
     depth: int = 6
     heads: int = 4
+    learn_sigma: bool = False
     time_scale: float = 1000.0
     dtype: str = "float32"
     remat: bool = True
@@ -115,8 +116,13 @@ class TrainConfig:
         accumulate: micro-batches per update; divides the batch.
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
-        preview_scale: classifier-free guidance of the sample grids.
-        preview_per_class: images per class of the sample grids.
+        preview_scale: classifier-free guidance of the sample grids, or the scale that
+            a network with such an input is given.
+        preview_classes, preview_per_class: classes of the sample grids, evenly
+            spread over all, and images of each.
+        evaluate_every: steps between evaluations of the averaged weights; 0 is never.
+        evaluate_split, evaluate_images: what they look at.
+        peak_flops: FLOP/s of one device, for the utilisation; 0 looks it up.
         tensorboard: also write event files; needs the extra "tensorboard".
     """
 
@@ -135,7 +141,12 @@ class TrainConfig:
     snapshot_every: int = 1000
     keep: int = 2
     preview_scale: float = 2.0
+    preview_classes: int = 10
     preview_per_class: int = 8
+    evaluate_every: int = 0
+    evaluate_split: str = "test"
+    evaluate_images: int = 256
+    peak_flops: float = 0.0
     tensorboard: bool = False
 
 
@@ -219,6 +230,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
         flip=config.data.flip,
         ema=tuple(config.ema),
         accumulate=config.accumulate,
+        flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
         meta={
             "data": config.data.name,
             "model": dataclasses.asdict(config.model),
@@ -238,36 +250,7 @@ def build_loop(config: TrainConfig) -> training.LoopConfig:
         save_every=config.save_every,
         snapshot_every=config.snapshot_every,
         keep=config.keep,
+        evaluate_every=config.evaluate_every,
         tensorboard=config.tensorboard,
+        peak_flops=config.peak_flops,
     )
-
-
-def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapshot:
-    """Writes averaged weights and a sample grid into the folder of the run."""
-    model = build_model(config, dataset)
-    preview = training.Preview(
-        model=model,
-        path=lookup("build_snapshot", config.loss.path, PATHS)(),
-        kind=config.loss.kind,
-        per_class=config.preview_per_class,
-        scale=config.preview_scale,
-        seed=config.seed,
-    )
-    folder = Path(config.folder).expanduser()
-
-    def snapshot(step: int, state: training.TrainState) -> None:
-        note = {"data": config.data.name, "steps": step, "seed": config.seed}
-        weights = Weights(
-            params=state.ema_params,
-            model=model,
-            path=config.loss.path,
-            kind=config.loss.kind,
-            class_names=dataset.class_names,
-            note=note | {"batch_size": config.batch_size},
-        )
-        save_weights(folder / "weights.safetensors", weights)
-        images = {f"step {step}": preview(state.ema_params)}
-        file = folder / "samples" / f"{step:06d}.png"
-        pictures.write_sheet(file, images, dataset.class_names)
-
-    return snapshot

@@ -159,3 +159,13 @@ LOSSES: dict[str, Callable[[LossConfig, DiTConfig], training.Loss]] = {
 
 # Numbers that a network must take as inputs to be trained with a loss.
 INPUTS: dict[str, tuple[str, ...]] = {"scale_aware_model_guidance": ("scale",)}
+
+# Forward passes of a teacher per update, beside the network's own three.
+TEACHER_PASSES = {"model_guidance": 2, "scale_aware_model_guidance": 2}
+
+
+def teacher_passes(config: LossConfig, model: DiTConfig) -> int:
+    """Forward passes without gradient per update, once guidance has started."""
+    if config.name == "model_guidance" and config.reference == "mean":
+        return 1 + model.num_classes
+    return TEACHER_PASSES.get(config.name, 0)

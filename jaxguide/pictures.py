@@ -51,6 +51,16 @@ def write_sheet(
     sheet.save(file)
 
 
+def false_colours(latents: np.ndarray) -> np.ndarray:
+    """The first three channels of latents as colours; latents [..., C] to [..., 3].
+
+    Latents of about unit variance are shown from -3 to 3; fewer than three channels
+    are repeated.
+    """
+    picked = np.arange(3) % latents.shape[-1]
+    return np.asarray(latents, np.float32)[..., picked] / 3
+
+
 def _block(images: np.ndarray, zoom: int) -> Image.Image:
     """Images [rows, n, H, W, C] as one picture with one pixel between them."""
     pixels = np.clip(np.rint((images.astype(np.float32) + 1) * 127.5), 0, 255)

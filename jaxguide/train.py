@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from jaxguide import cli, config, training
+from jaxguide import cli, config, config_watch, training
 
 
 def run(settings: config.TrainConfig) -> None:
@@ -14,9 +14,10 @@ def run(settings: config.TrainConfig) -> None:
     dataset = config.build_dataset(settings.data)
     experiment = config.build_experiment(settings, dataset)
     loop = config.build_loop(settings)
-    snapshot = config.build_snapshot(settings, dataset)
+    snapshot = config_watch.build_snapshot(settings, dataset)
+    evaluate = config_watch.build_evaluation(settings, dataset)
     _write_config(Path(settings.folder).expanduser(), settings)
-    state = training.run(experiment, loop, snapshot)
+    state = training.run(experiment, loop, snapshot, evaluate)
     print(f"{int(state.step)} steps done; weights and samples are in {loop.folder}")
 
 

@@ -1,6 +1,7 @@
 """Training: one pure step, one loop, optimizers, logs and sample grids."""
 
 from jaxguide.training.loop import (
+    Evaluate as Evaluate,
     Experiment as Experiment,
     LoopConfig as LoopConfig,
     Snapshot as Snapshot,
@@ -15,3 +16,4 @@ from jaxguide.training.step import (
     init_state as init_state,
     make_train_step as make_train_step,
 )
+from jaxguide.training.trajectories import cfg_trajectories as cfg_trajectories

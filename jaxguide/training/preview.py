@@ -16,11 +16,12 @@ from jaxguide import guidance, models, paths, samplers, schedules
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-    """Samples a few images of every class, from the same noise at every call.
+    """Samples a few images of some classes, from the same noise at every call.
 
     Args:
         model: the network.
         path, kind: what it was trained on.
+        labels: classes to show.
         per_class: images per class.
         scale: of classifier-free guidance; 1 is none. A network that takes the scale
             as an input is given it, and sampled with one evaluation per step.
@@ -31,13 +32,14 @@ class Preview:
     model: models.DiTConfig
     path: paths.Path
     kind: str
+    labels: tuple[int, ...]
     per_class: int = 8
     scale: float = 2.0
     num_steps: int = 30
     seed: int = 0
 
     def __call__(self, params: Any) -> np.ndarray:
-        """Images [num_classes, per_class, H, W, C] in about [-1, 1]."""
+        """Images [labels, per_class, H, W, C] in about [-1, 1]."""
         shape = self.model.image_shape
         images = np.asarray(_sample(self, params))
         return images.reshape(-1, self.per_class, *shape)
@@ -46,7 +48,7 @@ class Preview:
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(preview: Preview, params: Any) -> Array:
     model, scale = preview.model, preview.scale
-    label = jnp.repeat(jnp.arange(model.num_classes), preview.per_class)
+    label = jnp.repeat(jnp.array(preview.labels, jnp.int32), preview.per_class)
     shape = (len(label), *model.image_shape)
     # A network that predicts noise tells nothing of the data at t = 1 itself.
     start = 1.0 if preview.kind in ("velocity", "denoised") else 0.995

@@ -15,7 +15,7 @@ MODEL = models.DiTConfig(4, 1, 2, 8, 1, 1, num_classes=3)
 def test_a_fresh_network_leaves_what_its_zeros_mean(kind):
     params = jax.jit(models.init, static_argnums=0)(MODEL, jax.random.key(0))
     preview = training.Preview(
-        MODEL, paths.Linear(), kind, per_class=2, num_steps=3, seed=5
+        MODEL, paths.Linear(), kind, (0, 1, 2), per_class=2, num_steps=3, seed=5
     )
     images = preview(params)
     assert images.shape == (3, 2, 4, 4, 1)
