@@ -57,6 +57,8 @@ class Row:
         gradients: its evaluations are gradients, three times the work.
         own: no other transform shares its branches: they hold numbers of its own, or it
             takes their gradient.
+        like: the row of the same classes and promises that faces the slow laws for this
+            one, which differs in settings, in the default run; None: it faces them.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Row:
     turns: Callable[[int], bool] = lambda index: True
     coupled: bool = False
     gradients: bool = False
+    like: str | None = None
 
     def extra(self, t: float, index: int) -> int:
         """Promised evaluations besides the raw one, in one step."""
@@ -113,11 +116,11 @@ ALL_TRANSFORMS = (
     Row(
         "cfg_interval", lambda s: jg.cfg(s, t_lo=0.3, t_hi=0.7), 3.0, 1.0,
         lambda t: int(within(t, 0.3, 0.7)),
-        lambda s, w: ref.cfg(s, w, within(s.t, 0.3, 0.7)), (jg.cfg,),
+        lambda s, w: ref.cfg(s, w, within(s.t, 0.3, 0.7)), (jg.cfg,), like="cfg",
     ),
     Row(
         "negative", jg.negative, 1.8, 1.0, lambda t: 1,
-        ref.negative, (jg.negative,),
+        ref.negative, (jg.negative,), like="cfg",
     ),
     Row(
         "compose_and", lambda w: jg.compose("other", w), 0.6, 0.0, lambda t: 2,
@@ -125,7 +128,7 @@ ALL_TRANSFORMS = (
     ),
     Row(
         "compose_not", lambda w: jg.compose("other", -w), 0.5, 0.0, lambda t: 2,
-        lambda s, w: ref.compose(s, -w), (jg.compose,),
+        lambda s, w: ref.compose(s, -w), (jg.compose,), like="compose_and",
     ),
     Row(
         "autoguidance", jg.autoguidance, 1.7, 1.0, lambda t: 1,
@@ -153,10 +156,12 @@ ALL_TRANSFORMS = (
             jg.domain_guidance, jg.unconditional_prior, jg.personalization,
             jg.reference_network,
         ),
+        like="autoguidance",
     ),
     Row(
         "npo", lambda s: jg.npo(s, network="weak", cond="negative"), 1.7, 1.0,
         lambda t: 1, lambda s, w: ref.other_network(s, w, "negative"), (jg.npo,),
+        like="autoguidance",
     ),
     Row(
         "rlg", lambda s: jg.rlg(s, cfg_scale=1.5, network="weak"), 1.7, 1.0,
@@ -177,7 +182,7 @@ ALL_TRANSFORMS = (
         "blurred_state",
         lambda w: jg.blurred_input(w, sigma=0.7, what="state", space="velocity"),
         0.6, 0.0, lambda t: 1, lambda s, w: ref.blurred_state(s, w, 0.7),
-        (jg.blurred_input,),
+        (jg.blurred_input,), like="blurred_input",
     ),
     Row(
         "ab2", jg.ab2, 0.8, 0.0, lambda t: 0, ref.ab2, (jg.ab2,), memory=True,
@@ -189,7 +194,7 @@ ALL_TRANSFORMS = (
     Row(
         "sg_dynamic", lambda w: jg.sg(w, shift=SHIFT, dynamic=True), 2.0, 0.0,
         lambda t: int(t < 1),
-        lambda s, w: ref.sg(s, w, SHIFT * s.t), (jg.sg,), invariant=False,
+        lambda s, w: ref.sg(s, w, SHIFT * s.t), (jg.sg,), invariant=False, like="sg",
     ),
     Row(
         "sg_score", lambda w: jg.sg(w, shift=SHIFT, space="score"), 0.5, 0.0,
@@ -214,6 +219,7 @@ ALL_TRANSFORMS = (
         "s2_naive", lambda w: jg.s2(w, drop=0.3, num_masks=3), 0.7, 0.0,
         lambda t: 3 * within(t, 0.1, 0.9),
         lambda s, w: ref.s2(s, w, within(s.t, 0.1, 0.9)), (jg.s2,), stochastic=True,
+        like="s2",
     ),
     Row(
         "rescale", lambda w: jg.chain(jg.cfg(3.0), jg.rescale(w)), 0.7, 0.0,
@@ -234,7 +240,7 @@ ALL_TRANSFORMS = (
     ),
     Row(
         "seg", lambda w: jg.seg(w, layers="1-4", sigma=0.5), 1.5, 0.0,
-        lambda t: 1, None, (jg.seg,),
+        lambda t: 1, None, (jg.seg,), like="pag",
     ),
     Row(
         "stg", lambda w: jg.stg(w, layers="2-3", t_lo=0.1), 0.7, 0.0,
@@ -298,7 +304,7 @@ ALL_TRANSFORMS = (
     Row(
         "frequency_cfg", lambda s: jg.frequency_cfg((s, 0.5 + 0.5 * s)), 2.5, 1.0,
         lambda t: 1, lambda s, w: nonlinear.banded(s, w, 0.5 + 0.5 * w),
-        (jg.frequency_cfg,),
+        (jg.frequency_cfg,), like="fdg",
     ),
     Row(
         "adaptive_guidance", lambda s: jg.adaptive_guidance(s, threshold=1.0), 2.5,
@@ -332,11 +338,11 @@ ALL_TRANSFORMS = (
         "cfgpp_window", lambda s: jg.cfgpp(s, t_lo=0.3, t_hi=0.9), 0.6, None,
         lambda t: int(within(t, 0.3, 0.9)),
         lambda s, w: coupled.cfgpp(s, w, within(s.t, 0.3, 0.9)), (jg.cfgpp,),
-        coupled=True,
+        coupled=True, like="cfgpp",
     ),
     Row(
         "cfgpp_inverse", lambda s: jg.cfgpp(s, inverse=True), 0.6, None, lambda t: 1,
-        coupled.cfgpp_inverse, (jg.cfgpp,), coupled=True,
+        coupled.cfgpp_inverse, (jg.cfgpp,), coupled=True, like="cfgpp",
     ),
     Row(
         "rectified_cfgpp", lambda w: jg.rectified_cfgpp(w, power=0.7), 1.4, 0.0,
@@ -391,7 +397,7 @@ ALL_TRANSFORMS = (
         lambda w: jg.energy(w, coupled.energy, through="network", t_hi=0.9), 0.2, 0.0,
         lambda t: int(within(t, 0.0, 0.9)),
         lambda s, w: coupled.tfg(s, 0.0, w if within(s.t, 0.0, 0.9) else 0.0, 0),
-        (jg.energy,), coupled=True, gradients=True, own=True,
+        (jg.energy,), coupled=True, gradients=True, own=True, like="tfg",
     ),
     Row(
         "tfg",

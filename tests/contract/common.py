@@ -27,16 +27,23 @@ SAMPLERS = {
 }
 TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
 
+
+def marked(rows, grouped=False):
+    """The rows as parameters; one that is like another is for the exhaustive run."""
+    params = []
+    for row in rows:
+        marks = [pytest.mark.exhaustive] if row.like else []
+        marks += [pytest.mark.xdist_group(row.name)] if grouped else []
+        params.append(pytest.param(row, marks=marks, id=row.name))
+    return params
+
+
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
+# For laws that take long: in the default run one row of every kind.
+typical_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS))
 # What `compiled` has found is there only in the process that has compiled.
-compiled_rows = pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, marks=pytest.mark.xdist_group(row.name), id=row.name)
-        for row in tf.ALL_TRANSFORMS
-    ],
-)
-neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
+compiled_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS, grouped=True))
+neutral_rows = pytest.mark.parametrize("row", marked(tf.WITH_NEUTRAL))
 
 
 def rest(*values):

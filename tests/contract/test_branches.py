@@ -12,9 +12,9 @@ from tests.contract.common import (
     SHORT,
     Probing,
     eager,
-    every_row,
     few_steps,
     register,
+    typical_rows,
 )
 
 FAST_COMPILE = True
@@ -23,7 +23,7 @@ FAST_COMPILE = True
 # 2. Branches are declared, then evaluated once.
 
 
-@every_row
+@typical_rows
 def test_equal_branches_are_evaluated_once(row):
     if row.stochastic or row.own:
         pytest.skip("its draws or numbers are its own")
@@ -41,7 +41,7 @@ def test_two_cfgs_cost_one_null_call():
     assert null == len(GRID) - 1
 
 
-@every_row
+@typical_rows
 def test_batched_equals_sequential(row):
     noise = jax.random.normal(jax.random.key(5), (tf.BATCH, *tf.SHAPE))
     options = dict(noise=noise, seed=5, grid=SHORT)

@@ -53,6 +53,28 @@ def test_bfloat16_follows_float32(row):
     np.testing.assert_allclose(narrow.astype(jnp.float32), wide, atol=0.08, rtol=0.05)
 
 
+# Every kind of transform faces every law in the default run.
+
+
+PROMISES = ("invariant", "stochastic", "memory", "own", "coupled", "gradients")
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in tf.ALL_TRANSFORMS if row.like], ids=lambda row: row.name
+)
+def test_a_row_that_is_left_to_another_is_like_it(row):
+    other = tf.BY_NAME[row.like]
+    assert other.like is None
+    kinds = [
+        [type(part) for part in jg.chain(one.make(one.value)).parts]
+        for one in (row, other)
+    ]
+    assert kinds[0] == kinds[1]
+    assert (row.neutral is None) == (other.neutral is None)
+    for promise in PROMISES:
+        assert getattr(row, promise) == getattr(other, promise), promise
+
+
 # 12. Only jax and numpy.
 
 

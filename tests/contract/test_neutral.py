@@ -15,14 +15,12 @@ import pytest
 import jaxguide as jg
 from jaxguide.guidance import add_scaled
 from tests import transforms as tf
-from tests.contract.common import rest
+from tests.contract.common import neutral_rows, rest
 from tests.toy import toy
 
 FAST_COMPILE = True
 # Inside every window of the table, with a step before it for the memories.
 GRID = np.array([0.65, 0.55, 0.45])
-
-neutral_rows = pytest.mark.parametrize("row", tf.WITH_NEUTRAL, ids=lambda r: r.name)
 
 
 def ends_in_a_product(weights, x, t, label, **taps):

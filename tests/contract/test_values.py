@@ -17,9 +17,9 @@ from tests.contract.common import (
     compiled,
     compiled_rows,
     eager,
-    every_row,
     few_steps,
     probes,
+    typical_rows,
 )
 
 FAST_COMPILE = True
@@ -35,7 +35,7 @@ def test_other_values_do_not_retrace(row):
     assert traces[0] == traces[1] == traces[2] > 0
 
 
-@every_row
+@typical_rows
 def test_vmap_over_values_equals_the_loop(row):
     other = row.neutral or 0.0
     values = row.value * jnp.asarray([0.3, 0.6, 1.0]) + other * jnp.asarray(
@@ -59,7 +59,7 @@ def test_vmap_over_a_grid_of_scales_compiles_once():
 
 
 @pytest.mark.parametrize("at_neutral", [False, True])
-@every_row
+@typical_rows
 def test_the_gradient_of_the_number_is_the_finite_difference(row, at_neutral):
     if at_neutral and row.neutral is None:
         pytest.skip("no number of it is neutral")
@@ -91,7 +91,7 @@ def through(kind, guidance, path, grid):
         return tf.sample(guidance, main, weak, grid)
 
 
-@every_row
+@typical_rows
 def test_invariant_means_the_same_samples_from_every_kind_of_network(row):
     grid, path = np.array([0.85, 0.6, 0.35]), paths.GVP()
     outs = {k: through(k, row.make(row.value), path, grid) for k in paths.KINDS}

@@ -7,6 +7,7 @@ import pytest
 
 import jaxguide as jg
 from tests import reference as ref, transforms as tf
+from tests.contract.common import marked
 
 FAST_COMPILE = True
 MAIN, WEAK = tf.mixture(), tf.weaker()
@@ -18,6 +19,7 @@ GRID = np.array([1.0, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1, 0.0])
 KNOWN = [row for row in tf.ALL_TRANSFORMS if row.expected is not None]
 
 every_row = pytest.mark.parametrize("row", KNOWN, ids=lambda row: row.name)
+typical_rows = pytest.mark.parametrize("row", marked(KNOWN))
 
 
 def flat(x):
@@ -86,7 +88,7 @@ def test_float32_samples_are_the_formulas(row):
     np.testing.assert_allclose(flat(out), want, atol=5e-5, rtol=5e-5)
 
 
-@every_row
+@typical_rows
 def test_bfloat16_samples_stay_near_the_formulas(row):
     """Eight bits: 1 % per operation, so a loose bound on a short trajectory."""
     assert bfloat16_error(row) < 0.15
