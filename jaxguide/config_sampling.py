@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxguide import guidance, models, samplers, schedules
+from jaxguide import guidance, losses, models, samplers, schedules
 from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
 from jaxguide.config_losses import PATHS
@@ -118,6 +119,8 @@ class SampleConfig:
     Args:
         checkpoint: a name in the package ("fashion", "emoji") or a .safetensors file.
         weak_checkpoint: for autoguidance, likewise; "" for none.
+        learnt_scale: for a network that takes the scale of its guidance as an input
+            (scale-aware Model-Guidance, GFT, distilled CFG); 1 is unguided.
         guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...);
             `python -m jaxguide.sample --list` shows all names.
         columns: column groups of the picture: "none", or names of the list joined
@@ -140,6 +143,7 @@ class SampleConfig:
 
     checkpoint: str = "fashion"
     weak_checkpoint: str = ""
+    learnt_scale: float = 1.0
     guidance: list[dict[str, Any]] = field(default_factory=list)
     columns: tuple[str, ...] = (UNGUIDED,)
     sampler: str = "euler"
@@ -281,9 +285,16 @@ class _Forward:
     model: models.DiTConfig
 
     def __call__(
-        self, params: Any, x: Array, t: Array, label: Array, **taps: Any
+        self,
+        params: Any,
+        x: Array,
+        t: Array,
+        label: Array,
+        inputs: Mapping[str, Array] | None = None,
+        **taps: Any,
     ) -> Any:
-        output = models.apply(self.model, params, x, t, label, **taps)
+        numbers = {name: jnp.full_like(t, v) for name, v in (inputs or {}).items()}
+        output = models.apply(self.model, params, x, t, label, numbers=numbers, **taps)
         recorded = taps.get("record_attention", False)
         output, record = output if recorded else (output, None)
         prediction, variance = models.split_sigma(self.model, output)
@@ -293,11 +304,14 @@ class _Forward:
         return prediction if variance is None else (prediction, variance)
 
 
-def build_network(weights: Weights) -> Network:
+def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
     """The network of a checkpoint, as guidance and samplers see it."""
+    inputs = losses.inputs_at(learnt_scale, weights.model.inputs)
     total, block = models.flops(weights.model)
     return Network(
-        predict=jax.tree_util.Partial(_Forward(weights.model), weights.params),
+        predict=jax.tree_util.Partial(
+            _Forward(weights.model), weights.params, inputs=inputs
+        ),
         kind=weights.kind,
         path=lookup("build_network", weights.path, PATHS)(),
         depth=weights.model.depth,

@@ -84,11 +84,11 @@ def build_job(config: SampleConfig) -> Job:
     columns = config_sampling.build_columns(config)
     sampler = config_sampling.parse_sampler(config.sampler)
     weights = config_sampling.build_weights(config.checkpoint, config.dtype)
-    network = config_sampling.build_network(weights)
+    network = config_sampling.build_network(weights, config.learnt_scale)
     networks = {}
     if config.weak_checkpoint:
         weak = config_sampling.build_weights(config.weak_checkpoint, config.dtype)
-        networks["weak"] = config_sampling.build_network(weak)
+        networks["weak"] = config_sampling.build_network(weak, config.learnt_scale)
     names = weights.class_names
     conds = {"null": weights.model.null_label}
     for cond in ("negative", "also"):

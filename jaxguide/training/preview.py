@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxguide import guidance, models, paths, samplers, schedules
+from jaxguide import guidance, losses, models, paths, samplers, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _predict(
     label: Array,
     **taps: Any,
 ) -> Array:
-    values = {"scale": scale, "beta": 1 / scale, "duration": 0.0}
-    numbers = {name: jnp.full_like(t, values[name]) for name in model.inputs}
+    values = losses.inputs_at(scale, model.inputs)
+    numbers = {name: jnp.full_like(t, value) for name, value in values.items()}
     output = models.apply(model, params, x, t, label, numbers=numbers, **taps)
     return models.split_sigma(model, output)[0]
