@@ -16,6 +16,12 @@ from jaxguide.losses.base import (
     drop_labels as drop_labels,
     squared_error as squared_error,
 )
+from jaxguide.losses.ddpm import ddpm_hybrid as ddpm_hybrid
+from jaxguide.losses.distillation import (
+    GuidedStates as GuidedStates,
+    adapter_distillation as adapter_distillation,
+    cfg_distillation as cfg_distillation,
+)
 from jaxguide.losses.draws import (
     Draws as Draws,
     TimeSampling as TimeSampling,
@@ -25,6 +31,9 @@ from jaxguide.losses.draws import (
     uniform_t as uniform_t,
 )
 from jaxguide.losses.flow import flow_matching as flow_matching
+from jaxguide.losses.gft import gft as gft
+from jaxguide.losses.mean_flow import mean_flow as mean_flow
+from jaxguide.losses.inputs import inputs_at as inputs_at
 from jaxguide.losses.model_guidance import (
     model_guidance as model_guidance,
     scale_aware_model_guidance as scale_aware_model_guidance,

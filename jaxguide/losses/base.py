@@ -1,4 +1,4 @@
-"""What every loss starts from: a noisy batch, dropped labels, a squared error."""
+"""What losses are made of: a noisy batch, dropped labels, changed targets, an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxguide import paths
 from jaxguide.losses.draws import Draws, TimeSampling
@@ -35,14 +35,22 @@ class Noisy(NamedTuple):
         """What a prediction of `kind` should be, [B, H, W, C]."""
         return paths.target(kind, self.x0, self.noise, self.node)
 
+    def inside(self, t_lo: float, t_hi: float) -> Array:
+        """True where the noise time is in [t_lo, t_hi); bool [B]."""
+        return (self.t >= t_lo) & (self.t < t_hi)
+
 
 def corrupt(
     x0: Array, draws: Draws, *, path: paths.Path, t_sampling: TimeSampling
 ) -> Noisy:
     """Draws a noise time and noise for every example."""
     at, around = draws.split(2)
-    t = t_sampling(at)
-    noise = around.normal(x0.shape[1:], x0.dtype)
+    return corrupt_at(x0, t_sampling(at), around, path=path)
+
+
+def corrupt_at(x0: Array, t: Array, draws: Draws, *, path: paths.Path) -> Noisy:
+    """Draws noise for every example, at noise times t [B]."""
+    noise = draws.normal(x0.shape[1:]).astype(x0.dtype)
     node = path.node(t)
     return Noisy(paths.corrupt(x0, noise, node), t, x0, noise, node)
 
@@ -57,6 +65,41 @@ def squared_error(prediction: Array, target: Array) -> Array:
     """Mean over all but the first axis of the squared difference; float32 [B]."""
     error = (prediction - target).astype(jnp.float32)
     return jnp.square(error).mean(axis=tuple(range(1, error.ndim)))
+
+
+def add_change(
+    target: Array,
+    strength: Array,
+    change: Callable[[], Array],
+    *,
+    on: float | Array = 1.0,
+) -> Array:
+    """`target + strength * sg(change())`.
+
+    Args:
+        target: [B, H, W, C].
+        strength: float32 [B].
+        change: a function without arguments, to [B, H, W, C].
+        on: a number; where it is 0, traced or not, `change` is not evaluated.
+    """
+
+    def moved() -> Array:
+        difference = lax.stop_gradient(change()).astype(target.dtype)
+        return target + paths.expand(strength, target) * difference
+
+    if isinstance(on, float | int):
+        return moved() if on else target
+    return lax.cond(jnp.any(on != 0), moved, lambda: target)
+
+
+def check_scales(owner: str, scales: tuple[float, float]) -> None:
+    """Raises a ValueError unless `scales` is a range of guidance scales."""
+    low, high = scales
+    if not 1 <= low <= high:
+        raise ValueError(
+            f"{owner}: need 1 <= scales[0] <= scales[1], got scales={scales!r}. "
+            "1 is unguided."
+        )
 
 
 def check_share(owner: str, name: str, value: float) -> None:

@@ -36,13 +36,17 @@ class Draws(NamedTuple):
         shared = jax.random.split(self.shared, count)
         return [self._replace(keys=keys[:, i], shared=shared[i]) for i in range(count)]
 
-    def uniform(self) -> Array:
-        """Uniform in [0, 1), float32 [B]."""
-        return jax.vmap(jax.random.uniform)(self.keys)
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Array:
+        """Uniform in [low, high), float32 [B]."""
+        return jax.vmap(
+            lambda key: jax.random.uniform(key, (), jnp.float32, low, high)
+        )(self.keys)
 
-    def normal(self, shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> Array:
-        """Unit Gaussians [B, *shape]."""
-        return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(self.keys)
+    def normal(self, shape: tuple[int, ...] = ()) -> Array:
+        """Unit Gaussians, float32 [B, *shape]."""
+        return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(
+            self.keys
+        )
 
     def integers(self, low: int | Array, high: int | Array) -> Array:
         """Uniform integers in [low, high), int32 [B]."""
@@ -90,6 +94,7 @@ def stratified_t(draws: Draws) -> Array:
     Source: Kingma et al. 2021, arXiv:2107.00630, App. I.1 (there with one shared u).
     """
     order = jax.random.permutation(draws.shared, draws.total)[draws.place]
+    order = order.astype(jnp.float32)
     return _inside((order + draws.uniform()) / draws.total)
 
 

@@ -10,16 +10,15 @@ Source: Tang et al. 2025, arXiv:2502.12154.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxguide import paths
 from jaxguide.losses.base import (
     Batch,
-    Noisy,
     Predict,
+    add_change,
+    check_scales,
     check_share,
     corrupt,
     squared_error,
@@ -98,7 +97,7 @@ def model_guidance(
         difference = teacher(noisy.x, noisy.t, label)
         return difference - away(teacher, noisy, label, referring)
 
-    guided = in_window(noisy, t_lo, t_hi) & ~dropped
+    guided = noisy.inside(t_lo, t_hi) & ~dropped
     strength = jnp.where(guided, jnp.asarray(weight, jnp.float32), 0.0)
     target = add_change(noisy.target(kind), strength, change, on=weight)
     shown = jnp.where(dropped, jnp.asarray(null_label, label.dtype), label)
@@ -154,13 +153,9 @@ def scale_aware_model_guidance(
     """
     owner = "scale_aware_model_guidance"
     check_share(owner, "label_drop", label_drop)
+    check_share(owner, "guided_share", guided_share)
     check_share(owner, "guided_share + label_drop", guided_share + label_drop)
-    low, high = scales
-    if not 1 <= low <= high:
-        raise ValueError(
-            f"{owner}: need 1 <= scales[0] <= scales[1], got scales={scales!r}. "
-            "1 is unguided."
-        )
+    check_scales(owner, scales)
     x0, label = batch
     noising, choosing, scaling = draws(key, len(label)).split(3)
     noisy = corrupt(x0, noising, path=path, t_sampling=t_sampling)
@@ -168,7 +163,7 @@ def scale_aware_model_guidance(
     dropped = chosen < label_drop
     guided = ~dropped & (chosen < label_drop + guided_share)
     guided &= jnp.asarray(start, jnp.float32) > 0
-    drawn = low + (high - low) * scaling.uniform()
+    drawn = scaling.uniform(*scales)
     ones = jnp.ones_like(drawn)
     null = jnp.full_like(label, null_label)
 
@@ -176,38 +171,8 @@ def scale_aware_model_guidance(
         away = teacher(noisy.x, noisy.t, null, scale=jnp.zeros_like(drawn))
         return teacher(noisy.x, noisy.t, label, scale=ones) - away
 
-    strength = jnp.where(guided & in_window(noisy, t_lo, t_hi), drawn - 1, 0.0)
+    strength = jnp.where(guided & noisy.inside(t_lo, t_hi), drawn - 1, 0.0)
     target = add_change(noisy.target(kind), strength, change, on=start)
     scale = jnp.where(guided, drawn, jnp.where(dropped, 0.0, ones))
     shown = jnp.where(dropped, null, label)
     return squared_error(predict(noisy.x, noisy.t, shown, scale=scale), target)
-
-
-def in_window(noisy: Noisy, t_lo: float, t_hi: float) -> Array:
-    """True where the noise time is in [t_lo, t_hi); bool [B]."""
-    return (noisy.t >= t_lo) & (noisy.t < t_hi)
-
-
-def add_change(
-    target: Array,
-    strength: Array,
-    change: Callable[[], Array],
-    *,
-    on: float | Array = 1.0,
-) -> Array:
-    """`target + strength * sg(change())`.
-
-    Args:
-        target: [B, H, W, C].
-        strength: float32 [B].
-        change: a function without arguments, to [B, H, W, C].
-        on: a number; where it is 0, traced or not, `change` is not evaluated.
-    """
-    column = strength.reshape(-1, *(1,) * (target.ndim - 1)).astype(target.dtype)
-
-    def moved() -> Array:
-        return target + column * lax.stop_gradient(change()).astype(target.dtype)
-
-    if isinstance(on, float | int):
-        return moved() if on else target
-    return lax.cond(jnp.any(on != 0), moved, lambda: target)

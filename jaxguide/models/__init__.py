@@ -1,6 +1,11 @@
 """Networks. They know nothing of guidance: see `jaxguide.guidance`."""
 
 from jaxguide.attention import softmax_attention as softmax_attention
+from jaxguide.models.adapters import (
+    adapter_tap as adapter_tap,
+    apply_adapted as apply_adapted,
+    init_adapters as init_adapters,
+)
 from jaxguide.models.dit import (
     DiT as DiT,
     apply as apply,
