@@ -4,8 +4,8 @@
     python -m jaxguide.train --config configs/mg_fashion.py:mg
     python -m benchmarks.mg_against_cfg --folder outputs/mg-fashion
 
-Both have one architecture, budget and seed. Prints for each way of sampling: evaluations
-per image, an energy distance to unseen images, and how often a nearest-neighbour
+Both have one architecture, budget and seed. Prints for each way of sampling the
+evaluations per image, an energy distance to unseen images, and how often a nearest-neighbour
 classifier, fitted to the training images, names the class that was asked for; the last
 two in 64 principal components of the pixels, a fixed space that knows nothing of
 perception. The floor is what real images reach. Writes samples from the same noise and
@@ -128,13 +128,12 @@ def main() -> None:
     nearest = KNeighborsClassifier(5).fit(
         features(data.to_unit(train.images)), train.labels
     )
-    # Equal numbers of every class, as the samples have; two halves that share nothing.
-    order = np.argsort(np.argsort(test.labels, kind="stable") % 2, kind="stable")
-    halves = [
-        features(data.to_unit(test.images[half]))
-        for half in (order[: options.count], order[-options.count :])
-    ]
-    real = test.labels[order[-options.count :]]
+    # Two halves of the test set, each with equal numbers of every class, as the samples.
+    by_class = np.argsort(test.labels, kind="stable")
+    every = np.linspace(0, len(by_class) // 2 - 1, options.count).astype(int)
+    chosen = [by_class[half::2][every] for half in (0, 1)]
+    halves = [features(data.to_unit(test.images[half])) for half in chosen]
+    real = test.labels[chosen[1]]
     floor = energy_distance(*halves)
     hits = float((nearest.predict(halves[1]) == real).mean())
     rows = [["real images (floor)", "", f"{floor:.4f}", f"{hits:.3f}"]]
