@@ -5,11 +5,11 @@
     python -m benchmarks.mg_against_cfg --folder outputs/mg-fashion
 
 Both have one architecture, budget and seed. Prints for each way of sampling the
-evaluations per image, an energy distance to unseen images, and how often a nearest-neighbour
-classifier, fitted to the training images, names the class that was asked for; the last
-two in 64 principal components of the pixels, a fixed space that knows nothing of
-perception. The floor is what real images reach. Writes samples from the same noise and
-the loss curves as pictures.
+evaluations per image, an energy distance to unseen images, and how often a classifier
+by nearest neighbours, fitted to the training images, names the class that was asked
+for; the last two in 64 principal components of the pixels, a fixed space that knows
+nothing of perception. The floor is what real images reach. Writes samples from the same
+noise and the loss curves as pictures.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def main() -> None:
     nearest = KNeighborsClassifier(5).fit(
         features(data.to_unit(train.images)), train.labels
     )
-    # Two halves of the test set, each with equal numbers of every class, as the samples.
+    # Two halves of the test set, with equal numbers of every class, as the samples.
     by_class = np.argsort(test.labels, kind="stable")
     every = np.linspace(0, len(by_class) // 2 - 1, options.count).astype(int)
     chosen = [by_class[half::2][every] for half in (0, 1)]
