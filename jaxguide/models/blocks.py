@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxguide.attention import received_attention, softmax_attention
 from jaxguide.models.dit_config import DiTConfig
@@ -132,7 +133,8 @@ def run_blocks(
     graph, stacked = nnx.split(blocks)
 
     def run(tokens: Array, params: nnx.State, index: Array):
-        return run_block(nnx.merge(graph, params), tokens, cond, index, taps)
+        block = nnx.merge(graph, fetched(params))
+        return run_block(block, tokens, cond, index, taps)
 
     run = jax.checkpoint(run) if config.remat else run
 
@@ -151,6 +153,17 @@ def run_blocks(
             lambda tokens, step: run(tokens, *step), tokens, (stacked, every)
         )
     return tokens, None if record is None else record.swapaxes(0, 1)
+
+
+def fetched(params: Any) -> Any:
+    """Parameters in full on every device, where those of a mesh each hold a part.
+
+    Said where they are used, block by block: left alone, XLA may rather move the
+    activations of the whole batch. Without a mesh (`jax.set_mesh`) this does nothing.
+    """
+    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
+        return params
+    return lax.with_sharding_constraint(params, PartitionSpec())
 
 
 def normalise(tokens: Array, shift: Array, scale: Array) -> Array:

@@ -36,6 +36,7 @@ from jaxguide.models.blocks import (
     Block,
     BlockTap,
     Taps,
+    fetched,
     make_linear,
     normalise,
     run_blocks,
@@ -227,7 +228,9 @@ def apply(
             "A block tap may run a block twice or not at all."
         )
     dtype = jnp.dtype(config.dtype)
-    network = nnx.merge(_graph(config), jax.tree.map(lambda p: p.astype(dtype), params))
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    ends = fetched({name: params[name] for name in params if name != "blocks"})
+    network = nnx.merge(_graph(config), {**params, **ends})
     out = network(
         x.astype(dtype),
         t,
