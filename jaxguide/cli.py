@@ -82,7 +82,7 @@ def _list(words: list[str], listing: Callable[[str], str]) -> None:
 
 
 def _parse(argv: list[str]) -> Any:
-    usage = f"Usage: python -m jaxguide.{Path(argv[0]).stem} --config FILE[:arg]"
+    usage = f"Usage: python -m jaxguide.{_command(argv[0])} --config FILE[:arg]"
     if {"--help", "-h"} & set(argv):
         _help(argv, usage)
     values = flags.FlagValues()
@@ -98,6 +98,13 @@ def _parse(argv: list[str]) -> Any:
     if rest[1:]:
         raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
     return holder.value
+
+
+def _command(program: str) -> str:
+    """Name of a module below the package, from the path of its file."""
+    path = Path(program).with_suffix("")
+    inside = path.is_relative_to(_PACKAGE)
+    return ".".join(path.relative_to(_PACKAGE).parts) if inside else path.name
 
 
 def _config_file(argv: list[str], usage: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 class Progress:
     """Counts steps and shows share done, and time left, a few times a second.
 
-    On a terminal it is one moving line; elsewhere a line at the end only.
+    On a terminal it is one moving line; elsewhere a line a minute, and one at the end.
 
     Args:
         title: what is going on.
@@ -20,7 +20,8 @@ class Progress:
         self._title, self._total, self._done = title, total, 0
         self._stream = stream or sys.stderr
         self._moving = self._stream.isatty()
-        self._start, self._shown = time.perf_counter(), 0.0
+        self._pause = 0.1 if self._moving else 60.0
+        self._start = self._shown = time.perf_counter()
 
     def step(self, index: Any = None) -> None:
         """Counts one step; the argument, an index, is not used."""
@@ -29,9 +30,9 @@ class Progress:
         if self._done == 0:
             self._start = now
         self._done += 1
-        if self._moving and now - self._shown > 0.1:
+        if now - self._shown > self._pause:
             self._shown = now
-            self._stream.write(f"\r\x1b[K{self}")
+            self._stream.write(f"\r\x1b[K{self}" if self._moving else f"{self}\n")
             self._stream.flush()
 
     def close(self) -> None:

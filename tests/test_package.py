@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide import config, config_sampling, sampling
+from jaxguide import config, config_encode, config_sampling, sampling
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -46,5 +46,7 @@ def test_config_has_a_lab_note_and_a_tiny_form(file):
     assert type(full) is type(tiny)
     if isinstance(full, config_sampling.SampleConfig):
         assert sampling.build_job(full).costs().keys() == set(full.columns)
+    elif isinstance(full, config_encode.EncodeConfig):
+        assert config_encode.build_encoder(full).name == full.encoder
     else:
         assert isinstance(full, config.TrainConfig) and tiny.steps < full.steps

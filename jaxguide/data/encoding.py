@@ -77,7 +77,7 @@ def write_latents(
     encoder: Encoder,
     folder: str | Path,
     *,
-    storage: str = "npz",
+    format: str = "npz",
     dtype: str = "float16",
     mirrored: bool = True,
     batch_size: int = 64,
@@ -94,7 +94,7 @@ def write_latents(
         source: of images.
         encoder: of images to moments.
         folder: where the files go.
-        storage: "npz" or "array_record".
+        format: "npz" or "array_record".
         dtype: of the moments, "float16" or "float32".
         mirrored: encode the mirror image of every image too.
         batch_size: images per call; rounded up to the number of devices.
@@ -118,16 +118,22 @@ def write_latents(
         shape=_moments_shape(source, encoder),
         count=len(source),
         class_names=tuple(source.class_names),
-        storage=storage,
+        format=format,
         dtype=dtype,
         mirrored=mirrored,
         shard_size=shard_size,
         note=note or {},
     )
+    index, count = share
+    if not 0 <= index < count:
+        raise ValueError(
+            f"write_latents: need 0 <= index < count, got share={share!r}. "
+            "Number the hosts from 0."
+        )
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(folder, plan)
-    mine = range(share[0], plan.shards, share[1])
+    mine = range(index, plan.shards, count)
     missing = [shard for shard in mine if not is_whole(folder, plan, shard)]
     batch_size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
     encode = _on_all_devices(encoder, batch_size)
@@ -136,7 +142,7 @@ def write_latents(
     for shard, pieces in zip(missing, spans, strict=True):
         moments, labels = _encode_shard(source, encode, plan, pieces, progress)
         path = folder / plan.file(shard)
-        write_shard(path, storage, moments, labels)
+        write_shard(path, format, moments, labels)
         write_json(folder / plan.facts_file(shard), shard_facts(path, len(labels)))
     progress.close()
     return write_manifest(folder, plan)

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-FORMAT = "jaxguide-latents-1"
+KIND = "jaxguide-latents-1"
 MANIFEST, PLAN = "manifest.json", "plan.json"
 ENDINGS = {"npz": "npz", "array_record": "array_record"}
 DTYPES = ("float16", "float32")
@@ -32,7 +32,7 @@ class Plan:
         shape: of the moments of one example, [h, w, 2c].
         count: examples.
         class_names: one name per class.
-        storage: one of `ENDINGS`.
+        format: one of `ENDINGS`.
         dtype: of the moments, one of `DTYPES`.
         mirrored: whether the moments of the mirror images are there too.
         shard_size: examples per file.
@@ -48,14 +48,14 @@ class Plan:
     shape: tuple[int, int, int]
     count: int
     class_names: tuple[str, ...]
-    storage: str = "npz"
+    format: str = "npz"
     dtype: str = "float16"
     mirrored: bool = True
     shard_size: int = 4096
     note: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for name, known in (("storage", tuple(ENDINGS)), ("dtype", DTYPES)):
+        for name, known in (("format", tuple(ENDINGS)), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"write_latents: need {name} in {known}, got "
@@ -84,7 +84,7 @@ class Plan:
 
     def file(self, shard: int) -> str:
         """Name of a file."""
-        return f"moments-{shard:05d}-of-{self.shards:05d}.{ENDINGS[self.storage]}"
+        return f"moments-{shard:05d}-of-{self.shards:05d}.{ENDINGS[self.format]}"
 
     def facts_file(self, shard: int) -> str:
         """Name of the JSON beside a file."""
@@ -111,7 +111,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
     """
     wanted = dataclasses.asdict(plan)
     if not (folder / PLAN).is_file():
-        write_json(folder / PLAN, {"format": FORMAT, **wanted})
+        write_json(folder / PLAN, {"kind": KIND, **wanted})
         return
     found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(wanted)).items():
@@ -153,7 +153,7 @@ def write_manifest(folder: Path, plan: Plan) -> bool:
     if not all(path.is_file() for path in beside):
         return False
     shards = [json.loads(path.read_text(encoding="utf-8")) for path in beside]
-    content = {"format": FORMAT, **dataclasses.asdict(plan), "shards": shards}
+    content = {"kind": KIND, **dataclasses.asdict(plan), "shards": shards}
     write_json(folder / MANIFEST, content)
     return True
 
@@ -175,9 +175,9 @@ def read_manifest(folder: Path) -> tuple[Plan, list[dict[str, Any]]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         content = {}
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    if not isinstance(content, dict) or content.pop("kind", None) != KIND:
         raise ValueError(
-            f"LatentCache: need a manifest of format {FORMAT!r}, got "
+            f"LatentCache: need a manifest of kind {KIND!r}, got "
             f"path={str(path)!r}. Write it with python -m jaxguide.data.encode."
         )
     shards = content.pop("shards")

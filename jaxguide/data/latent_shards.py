@@ -149,17 +149,17 @@ READERS: dict[str, Callable[[Path, Plan], Shards]] = {
 }
 
 
-def write_shard(path: Path, storage: str, moments: np.ndarray, labels: np.ndarray):
+def write_shard(path: Path, format: str, moments: np.ndarray, labels: np.ndarray):
     """Writes a file that is there as a whole or not at all.
 
     Args:
         path: of the file.
-        storage: key of `WRITERS`.
+        format: key of `WRITERS`.
         moments: [n, sides, h, w, 2c].
         labels: int32 [n].
     """
     part = path.with_name(f".{path.name}.part")
-    WRITERS[storage](part, moments, labels)
+    WRITERS[format](part, moments, labels)
     with part.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
@@ -172,9 +172,9 @@ def open_shards(folder: Path, plan: Plan) -> Shards:
         ValueError: if the package that reads them is missing.
     """
     try:
-        return READERS[plan.storage](folder, plan)
+        return READERS[plan.format](folder, plan)
     except ImportError as error:
         raise ValueError(
-            f"LatentCache: need the package array_record, got storage={plan.storage!r}"
+            f"LatentCache: need the package array_record, got format={plan.format!r}"
             f" without it. pip install array-record, or encode to {'npz'!r}."
         ) from error

@@ -11,7 +11,7 @@ from jaxguide import data
 from jaxguide.data.latent_shards import map_npz
 
 FAST_COMPILE = True
-STORAGES = ("npz", "array_record")
+FORMATS = ("npz", "array_record")
 
 
 def images(count=11, size=8, seed=0):
@@ -42,11 +42,11 @@ def pixels(x0, factor=4):
     return whole.reshape(count, rows * factor, columns * factor, -1)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_an_exact_encoder_gives_every_image_back(tmp_path, storage, dtype):
+def test_an_exact_encoder_gives_every_image_back(tmp_path, format, dtype):
     source = images()
-    cache = cached(tmp_path, source, storage=storage, dtype=dtype)
+    cache = cached(tmp_path, source, format=format, dtype=dtype)
     assert len(cache) == 11 and cache.class_names == ("a", "b", "c")
     assert cache.image_shape == (2, 2, 48) and cache.is_latent
     picked = np.array([10, 0, 7, 7, 3, 4])
@@ -74,11 +74,11 @@ def lopsided(images):
     return jnp.concatenate([mean, 2 * jnp.log(deviation)], axis=-1)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-def test_examples_are_posterior_samples_scaled_and_shifted(tmp_path, storage):
+@pytest.mark.parametrize("format", FORMATS)
+def test_examples_are_posterior_samples_scaled_and_shifted(tmp_path, format):
     source = images(count=2)
     encoder = data.Encoder("lopsided", lopsided, scale=0.25, shift=0.5)
-    cache = cached(tmp_path, source, encoder, storage=storage, dtype="float32")
+    cache = cached(tmp_path, source, encoder, format=format, dtype="float32")
     draws = data.draws(0, 4000, seed=0)
     for flip in (False, True):
         samples, _ = read(cache, np.ones(4000, np.int64), flip, draws)
@@ -260,7 +260,7 @@ def test_broken_folders_are_named_in_one_line(tmp_path):
     path.unlink()
     refused("got bytes=0")
     (tmp_path / "manifest.json").write_text("{")
-    refused("need a manifest of format")
+    refused("need a manifest of kind")
     (tmp_path / "manifest.json").unlink()
     refused("need a finished folder with manifest.json")
 
@@ -280,9 +280,10 @@ def test_a_folder_is_not_filled_from_two_plans(tmp_path):
     refused("need the dtype .*'float32' instead of 'float16'", dtype="float32")
     refused("need the count .* got count=4 instead of 11", source=images(4))
     refused("need the note", note={"split": "test"})
-    refused("need storage in", storage="zip")
+    refused("need format in", format="zip")
     refused("need dtype in", dtype="int8")
     refused("need shard_size >= 1", shard_size=0)
+    refused(r"need 0 <= index < count, got share=\(3, 3\)", share=(3, 3))
 
 
 def test_what_is_no_encoder_is_refused(tmp_path):

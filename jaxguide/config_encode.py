@@ -1,0 +1,62 @@
+"""The config of an encoding run, and names of encoders into objects."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jaxguide import data
+from jaxguide.arguments import call, imported, parse_call
+from jaxguide.config import DataConfig
+from jaxguide.names import lookup
+
+ENCODERS: dict[str, Callable[..., data.Encoder]] = {
+    "space_to_depth": data.space_to_depth,
+}
+
+
+@dataclass
+class EncodeConfig:
+    """One cache: `python -m jaxguide.data.encode --config configs/encode.py`.
+
+    Args:
+        data: the images; its `flip` is not used.
+        encoder: one of `ENCODERS`, with arguments if wanted, as in
+            "space_to_depth(factor=4)"; or "package.module:function", of images
+            [B, H, W, C] in [-1, 1], to means and log variances [B, h, w, 2c].
+        scale, shift: of such a function, x0 = (latent - shift) * scale; those of
+            `ENCODERS` bring their own.
+        folder: where the latents go; a stopped run is carried on.
+        format: "npz" or "array_record".
+        dtype: of the moments, "float16" or "float32".
+        mirrored: encode mirror images too, for training with flips.
+        batch_size: images per call.
+        shard_size: images per file.
+        host, hosts: number of this host, from 0, and how many share the work; each
+            writes files of its own, and needs no connection to the others.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: str = "space_to_depth"
+    scale: float = 1.0
+    shift: float = 0.0
+    folder: str = "outputs/latents"
+    format: str = "npz"
+    dtype: str = "float16"
+    mirrored: bool = True
+    batch_size: int = 64
+    shard_size: int = 4096
+    host: int = 0
+    hosts: int = 1
+
+
+def build_encoder(config: EncodeConfig) -> data.Encoder:
+    """The encoder that the config names.
+
+    Raises:
+        ValueError: if the name, an argument or the function is unknown.
+    """
+    if ":" in config.encoder:
+        function = imported("build_encoder", config.encoder)
+        return data.Encoder(config.encoder, function, config.scale, config.shift)
+    name, arguments = parse_call("build_encoder", config.encoder)
+    factory = lookup("build_encoder", name, ENCODERS)
+    return call("build_encoder", factory, arguments)

@@ -1,0 +1,127 @@
+"""The command line of the encoder, as a user meets it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxguide import config, data
+from jaxguide.data import encode
+
+FAST_COMPILE = True
+CONFIG = str(Path(__file__).parents[2] / "configs" / "encode.py")
+
+
+def call(monkeypatch, *words):
+    """Runs the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["encode.py", f"--config={CONFIG}:tiny", *words])
+    encode.main()
+
+
+def half(images):
+    """An encoder as a user may bring it: means over squares, no variance."""
+    mean = images.reshape(-1, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+    return jnp.concatenate([mean, jnp.full_like(mean, -jnp.inf)], axis=-1)
+
+
+@pytest.mark.parametrize("format", ["npz", "array_record"])
+def test_a_set_is_encoded_and_opened_for_training(
+    monkeypatch, capsys, tmp_path, format
+):
+    words = [f"--config.folder={tmp_path}", f"--config.format={format}"]
+    call(monkeypatch, *words)
+    assert f"--config.data.path={tmp_path}" in capsys.readouterr().out
+    settings = config.DataConfig(name="latents", path=str(tmp_path), flip=True)
+    source = config.build_dataset(settings)
+    assert len(source) == 1498 and source.is_latent
+    assert source.image_shape == (2, 2, 16) and source.class_names[3] == "3"
+    x0, label = data.batch(source, 5, batch_size=32, seed=0, flip=True)
+    images, wanted = data.batch(data.digits(), 5, batch_size=32, seed=0, flip=True)
+    np.testing.assert_array_equal(label, wanted)
+    squares = x0.reshape(32, 2, 2, 4, 4, 1).transpose(0, 1, 3, 2, 4, 5)
+    found = data.to_uint8(squares.reshape(32, 8, 8, 1))
+    np.testing.assert_array_equal(found, data.to_uint8(images))
+
+
+def test_an_encoder_may_be_anybodys_function(monkeypatch, tmp_path):
+    name = f"{__name__}:half"
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    words = [f"--config.folder={tmp_path}", f"--config.encoder={name}"]
+    call(monkeypatch, *words, "--config.scale=0.5", "--config.shift=0.25")
+    cache = data.LatentCache(tmp_path, encoder=name)
+    x0, _ = data.batch(cache, 0, batch_size=8, seed=0)
+    images, _ = data.batch(data.digits(), 0, batch_size=8, seed=0)
+    means = images.reshape(8, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+    np.testing.assert_allclose(x0, (means - 0.25) * 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--config.encoder=vae"], "build_encoder: need a name in"),
+        (["--config.encoder=space_to_depth(edge=2)"], "Did you mean 'factor'?"),
+        (["--config.encoder=numpy:no_such"], "which has no such function"),
+        (["--config.encoder=space_to_depth(factor=3)"], "need edges that 3 divides"),
+        (["--config.data.name=image_folder"], "need size >= 1, got size=0"),
+        (["--config.data.name=imagenet"], "need size >= 1 for images of many sizes"),
+        (["--config.data.name=latents"], "need a finished folder with manifest.json"),
+        (["--config.data.name=made_latents"], "got is_latent=True"),
+        (["--config.format=zip"], "need format in"),
+        (["--config.host=1"], "write_latents: need 0 <= index < count"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    monkeypatch, capsys, tmp_path, words, line
+):
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, f"--config.folder={tmp_path}", *words)
+    error = capsys.readouterr().err
+    assert left.value.code == 2
+    assert line in error and error.count("\n") == 1
+
+
+def test_the_usage_names_the_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [encode.__file__])
+    with pytest.raises(SystemExit, match="2"):
+        encode.main()
+    assert "Usage: python -m jaxguide.data.encode --config" in capsys.readouterr().err
+
+
+@pytest.mark.exhaustive
+def test_a_run_killed_again_and_again_ends_with_the_same_files(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (400, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(400) % 10)
+
+    def start(folder):
+        words = [
+            f"--config={CONFIG}:tiny",
+            "--config.data.name=npz",
+            f"--config.data.path={tmp_path / 'set.npz'}",
+            f"--config.folder={folder}",
+            "--config.shard_size=4",
+        ]
+        command = [sys.executable, "-m", "jaxguide.data.encode", *words]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def files(folder):
+        return {path.name: path.read_bytes() for path in folder.glob("moments-*")}
+
+    killed = tmp_path / "killed"
+    for enough in (1, 40):
+        run = start(killed)
+        while len(list(killed.glob("moments-*.npz"))) < enough:
+            assert run.poll() is None
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+        assert not (killed / "manifest.json").exists()
+    for folder in (killed, tmp_path / "whole"):
+        assert start(folder).wait() == 0
+        data.LatentCache(folder).verify()
+    assert len(files(killed)) == 200
+    assert files(killed) == files(tmp_path / "whole")
