@@ -18,6 +18,7 @@ from jaxguide import data, models, training
 from jaxguide.config_losses import INPUTS, LOSSES, LossConfig, teacher_passes
 from jaxguide.models import DiTConfig
 from jaxguide.names import lookup
+from jaxguide.training import parallel
 
 
 @dataclass
@@ -103,6 +104,20 @@ class OptimizerConfig:
 
 
 @dataclass
+class HostsConfig:
+    """The processes of a run on several hosts; see `training.hosts.start`.
+
+    Args:
+        coordinator: "" for one process, "auto", or "address:port" of process 0.
+        count, index: with an address: processes in all, and the number of this one.
+    """
+
+    coordinator: str = ""
+    count: int = 0
+    index: int = -1
+
+
+@dataclass
 class TrainConfig:
     """One training run: `python -m jaxguide.train --config configs/<name>.py`.
 
@@ -114,6 +129,9 @@ class TrainConfig:
         seed: of everything random.
         ema: final decays of the averaged weights; the first are sampled, and teach.
         accumulate: micro-batches per update; divides the batch.
+        parallel: one of `STRATEGIES`; both use all devices of all hosts.
+        shards: of "fsdp": devices over which one copy of the state is cut; 0 is all.
+        hosts: see there.
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
         preview_scale: classifier-free guidance of the sample grids, or the scale that
@@ -136,6 +154,9 @@ class TrainConfig:
     seed: int = 0
     ema: tuple[float, ...] = (0.999,)
     accumulate: int = 1
+    parallel: str = "fsdp"
+    shards: int = 0
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     log_every: int = 50
     save_every: int = 1000
     snapshot_every: int = 1000
@@ -217,6 +238,21 @@ def build_optimizer(
     )
 
 
+STRATEGIES: dict[str, Callable[[TrainConfig], parallel.Strategy]] = {
+    "fsdp": lambda c: parallel.Fsdp(parallel.all_devices(), c.shards),
+    "pmap": lambda c: parallel.Pmap(parallel.all_devices()),
+}
+
+
+def build_strategy(config: TrainConfig) -> parallel.Strategy:
+    """How the state is laid out over all devices.
+
+    Raises:
+        ValueError: if the name is unknown or the devices cannot be cut so.
+    """
+    return lookup("build_strategy", config.parallel, STRATEGIES)(config)
+
+
 def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Experiment:
     """What `training.run` trains."""
     model = build_model(config, dataset)
@@ -230,6 +266,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
         flip=config.data.flip,
         ema=tuple(config.ema),
         accumulate=config.accumulate,
+        strategy=build_strategy(config),
         flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
         meta={
             "data": config.data.name,

@@ -31,10 +31,10 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapsh
     names = [dataset.class_names[label] for label in labels]
     folder = Path(config.folder).expanduser()
 
-    def snapshot(step: int, state: training.TrainState) -> None:
+    def snapshot(step: int, view: training.View) -> None:
         note = {"data": config.data.name, "steps": step, "seed": config.seed}
         weights = Weights(
-            params=state.ema_params,
+            params=view.ema_params,
             model=model,
             path=config.loss.path,
             kind=config.loss.kind,
@@ -42,7 +42,7 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapsh
             note=note | {"batch_size": config.batch_size},
         )
         save_weights(folder / "weights.safetensors", weights)
-        images = preview(state.ema_params)
+        images = preview(view.ema_params)
         title = f"step {step}"
         if dataset.is_latent:
             images, title = pictures.false_colours(images), f"{title}, latents"
@@ -73,14 +73,12 @@ def build_evaluation(
     drawn = losses.draws(jax.random.key(config.seed), count)
 
     @jax.jit
-    def mean_loss(state: training.TrainState) -> jax.Array:
-        inputs = training.Inputs(
-            state.ema_params, batch, drawn, state.step, state.tuned
-        )
-        return loss(state.ema_params, inputs).mean()
+    def mean_loss(view: training.View) -> jax.Array:
+        inputs = training.Inputs(view.ema_params, batch, drawn, view.step, view.tuned)
+        return loss(view.ema_params, inputs).mean()
 
-    def evaluate(step: int, state: training.TrainState) -> dict[str, float]:
+    def evaluate(step: int, view: training.View) -> dict[str, float]:
         del step
-        return {"eval_loss": float(mean_loss(state))}
+        return {"eval_loss": float(mean_loss(view))}
 
     return evaluate

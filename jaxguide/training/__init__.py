@@ -13,6 +13,7 @@ from jaxguide.training.step import (
     Inputs as Inputs,
     Loss as Loss,
     TrainState as TrainState,
+    View as View,
     init_state as init_state,
     make_train_step as make_train_step,
 )

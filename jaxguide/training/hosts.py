@@ -45,3 +45,9 @@ def is_first() -> bool:
 def share() -> tuple[int, int]:
     """Which part of every batch this process reads: `(index, count)`."""
     return jax.process_index(), jax.process_count()
+
+
+def say(text: object) -> None:
+    """Prints, in the first process."""
+    if is_first():
+        print(text, flush=True)

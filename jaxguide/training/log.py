@@ -113,6 +113,7 @@ class StepLog:
         steps: length of the run.
         every: steps between lines.
         tensorboard: also write event files.
+        silent: only watch the loss: another process writes.
     """
 
     def __init__(
@@ -123,10 +124,13 @@ class StepLog:
         steps: int,
         every: int,
         tensorboard: bool = False,
+        silent: bool = False,
     ):
-        self._writers: list[Writer] = [ProgressLine(steps)]
-        self._writers.append(JsonlWriter(folder / "metrics.jsonl"))
-        if tensorboard:
+        self._writers: list[Writer] = []
+        if not silent:
+            self._writers.append(ProgressLine(steps))
+            self._writers.append(JsonlWriter(folder / "metrics.jsonl"))
+        if tensorboard and not silent:
             self._writers.append(TensorBoardWriter(folder / "tensorboard"))
         self._work, self._steps, self._every = work, steps, every
         self._restart()

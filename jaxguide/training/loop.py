@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,23 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 
 from jaxguide import data
 from jaxguide.checkpoints import Checkpoints
+from jaxguide.training import hosts, parallel
 from jaxguide.training.log import StepLog
 from jaxguide.training.speed import Work, peak_flops
 from jaxguide.training.step import (
     Loss,
     TrainState,
+    View,
     init_state,
     make_train_step,
 )
 
-Snapshot = Callable[[int, TrainState], None]
-Evaluate = Callable[[int, TrainState], dict[str, float]]
+Snapshot = Callable[[int, View], None]
+Evaluate = Callable[[int, View], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Experiment:
         ema: final decays of the averaged weights; the first are sampled, and teach.
         accumulate: micro-batches per update.
         tuned: first values of the numbers that the run adjusts itself.
+        strategy: how the state is laid out over devices.
         flops: of the model per example and update; 0 means unknown.
         meta: JSON-able facts stored with every checkpoint; a run resumes only
             from a checkpoint with equal facts.
@@ -60,6 +63,7 @@ class Experiment:
     ema: tuple[float, ...] = (0.999,)
     accumulate: int = 1
     tuned: dict[str, float] = dataclasses.field(default_factory=dict)
+    strategy: parallel.Strategy = dataclasses.field(default_factory=parallel.one_device)
     flops: float = 0.0
     meta: dict = dataclasses.field(default_factory=dict)
 
@@ -113,59 +117,84 @@ def run(
     Args:
         experiment: what to train.
         loop: how long, how often, where to.
-        snapshot: called as `snapshot(step, state)` every `loop.snapshot_every` steps
-            and at the end; must not keep `state`, whose arrays the next step reuses.
-        evaluate: called likewise every `loop.evaluate_every` steps; its numbers are
-            logged, and one named as in `state.tuned` takes effect in the next step.
+        snapshot: called as `snapshot(step, view)` every `loop.snapshot_every` steps
+            and at the end, by the first process; must not keep `view`, whose arrays
+            the next step reuses.
+        evaluate: called likewise every `loop.evaluate_every` steps, by every process;
+            its numbers are logged, and one named as in `view.tuned` takes effect in
+            the next step.
 
     Returns:
-        The last state.
+        The last state, in its saved form (`training.parallel`).
 
     Raises:
         FloatingPointError: if the loss stops being finite.
-        ValueError: if the folder holds a checkpoint of another experiment.
+        ValueError: if the folder holds a checkpoint of another experiment, or the batch
+            cannot be cut over the devices.
     """
     loop.folder.mkdir(parents=True, exist_ok=True)
-    train_step = jax.jit(
-        make_train_step(
-            experiment.loss,
-            experiment.optimizer,
-            seed=experiment.seed,
-            ema=experiment.ema,
-            accumulate=experiment.accumulate,
-        ),
-        donate_argnums=0,
-    )
+    strategy = experiment.strategy
+    parallel.check_batch(strategy, experiment.batch_size, experiment.accumulate)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(
             Checkpoints(loop.folder / "checkpoints", keep=loop.keep)
         )
         stopped = stack.enter_context(_stop_signals())
         log = stack.enter_context(closing(_step_log(experiment, loop)))
-        state = _start(experiment, checkpoints)
-        for step in range(int(state.step), loop.steps):
-            batch = data.batch(
-                experiment.dataset,
-                step,
-                batch_size=experiment.batch_size,
-                seed=experiment.seed,
-                flip=experiment.flip,
-            )
+        state, start = _start(experiment, checkpoints)
+        train_step = _compile(experiment, state)
+        read = functools.partial(_read, experiment)
+        batches = stack.enter_context(data.Prefetch(read, start, loop.steps))
+        for step, batch in batches:
             state, report = train_step(state, batch)
             done = step + 1
             last = done == loop.steps or stopped.is_set()
             log.add(done, report, flush=last)
             if evaluate and loop.evaluate_every and done % loop.evaluate_every == 0:
-                numbers = evaluate(done, state)
+                numbers = evaluate(done, _view(strategy, state))
                 log.write(done, numbers)
-                state = state._replace(tuned=_retuned(state.tuned, numbers))
+                state = _retuned(strategy, state, numbers)
             if last or done % loop.save_every == 0:
-                checkpoints.save(done, state, experiment.meta)
+                checkpoints.save(done, strategy.saved(state), experiment.meta)
             if snapshot and (last or done % loop.snapshot_every == 0):
-                snapshot(done, state)
+                view = _view(strategy, state)
+                if hosts.is_first():
+                    snapshot(done, view)
             if last:
                 break
-    return state
+    return strategy.saved(state)
+
+
+def _compile(experiment: Experiment, state: Any) -> parallel.Step:
+    """The step of this experiment on all of its devices."""
+    train_step = make_train_step(
+        experiment.loss,
+        experiment.optimizer,
+        seed=experiment.seed,
+        ema=experiment.ema,
+        accumulate=experiment.accumulate,
+        axis=experiment.strategy.axis,
+    )
+    return experiment.strategy.compile(train_step, state)
+
+
+def _read(experiment: Experiment, step: int) -> Any:
+    """This process's share of the batch of a step, on its devices."""
+    share = data.batch(
+        experiment.dataset,
+        step,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        flip=experiment.flip,
+        share=hosts.share(),
+    )
+    return experiment.strategy.feed(share)
+
+
+def _view(strategy: parallel.Strategy, state: Any) -> View:
+    """What snapshots and evaluations see of a state."""
+    saved = strategy.saved(state)
+    return parallel.whole(View(saved.step, saved.averages[0], saved.tuned))
 
 
 def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
@@ -175,54 +204,58 @@ def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
         flops=experiment.flops * experiment.batch_size,
         examples=experiment.batch_size,
-        devices=jax.device_count(),
+        devices=experiment.strategy.mesh.size,
         peak=loop.peak_flops or peak_flops(jax.devices()[0].device_kind),
     )
-    print(work)
+    hosts.say(work)
     return StepLog(
         loop.folder,
         work,
         steps=loop.steps,
         every=loop.log_every,
         tensorboard=loop.tensorboard,
+        silent=not hosts.is_first(),
     )
 
 
-def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint, or a fresh state."""
-    key = jax.random.key(experiment.seed)
-    params = jax.jit(experiment.init_params)(key)
-    state = init_state(
-        params,
+def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int]:
+    """The newest checkpoint or a fresh state, and the updates that it has seen."""
+    strategy, key = experiment.strategy, jax.random.key(experiment.seed)
+    make_state = functools.partial(_make_state, experiment)
+    like = parallel.abstract(strategy, make_state, key)
+    if checkpoints.latest_step() is None:
+        hosts.say(
+            parameter_overview.get_parameter_overview(like.params, include_stats=False)
+        )
+        return parallel.init(strategy, make_state, key), 0
+    saved, meta = checkpoints.restore(like)
+    step = int(saved.step)
+    for name, value in experiment.meta.items():
+        if meta.get(name) != value:
+            raise ValueError(
+                f"run: need the {name} of the checkpoint at step {step}, "
+                f"got {name}={value!r} instead of {meta.get(name)!r}. "
+                "Use another folder, or undo the change."
+            )
+    hosts.say(f"resuming at step {step}")
+    return strategy.loaded(saved), step
+
+
+def _make_state(experiment: Experiment, key: jax.Array) -> TrainState:
+    return init_state(
+        experiment.init_params(key),
         experiment.optimizer,
         averages=len(experiment.ema),
         tuned=experiment.tuned,
     )
-    if checkpoints.latest_step() is None:
-        print(parameter_overview.get_parameter_overview(params, include_stats=False))
-        return state
-    state, meta = checkpoints.restore(state)
-    for name, value in experiment.meta.items():
-        if meta.get(name) != value:
-            raise ValueError(
-                f"run: need the {name} of the checkpoint at step {int(state.step)}, "
-                f"got {name}={value!r} instead of {meta.get(name)!r}. "
-                "Use another folder, or undo the change."
-            )
-    print(f"resuming at step {int(state.step)}")
-    return state
 
 
 def _retuned(
-    tuned: dict[str, jax.Array], numbers: dict[str, float]
-) -> dict[str, jax.Array]:
-    """`tuned` with the new values among `numbers`, placed as the old ones."""
-
-    def value(name: str, old: jax.Array) -> jax.Array:
-        new = jnp.full(old.shape, numbers.get(name, old), old.dtype)
-        return jax.device_put(new, old.sharding) if name in numbers else old
-
-    return {name: value(name, old) for name, old in tuned.items()}
+    strategy: parallel.Strategy, state: Any, numbers: dict[str, float]
+) -> TrainState:
+    """The state with the new values among `numbers` in `tuned`."""
+    new = {name: numbers[name] for name in state.tuned if name in numbers}
+    return state._replace(tuned=state.tuned | parallel.scalars(strategy, new))
 
 
 @contextmanager

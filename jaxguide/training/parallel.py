@@ -260,6 +260,17 @@ def init(strategy: Strategy, make_state: MakeState, key: Array) -> Any:
     return strategy.loaded(jax.jit(make_state, out_shardings=places)(key))
 
 
+def scalars(strategy: Strategy, numbers: dict[str, float]) -> dict[str, Array]:
+    """Numbers as float32 leaves of a state."""
+    place = NamedSharding(strategy.mesh, EVERYWHERE)
+
+    def put(number: float) -> Array:
+        value = np.float32(number)
+        return jax.make_array_from_callback((), place, lambda _: value)
+
+    return strategy.loaded({name: put(number) for name, number in numbers.items()})
+
+
 def whole(tree: Any) -> Any:
     """Arrays of a saved state, each in full on one device of this process.
 
@@ -286,9 +297,6 @@ def all_devices() -> tuple[Any, ...]:
 def one_device() -> Fsdp:
     """The strategy of a run on one device of this process."""
     return Fsdp(tuple(jax.local_devices()[:1]))
-
-
-STRATEGIES: dict[str, Callable[..., Strategy]] = {"pmap": Pmap, "fsdp": Fsdp}
 
 
 def check_batch(strategy: Strategy, batch_size: int, accumulate: int) -> None:

@@ -39,6 +39,20 @@ class TrainState(NamedTuple):
         return self.averages[0]
 
 
+class View(NamedTuple):
+    """What is looked at during a run, whole and on one device of this process.
+
+    Attributes:
+        step: int32 [], updates done.
+        ema_params: the first average.
+        tuned: see `TrainState`.
+    """
+
+    step: Array
+    ema_params: Any
+    tuned: dict[str, Array]
+
+
 class Inputs(NamedTuple):
     """What a loss may look at, beside the parameters that it differentiates.
 
