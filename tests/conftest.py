@@ -1,5 +1,6 @@
 """Strict numerics, eight host devices and one compilation cache for every test."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -42,6 +43,13 @@ def fast_compile(request):
 def pytest_unconfigure():
     if MINE:
         shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+
+
+def pytest_collection_finish():
+    """What importing has made stays; looking through it again and again is a tenth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture
