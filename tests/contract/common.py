@@ -26,14 +26,15 @@ SAMPLERS = {
     "unipc": jg.unipc(),
 }
 TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
+EXHAUSTIVE = [pytest.mark.exhaustive]
 
 
 def marked(rows, grouped=False):
     """The rows as parameters; one that is like another is for the exhaustive run."""
     params = []
     for row in rows:
-        marks = [pytest.mark.exhaustive] if row.like else []
-        marks += [pytest.mark.xdist_group(row.name)] if grouped else []
+        group = [pytest.mark.xdist_group(row.name)] if grouped else []
+        marks = group + (EXHAUSTIVE if row.like else [])
         params.append(pytest.param(row, marks=marks, id=row.name))
     return params
 
@@ -48,7 +49,17 @@ neutral_rows = pytest.mark.parametrize("row", marked(tf.WITH_NEUTRAL))
 
 def rest(*values):
     """Parameters for the exhaustive run alone."""
-    return [pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
+    return [pytest.param(value, marks=EXHAUSTIVE) for value in values]
+
+
+def kinds_and_paths(kinds, paths):
+    """Every kind on the first path and every path of the first kind; the rest apart."""
+    return [
+        pytest.param(path, kind, marks=marks, id=f"{path}-{kind}")
+        for path in paths
+        for kind in kinds
+        for marks in [[] if path is paths[0] or kind == kinds[0] else EXHAUSTIVE]
+    ]
 
 
 # One stage and two; how many there are is all that a cost knows of a sampler.

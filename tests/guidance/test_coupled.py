@@ -8,6 +8,7 @@ import pytest
 import jaxguide as jg
 from jaxguide import paths
 from tests import transforms as tf
+from tests.contract.common import kinds_and_paths
 
 FAST_COMPILE = True
 MODEL = tf.mixture()
@@ -16,8 +17,10 @@ LABEL = tf.labels()["cond"]
 NULL = tf.labels()["null"]
 
 
-def sample(guidance, path, sampler, grid=GRID, kind="velocity", label=LABEL):
-    with jax.disable_jit():
+def sample(
+    guidance, path, sampler, grid=GRID, kind="velocity", label=LABEL, eager=True
+):
+    with jax.disable_jit(eager):
         return jg.generate(
             MODEL.network(kind, path), tf.start(), label, grid=grid, sampler=sampler,
             guidance=guidance, conds={"null": NULL},
@@ -32,8 +35,13 @@ def effective(scale, path, grid=GRID):
     return lambda t: table[float(t)]
 
 
-@pytest.mark.parametrize("kind", ["velocity", "noise", "denoised", "score"])
-@pytest.mark.parametrize("path", [paths.Linear(), paths.GVP(), paths.VP()], ids=str)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    kinds_and_paths(
+        ("velocity", "noise", "denoised", "score"),
+        (paths.Linear(), paths.GVP(), paths.VP()),
+    ),
+)
 def test_cfgpp_is_cfg_with_the_effective_scale_under_ddim(path, kind):
     plain = sample(jg.cfg(effective(0.6, path)), path, jg.ddim(), kind=kind)
     coupled = sample(jg.cfgpp(0.6), path, jg.ddim(), kind=kind)
@@ -106,8 +114,10 @@ def test_rectified_cfgpp_looks_ahead_through_guide():
 def test_rectified_cfgpp_falls_back_to_cfg_as_steps_shrink():
     """v_c + a (v_c - v_u) is CFG with scale 1 + a."""
     grid = np.linspace(0.8, 0.3, 81)
-    ahead = sample(jg.rectified_cfgpp(1.0), paths.Linear(), jg.euler(), grid)
-    plain = sample(jg.cfg(2.0), paths.Linear(), jg.euler(), grid)
+    ahead, plain = (
+        sample(guidance, paths.Linear(), jg.euler(), grid, eager=False)
+        for guidance in (jg.rectified_cfgpp(1.0), jg.cfg(2.0))
+    )
     coarse = GRID[:3]
     far = sample(jg.rectified_cfgpp(1.0), paths.Linear(), jg.euler(), coarse)
     far = np.abs(far - sample(jg.cfg(2.0), paths.Linear(), jg.euler(), coarse)).max()

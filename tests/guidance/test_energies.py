@@ -9,6 +9,7 @@ import jaxguide as jg
 from jaxguide import paths
 from jaxguide.guidance import tfg_schedule
 from tests import transforms as tf
+from tests.contract.common import kinds_and_paths
 
 FAST_COMPILE = True
 MODEL = tf.mixture()
@@ -39,8 +40,10 @@ def bayes(path):
     return log_prob
 
 
-@pytest.mark.parametrize("kind", paths.KINDS)
-@pytest.mark.parametrize("path", [paths.Linear(), paths.GVP(), paths.VP()], ids=str)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    kinds_and_paths(paths.KINDS, (paths.Linear(), paths.GVP(), paths.VP())),
+)
 def test_the_bayes_classifier_on_an_unconditional_network_is_cfg(path, kind):
     guidance = jg.classifier(1.8, bayes(path), condition="label")
     classified = sample(guidance, path, kind, label=NULL)

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxguide as jg
 from tests import transforms as tf
+from tests.contract.common import EXHAUSTIVE
 
 FAST_COMPILE = True
 GRID = np.array([0.9, 0.6, 0.3, 0.0])
@@ -92,7 +93,17 @@ def test_progress_is_called_once_per_step_with_its_index():
     assert sorted(seen) == [0, 1, 2]
 
 
-@every_sampler
+# One of every class and every number of stages; the others in the exhaustive run.
+TYPICAL = ("euler", "heun", "dpmpp_2m", "dpmpp_sde", "unipc", "ddpm")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(sampler, id=name, marks=[] if name in TYPICAL else EXHAUSTIVE)
+        for name, sampler in SAMPLERS.items()
+    ],
+)
 def test_samplers_run_under_jit_vmap_and_grad(sampler):
     weights = jnp.asarray([1.3, 0.2])
     grid_of_scales = jnp.asarray([1.5, 3.0])

@@ -51,7 +51,7 @@ def cases():
     """Every sampler on every path; the exhaustive run has what others imply."""
     for name, (sampler, _) in SAMPLERS.items():
         for path in PATHS:
-            shown = ("linear", "vp", "ddpm") if sampler.stochastic else ("linear", "vp")
+            shown = ("linear", "ddpm") if sampler.stochastic else ("linear", "vp")
             implied = name.endswith("_half") or path not in shown
             marks = [pytest.mark.exhaustive] if implied else []
             yield pytest.param(name, path, marks=marks, id=f"{name}-{path}")
