@@ -43,6 +43,7 @@ def test_stranger():
     assert second < 0.2 * first
 
 
+@pytest.mark.exhaustive  # half a minute of training
 def test_flax_model():
     found = run("flax_model.py")
     mine, exact = (

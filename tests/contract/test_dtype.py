@@ -17,6 +17,7 @@ from tests.contract.common import (
     every_row,
     probes,
     rest,
+    typical_rows,
 )
 
 FAST_COMPILE = True
@@ -27,7 +28,7 @@ FAST_COMPILE = True
 
 @pytest.mark.parametrize("network_dtype", [*rest(jnp.float32), jnp.bfloat16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@every_row
+@typical_rows
 def test_samples_keep_the_dtype_of_the_noise(row, dtype, network_dtype):
     def predict(weights, x, *args, **taps):
         out = tf.toy(weights, x, *args, **taps)
