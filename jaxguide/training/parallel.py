@@ -33,6 +33,37 @@ MakeState = Callable[[Array], Any]
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A step for many devices: `(state, batch) -> (state, metrics)`.
+
+    The metrics are taken from the first device of this process. The networks in the
+    step see `mesh`, and fetch what they need of parameters that are cut over it.
+    """
+
+    step: Any
+    mesh: Mesh | None = None
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        with self._seen():
+            state, report = self.step(state, batch)
+        return state, jax.tree.map(lambda leaf: leaf.addressable_data(0), report)
+
+    def lower(self, state: Any, batch: Any) -> Any:
+        """The step lowered, as by `jax.jit(...).lower`."""
+        with self._seen():
+            return self.step.lower(state, batch)
+
+    def export(self, state: Any, batch: Any, *, platforms: list[str]) -> Any:
+        """The step lowered for other platforms, as by `jax.export.export`."""
+        with self._seen():
+            program = jax.jit(self.step)
+            return jax.export.export(program, platforms=platforms)(state, batch)
+
+    def _seen(self) -> Any:
+        return jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext()
+
+
 class Strategy(Protocol):
     """How a training state is laid out over devices.
 
@@ -51,7 +82,7 @@ class Strategy(Protocol):
         """How a leaf of the saved state is cut, from its place in the tree."""
         ...
 
-    def compile(self, train_step: Step, state: Any) -> Step:
+    def compile(self, train_step: Step, state: Any) -> Compiled:
         """The step for many devices; it overwrites the state that it is given.
 
         The metrics come back whole, on a device of this process, without waiting.
@@ -114,11 +145,11 @@ class Fsdp:
         """See `Strategy`; the rule is `cut`."""
         return cut(path, leaf.shape, self.mesh.shape[SHARDS])
 
-    def compile(self, train_step: Step, state: Any) -> Step:
+    def compile(self, train_step: Step, state: Any) -> Compiled:
         """See `Strategy`."""
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         whole = NamedSharding(self.mesh, EVERYWHERE)
-        return _Compiled(
+        return Compiled(
             jax.jit(
                 train_step,
                 donate_argnums=0,
@@ -176,10 +207,10 @@ class Pmap:
         del path, leaf
         return EVERYWHERE
 
-    def compile(self, train_step: Step, state: Any) -> Step:
+    def compile(self, train_step: Step, state: Any) -> Compiled:
         """See `Strategy`."""
         del state
-        return _Compiled(
+        return Compiled(
             jax.pmap(
                 train_step,
                 axis_name=REPLICAS,
@@ -312,27 +343,3 @@ def check_batch(strategy: Strategy, batch_size: int, accumulate: int) -> None:
 
 def _from_parts(shape: tuple, place: NamedSharding, parts: list[Array]) -> Array:
     return jax.make_array_from_single_device_arrays(shape, place, parts)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Compiled:
-    """A step whose metrics are taken from the first device of this process.
-
-    The networks in it see `mesh`, and fetch what they need of parameters that are cut.
-    """
-
-    step: Any
-    mesh: Mesh | None = None
-
-    def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
-        with self._seen():
-            state, report = self.step(state, batch)
-        return state, jax.tree.map(lambda leaf: leaf.addressable_data(0), report)
-
-    def lower(self, state: Any, batch: Any) -> Any:
-        """The step lowered, as by `jax.jit(...).lower`."""
-        with self._seen():
-            return self.step.lower(state, batch)
-
-    def _seen(self) -> Any:
-        return jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext()
