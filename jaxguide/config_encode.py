@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jaxguide import data
 from jaxguide.arguments import call, imported, parse_call
-from jaxguide.config import DataConfig
+from jaxguide.config import DataConfig, HostsConfig
 from jaxguide.names import lookup
 
 ENCODERS: dict[str, Callable[..., data.Encoder]] = {
@@ -30,8 +30,8 @@ class EncodeConfig:
         mirrored: encode mirror images too, for training with flips.
         batch_size: images per call.
         shard_size: images per file.
-        host, hosts: number of this host, from 0, and how many share the work; each
-            writes files of its own, and needs no connection to the others.
+        hosts: as for training; or its count and index alone, without a coordinator:
+            each host writes files of its own and needs no connection to the others.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -44,8 +44,7 @@ class EncodeConfig:
     mirrored: bool = True
     batch_size: int = 64
     shard_size: int = 4096
-    host: int = 0
-    hosts: int = 1
+    hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def build_encoder(config: EncodeConfig) -> data.Encoder:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from jaxguide import cli, config, data
 from jaxguide.config_encode import EncodeConfig, build_encoder
+from jaxguide.training import hosts
 
 
 def run(settings: EncodeConfig) -> None:
     """Encodes the images that the config names, or carries on with them."""
+    share = _share(settings.hosts)
     source = config.build_dataset(settings.data)
     images = settings.data
     done = data.write_latents(
@@ -20,13 +24,20 @@ def run(settings: EncodeConfig) -> None:
         batch_size=settings.batch_size,
         shard_size=settings.shard_size,
         note={"data": images.name, "split": images.split, "size": images.size},
-        share=(settings.host, settings.hosts),
+        share=share,
     )
     if done:
         print(f"{len(source)} images encoded; train with --config.data.name=latents")
         print(f"  --config.data.path={settings.folder}")
     else:
-        print(f"the files of host {settings.host} are written; others are missing")
+        print(f"the files of host {share[0]} are written; others are missing")
+
+
+def _share(settings: config.HostsConfig) -> tuple[int, int]:
+    """Number of this host, and how many write files."""
+    hosts.start(**dataclasses.asdict(settings))
+    by_number = settings.count and not settings.coordinator
+    return (settings.index, settings.count) if by_number else hosts.share()
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
 """The command line of the encoder, as a user meets it."""
 
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -60,6 +57,17 @@ def test_an_encoder_may_be_anybodys_function(monkeypatch, tmp_path):
     np.testing.assert_allclose(x0, (means - 0.25) * 0.5, atol=1e-3)
 
 
+def test_hosts_share_the_work_by_their_numbers(monkeypatch, capsys, tmp_path):
+    words = [f"--config.folder={tmp_path}", "--config.hosts.count=2"]
+    call(monkeypatch, *words, "--config.hosts.index=1")
+    assert "the files of host 1 are written" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("*.npz")] == [
+        "moments-00001-of-00003.npz"
+    ]
+    call(monkeypatch, *words, "--config.hosts.index=0")
+    assert len(data.LatentCache(tmp_path)) == 1498
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -72,7 +80,7 @@ def test_an_encoder_may_be_anybodys_function(monkeypatch, tmp_path):
         (["--config.data.name=latents"], "need a finished folder with manifest.json"),
         (["--config.data.name=made_latents"], "got is_latent=True"),
         (["--config.format=zip"], "need format in"),
-        (["--config.host=1"], "write_latents: need 0 <= index < count"),
+        (["--config.hosts.count=2"], "write_latents: need 0 <= index < count"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -90,38 +98,3 @@ def test_the_usage_names_the_module(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         encode.main()
     assert "Usage: python -m jaxguide.data.encode --config" in capsys.readouterr().err
-
-
-@pytest.mark.exhaustive
-def test_a_run_killed_again_and_again_ends_with_the_same_files(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 255, (400, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(400) % 10)
-
-    def start(folder):
-        words = [
-            f"--config={CONFIG}:tiny",
-            "--config.data.name=npz",
-            f"--config.data.path={tmp_path / 'set.npz'}",
-            f"--config.folder={folder}",
-            "--config.shard_size=4",
-        ]
-        command = [sys.executable, "-m", "jaxguide.data.encode", *words]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def files(folder):
-        return {path.name: path.read_bytes() for path in folder.glob("moments-*")}
-
-    killed = tmp_path / "killed"
-    for enough in (1, 40):
-        run = start(killed)
-        while len(list(killed.glob("moments-*.npz"))) < enough:
-            assert run.poll() is None
-            time.sleep(0.002)
-        run.send_signal(signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
-        assert not (killed / "manifest.json").exists()
-    for folder in (killed, tmp_path / "whole"):
-        assert start(folder).wait() == 0
-        data.LatentCache(folder).verify()
-    assert len(files(killed)) == 200
-    assert files(killed) == files(tmp_path / "whole")

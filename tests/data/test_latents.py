@@ -1,6 +1,10 @@
 """Latent caches: known answers, posterior samples, stopped runs, damaged files."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 
 import jax.numpy as jnp
@@ -171,6 +175,47 @@ def test_a_stopped_run_carries_on_at_the_first_missing_file(tmp_path):
     finished = Counted(images())
     assert data.write_latents(finished, encoder, folder, **choices)
     assert finished.picked == [] and len(whole) == len(data.LatentCache(folder))
+
+
+ENCODE = """
+import sys
+from jaxguide import data
+source, encoder = data.npz(sys.argv[1]), data.space_to_depth(4)
+data.write_latents(source, encoder, sys.argv[2], batch_size=8, shard_size=4)
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_run_killed_again_and_again_ends_with_the_same_files(tmp_path):
+    source = images(count=400, size=16)
+    np.savez(tmp_path / "set.npz", x=source.images, y=source.labels)
+
+    def start(folder):
+        words = [sys.executable, "-c", ENCODE, str(tmp_path / "set.npz"), str(folder)]
+        return subprocess.Popen(words, stderr=subprocess.DEVNULL)
+
+    def files(folder):
+        return {path.name: path.read_bytes() for path in folder.glob("moments-*")}
+
+    killed = tmp_path / "killed"
+    for enough in (1, 40):
+        run = start(killed)
+        while len(list(killed.glob("moments-*.npz"))) < enough:
+            assert run.poll() is None
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+        assert not (killed / "manifest.json").exists()
+    assert start(killed).wait() == 0
+    data.LatentCache(killed).verify()
+    data.write_latents(
+        data.npz(tmp_path / "set.npz"),
+        data.space_to_depth(4),
+        tmp_path / "whole",
+        shard_size=4,
+    )
+    assert len(files(killed)) == 200
+    assert files(killed) == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "unnoted", "half_written"])
