@@ -8,6 +8,13 @@
 `teacher` is the same network with averaged parameters.
 """
 
+from jaxguide.losses.auto_weight import (
+    auto_weight as auto_weight,
+    best_scale as best_scale,
+    energy_distance as energy_distance,
+    next_weight as next_weight,
+    trial_scales as trial_scales,
+)
 from jaxguide.losses.base import (
     Batch as Batch,
     Noisy as Noisy,
@@ -32,8 +39,8 @@ from jaxguide.losses.draws import (
 )
 from jaxguide.losses.flow import flow_matching as flow_matching
 from jaxguide.losses.gft import gft as gft
-from jaxguide.losses.mean_flow import mean_flow as mean_flow
 from jaxguide.losses.inputs import inputs_at as inputs_at
+from jaxguide.losses.mean_flow import mean_flow as mean_flow
 from jaxguide.losses.model_guidance import (
     model_guidance as model_guidance,
     scale_aware_model_guidance as scale_aware_model_guidance,
