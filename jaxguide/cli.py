@@ -1,8 +1,9 @@
 """Command lines: `--config FILE` with overrides, and mistakes in one line.
 
 `run(main)` lets ml_collections parse `--config=FILE[:arg] --config.field=value ...`,
-hands the config to `main`, and turns a mistake of the user into one line on standard
-error with exit code 2. Any other error keeps its traceback: it is a bug.
+hands the config to `main`, and turns a mistake of the user, and a folder that cannot be
+written, into one line on standard error with exit code 2. Any other error keeps its
+traceback: it is a bug.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
+from jaxguide import disk
+
 MISTAKE = 2
 _PACKAGE = str(Path(__file__).parent)
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=.*)?", re.DOTALL)
@@ -31,7 +34,10 @@ class _Mistake(Exception):
 
 
 def run(
-    main: Callable[[Any], None], *, listing: Callable[[str], str] | None = None
+    main: Callable[[Any], None],
+    *,
+    listing: Callable[[str], str] | None = None,
+    about: str = "",
 ) -> None:
     """Runs `main(config)` with the config that `sys.argv` describes.
 
@@ -39,25 +45,39 @@ def run(
         main: receives what `get_config` of the config file returned, with the
             overrides of the command line filled in.
         listing: what `--list` or `--list NAME` prints, from the name or "".
+        about: what `--help` prints after the usage.
 
     Raises:
         SystemExit: with code 2 and one line on standard error if a file, a field or
-            a value is wrong; a ValueError or FloatingPointError that this package
-            raises in `main` counts as such.
+            a value is wrong or a folder cannot be written; a ValueError,
+            FloatingPointError or OSError that this package raises in `main` counts as
+            such.
     """
     try:
         if listing is not None:
             _list(sys.argv[1:], listing)
-        config = _parse(sys.argv)
+        config = _parse(sys.argv, about)
     except _Mistake as mistake:
         _leave(str(mistake))
     try:
         main(config)
-    except (ValueError, FloatingPointError) as error:
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not raised_in.startswith(_PACKAGE):
-            raise
-        _leave(str(error))
+    except (ValueError, FloatingPointError, OSError) as error:
+        _leave(_line(error))
+
+
+def _line(error: Exception) -> str:
+    """What to tell of an error that is no bug; raises the others again."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    if getattr(error, "errno", None) is None and raised_in.startswith(_PACKAGE):
+        return str(error)
+    reason = disk.why_unwritable(error) if isinstance(error, OSError) else None
+    if reason is None:
+        raise error
+    name = getattr(error, "filename", None) or "one that was open"
+    return (
+        f"cli: need files that can be written, got {str(name)!r}: {reason}. "
+        "Make room or choose another folder."
+    )
 
 
 def _leave(line: str) -> NoReturn:
@@ -81,10 +101,10 @@ def _list(words: list[str], listing: Callable[[str], str]) -> None:
         raise SystemExit(0)
 
 
-def _parse(argv: list[str]) -> Any:
+def _parse(argv: list[str], about: str) -> Any:
     usage = f"Usage: python -m jaxguide.{_command(argv[0])} --config FILE[:arg]"
     if {"--help", "-h"} & set(argv):
-        _help(argv, usage)
+        _help(argv, usage, about)
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
     given = _config_file(argv, usage)
@@ -117,10 +137,11 @@ def _config_file(argv: list[str], usage: str) -> str:
     raise _Mistake(f"cli: need a config file, got {argv[1:]!r}. {usage}")
 
 
-def _help(argv: list[str], usage: str) -> NoReturn:
+def _help(argv: list[str], usage: str, about: str) -> NoReturn:
     """Prints the usage and, if a config is named, what can be overridden."""
     print(f"{usage} [--config.FIELD=VALUE ...]")
     print("FIELD may reach into lists: --config.guidance[0].scale=2")
+    print(f"\n{about.strip()}\n" if about else "", end="")
     try:
         config = _load(_find(_config_file(argv, usage)))
     except _Mistake:

@@ -134,6 +134,8 @@ class TrainConfig:
         hosts: see there.
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
+        keep_best, best_by: further checkpoints to keep, those with the lowest
+            "eval_loss", "loss" or "grad_norm"; see `training.LoopConfig`.
         preview_scale: classifier-free guidance of the sample grids, or the scale that
             a network with such an input is given.
         preview_classes, preview_per_class: classes of the sample grids, evenly
@@ -161,6 +163,8 @@ class TrainConfig:
     save_every: int = 1000
     snapshot_every: int = 1000
     keep: int = 2
+    keep_best: int = 0
+    best_by: str = "loss"
     preview_scale: float = 2.0
     preview_classes: int = 10
     preview_per_class: int = 8
@@ -287,6 +291,8 @@ def build_loop(config: TrainConfig) -> training.LoopConfig:
         save_every=config.save_every,
         snapshot_every=config.snapshot_every,
         keep=config.keep,
+        keep_best=config.keep_best,
+        best_by=config.best_by,
         evaluate_every=config.evaluate_every,
         tensorboard=config.tensorboard,
         peak_flops=config.peak_flops,

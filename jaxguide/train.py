@@ -1,9 +1,19 @@
-"""Trains a network: `python -m jaxguide.train --config configs/digits.py`."""
+"""Trains a network: `python -m jaxguide.train --config configs/digits.py`.
+
+The same command carries on where a run has stopped. Exit codes:
+
+    0    all steps are done
+    2    one line says what is wrong: a field, a file, a folder that cannot be written,
+         a loss or gradient that is not finite; the last checkpoint is good
+    75   SIGTERM (preemption): the state is saved, run the same command again
+    130  Ctrl-C: the state is saved; a second Ctrl-C leaves at once, without saving
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from jaxguide import cli, config, config_watch, training
@@ -20,7 +30,11 @@ def run(settings: config.TrainConfig) -> None:
     evaluate = config_watch.build_evaluation(settings, dataset)
     if hosts.is_first():
         _write_config(Path(settings.folder).expanduser(), settings)
-    state = training.run(experiment, loop, snapshot, evaluate)
+    with training.Stop() as stop:
+        state = training.run(experiment, loop, snapshot, evaluate, stop)
+    if stop.code and int(state.step) < loop.steps:
+        hosts.say(f"stopped after step {int(state.step)}; the same command carries on")
+        raise SystemExit(stop.code)
     hosts.say(f"{int(state.step)} steps done; weights and samples are in {loop.folder}")
 
 
@@ -32,7 +46,10 @@ def _write_config(folder: Path, settings: config.TrainConfig) -> None:
 
 def main() -> None:
     """The command line."""
-    cli.run(run)
+    try:
+        cli.run(run, about=__doc__ or "")
+    except KeyboardInterrupt:  # not waiting for a checkpoint that is being written
+        os._exit(training.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.flax import save_file
 
+from jaxguide import disk
 from jaxguide.models import DiTConfig
 
 FORMAT = "jaxguide-weights-1"
@@ -53,6 +54,7 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
 
     Raises:
         ValueError: if `dtype` is unknown.
+        OSError: if the file cannot be written.
     """
     if dtype not in ("float16", "bfloat16", "float32"):
         raise ValueError(
@@ -72,7 +74,24 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
         name: jax.numpy.asarray(leaf).astype(dtype) for name, leaf in flat.items()
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(stored, str(path), metadata={"jaxguide": json.dumps(about)})
+    _write(Path(path), stored, {"jaxguide": json.dumps(about)})
+
+
+def _write(path: Path, stored: dict[str, jax.Array], metadata: dict[str, str]) -> None:
+    """A reader, and a run that is killed, never see half a file."""
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        save_file(stored, str(beside), metadata=metadata)
+        beside.replace(path)
+    except SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        reason = disk.why_unwritable(error)
+        if reason is None:
+            raise
+        raise OSError(
+            f"save_weights: need a folder that can be written, got path={str(path)!r}: "
+            f"{reason}. Make room or use another folder."
+        ) from error
 
 
 def load_weights(path: str | Path) -> Weights:

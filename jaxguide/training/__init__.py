@@ -17,4 +17,9 @@ from jaxguide.training.step import (
     init_state as init_state,
     make_train_step as make_train_step,
 )
+from jaxguide.training.stop import (
+    INTERRUPTED as INTERRUPTED,
+    PREEMPTED as PREEMPTED,
+    Stop as Stop,
+)
 from jaxguide.training.trajectories import cfg_trajectories as cfg_trajectories

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TextIO
 
+import jax
+import jax.numpy as jnp
 from clu import metrics
 
 from jaxguide.training.speed import Work
@@ -18,6 +20,8 @@ from jaxguide.training.step import TrainMetrics
 
 class Writer(Protocol):
     """Receives the numbers of one log step."""
+
+    def resume(self, step: int) -> None: ...
 
     def write(self, step: int, numbers: dict[str, float]) -> None: ...
 
@@ -32,7 +36,19 @@ class JsonlWriter:
     """
 
     def __init__(self, path: Path):
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
+
+    def resume(self, step: int) -> None:
+        """Drops lines of later steps, and a line that a kill has cut."""
+        self._file.close()
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            beside = self._path.with_suffix(".tmp")
+            beside.write_text("".join(kept), encoding="utf-8")
+            beside.replace(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Writes `{"step": step, ...}` and flushes."""
@@ -42,6 +58,13 @@ class JsonlWriter:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
 
 class ProgressLine:
@@ -56,6 +79,9 @@ class ProgressLine:
         self._steps = steps
         self._stream = stream or sys.stderr
         self._moving = self._stream.isatty()
+
+    def resume(self, step: int) -> None:
+        """Nothing: what was printed stays."""
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Prints one line, if these are the numbers of a log step."""
@@ -95,6 +121,9 @@ class TensorBoardWriter:
             ) from error
         self._writer = metric_writers.SummaryWriter(str(folder))
 
+    def resume(self, step: int) -> None:
+        """Nothing: later steps of an earlier part are shown twice."""
+
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Writes scalars."""
         self._writer.write_scalars(step, numbers)
@@ -106,6 +135,8 @@ class TensorBoardWriter:
 
 class StepLog:
     """Averages metrics between log lines, times them, and hands them to the writers.
+
+    `means` holds the averages that were looked at last.
 
     Args:
         folder: of the run.
@@ -133,33 +164,65 @@ class StepLog:
         if tensorboard and not silent:
             self._writers.append(TensorBoardWriter(folder / "tensorboard"))
         self._work, self._steps, self._every = work, steps, every
+        self.means: dict[str, float] = {}
         self._restart()
 
     def _restart(self) -> None:
-        self._total, self._count = TrainMetrics.empty(), 0
+        self._total, self._empty, self._count = TrainMetrics.empty(), True, 0
         self._since = time.monotonic()
 
-    def add(self, step: int, report: metrics.Collection, *, flush: bool) -> None:
+    def resume(self, step: int, window: list | None = None) -> None:
+        """Goes on after `step`, so that the lines are those of an unbroken run.
+
+        Args:
+            step: of the state that the run goes on from; later lines are dropped.
+            window: what `window` returned at that step.
+        """
+        for writer in self._writers:
+            writer.resume(step)
+        self._restart()
+        if window:
+            leaves = [jnp.asarray(value, dtype) for value, dtype in window]
+            self._total = jax.tree.structure(self._total).unflatten(leaves)
+            self._empty = False
+
+    def window(self) -> list:
+        """What was summed up since the last line, JSON-able and exact."""
+        if self._empty:
+            return []
+        return [[v.item(), str(v.dtype)] for v in jax.tree.leaves(self._total)]
+
+    def add(self, step: int, report: metrics.Collection, *, last: bool) -> None:
         """Takes one step's metrics; writes them out when a line is due.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
+            FloatingPointError: if the loss or the gradient is not finite.
         """
-        self._total = self._total.merge(report)
+        self._total, self._empty = self._total.merge(report), False
         self._count += 1
-        if not flush and step % self._every:
+        if not last and step % self._every:
             return
-        numbers = {name: float(v) for name, v in self._total.compute().items()}
-        if not math.isfinite(numbers["loss"]):
-            raise FloatingPointError(
-                f"run: need a finite loss, got loss={numbers['loss']!r} at step "
-                f"{step}. Lower the learning rate or clip the gradient."
-            )
+        self.check(step)
         speed = self._count / max(time.monotonic() - self._since, 1e-9)
-        numbers |= self._work.rates(speed)
+        numbers = self.means | self._work.rates(speed)
         numbers["seconds_left"] = (self._steps - step) / speed
         self.write(step, numbers)
         self._restart()
+
+    def check(self, step: int) -> None:
+        """Looks at all steps since the last line.
+
+        Raises:
+            FloatingPointError: if a loss or a gradient was not finite.
+        """
+        if not self._empty:
+            self.means = {k: float(v) for k, v in self._total.compute().items()}
+        for part, name in (("loss", "loss"), ("gradient", "grad_norm")):
+            if not math.isfinite(self.means.get(name, 0.0)):
+                raise FloatingPointError(
+                    f"run: need a finite {part}, got {name}={self.means[name]!r} at "
+                    f"step {step}. Lower the learning rate or clip the gradient."
+                )
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Hands numbers to every writer."""

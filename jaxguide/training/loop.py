@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from jaxguide.training.step import (
     init_state,
     make_train_step,
 )
+from jaxguide.training.stop import Stop
 
 Snapshot = Callable[[int, View], None]
 Evaluate = Callable[[int, View], dict[str, float]]
@@ -75,10 +74,15 @@ class LoopConfig:
     Args:
         folder: of the run: metrics.jsonl, checkpoints/, and what snapshots write.
         steps: length of the run, >= 1.
-        log_every: steps between log lines; the loss is checked there.
+        log_every: steps between log lines; the loss is checked there, and before a
+            state is saved.
         save_every: steps between checkpoints.
         snapshot_every: steps between snapshots (sample grids, exported weights).
-        keep: newest checkpoints to keep.
+        keep: newest checkpoints to keep; with 1 there is none to go back to if it
+            is damaged.
+        keep_best: further checkpoints to keep, those with the lowest `best_by`.
+        best_by: a number of the evaluation, or "loss" or "grad_norm", which are
+            averages since the last log line.
         evaluate_every: steps between evaluations; 0 is never.
         tensorboard: also write event files.
         peak_flops: FLOP/s of one device; 0 takes it from a table of known devices.
@@ -90,6 +94,8 @@ class LoopConfig:
     save_every: int = 1000
     snapshot_every: int = 1000
     keep: int = 2
+    keep_best: int = 0
+    best_by: str = "loss"
     evaluate_every: int = 0
     tensorboard: bool = False
     peak_flops: float = 0.0
@@ -108,11 +114,16 @@ def run(
     loop: LoopConfig,
     snapshot: Snapshot | None = None,
     evaluate: Evaluate | None = None,
+    stop: Stop | None = None,
 ) -> TrainState:
     """Trains until `loop.steps`, or until Ctrl-C or SIGTERM; resumes by itself.
 
     A checkpoint is written every `loop.save_every` steps and when the run ends for
-    any reason but a broken loss, so that the same command carries on later.
+    any reason but a broken loss, so that the same command carries on later. It holds
+    the parameters, their averages, the state of the optimizer, the numbers that the
+    run has tuned, and the sums of the unfinished log line. Randomness and the order of
+    the data are functions of seed and step and need no place in it. So on one kind of
+    device a run that was killed and resumed ends with the same bits as an unbroken one.
 
     Args:
         experiment: what to train.
@@ -123,49 +134,94 @@ def run(
         evaluate: called likewise every `loop.evaluate_every` steps, by every process;
             its numbers are logged, and one named as in `view.tuned` takes effect in
             the next step.
+        stop: tells when to leave early; by default this makes its own. Give one to
+            learn by its `code` why the run has ended.
 
     Returns:
         The last state, in its saved form (`training.parallel`).
 
     Raises:
-        FloatingPointError: if the loss stops being finite.
-        ValueError: if the folder holds a checkpoint of another experiment, or the batch
-            cannot be cut over the devices.
+        FloatingPointError: if the loss or the gradient stops being finite.
+        OSError: if the folder has no room or may not be written.
+        ValueError: if the folder holds a checkpoint of another experiment or none that
+            can be read, or the batch cannot be cut over the devices.
     """
     loop.folder.mkdir(parents=True, exist_ok=True)
     strategy = experiment.strategy
     parallel.check_batch(strategy, experiment.batch_size, experiment.accumulate)
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            Checkpoints(loop.folder / "checkpoints", keep=loop.keep)
-        )
-        stopped = stack.enter_context(_stop_signals())
+        checkpoints = stack.enter_context(_checkpoints(loop))
+        stop = stop or stack.enter_context(Stop())
         log = stack.enter_context(closing(_step_log(experiment, loop)))
-        state, start = _start(experiment, checkpoints)
+        state, start, window = _start(experiment, checkpoints)
+        log.resume(start, window)
+        saver = _Saver(experiment, checkpoints, log)
         train_step = _compile(experiment, state)
         read = functools.partial(_read, experiment)
         batches = stack.enter_context(data.Prefetch(read, start, loop.steps))
-        for step, batch in batches:
-            state, report = train_step(state, batch)
-            done = step + 1
-            last = done == loop.steps or stopped.is_set()
-            log.add(done, report, flush=last)
-            if evaluate and loop.evaluate_every and done % loop.evaluate_every == 0:
-                numbers = evaluate(done, _view(strategy, state))
-                log.write(done, numbers)
-                state = _retuned(strategy, state, numbers)
-            if last or done % loop.save_every == 0:
-                checkpoints.save(done, strategy.saved(state), experiment.meta)
-            if snapshot and (last or done % loop.snapshot_every == 0):
-                view = _view(strategy, state)
-                if hosts.is_first():
-                    snapshot(done, view)
-            if last:
-                break
+        try:
+            for step, batch in batches:
+                state, report = train_step(state, batch)
+                done = step + 1
+                last, leave = done == loop.steps, stop.asked(done)
+                log.add(done, report, last=last)
+                numbers = {}
+                if evaluate and loop.evaluate_every and done % loop.evaluate_every == 0:
+                    numbers = evaluate(done, _view(strategy, state))
+                    log.write(done, numbers)
+                    state = _retuned(strategy, state, numbers)
+                if last or leave or done % loop.save_every == 0:
+                    saver.save(done, state, numbers)
+                if leave:
+                    break
+                if snapshot and (last or done % loop.snapshot_every == 0):
+                    view = _view(strategy, state)
+                    if hosts.is_first():
+                        snapshot(done, view)
+                checkpoints.check()
+        except Exception:
+            saver.rescue(state)
+            raise
     return strategy.saved(state)
 
 
-def _compile(experiment: Experiment, state: Any) -> parallel.Step:
+def _checkpoints(loop: LoopConfig) -> Checkpoints:
+    return Checkpoints(
+        loop.folder / "checkpoints",
+        keep=loop.keep,
+        keep_best=loop.keep_best,
+        best_by=loop.best_by,
+    )
+
+
+class _Saver:
+    """Saves states, unless their loss is broken."""
+
+    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, log: StepLog):
+        self._experiment, self._checkpoints, self._log = experiment, checkpoints, log
+
+    def save(self, step: int, state: Any, numbers: dict[str, float]) -> None:
+        """Starts saving `state`; `numbers` are what is known of it beside the loss."""
+        self._log.check(step)
+        self._checkpoints.save(
+            step,
+            self._experiment.strategy.saved(state),
+            self._experiment.meta | {"log": self._log.window()},
+            self._log.means | numbers,
+        )
+
+    def rescue(self, state: Any) -> None:
+        """Saves the last whole state after an error, as far as that is possible."""
+        leaves = jax.tree.leaves(state)
+        # The others would not come to save their parts.
+        if jax.process_count() > 1 or any(leaf.is_deleted() for leaf in leaves):
+            return
+        with suppress(Exception):  # the first error is the one to tell
+            step = int(self._experiment.strategy.saved(state).step)
+            self.save(step, state, {})
+
+
+def _compile(experiment: Experiment, state: Any) -> parallel.Compiled:
     """The step of this experiment on all of its devices."""
     train_step = make_train_step(
         experiment.loss,
@@ -218,8 +274,8 @@ def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
     )
 
 
-def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int]:
-    """The newest checkpoint or a fresh state, and the updates that it has seen."""
+def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int, list]:
+    """The newest checkpoint or a fresh state, its updates, and its unfinished line."""
     strategy, key = experiment.strategy, jax.random.key(experiment.seed)
     make_state = functools.partial(_make_state, experiment)
     like = parallel.abstract(strategy, make_state, key)
@@ -227,18 +283,11 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int]:
         hosts.say(
             parameter_overview.get_parameter_overview(like.params, include_stats=False)
         )
-        return parallel.init(strategy, make_state, key), 0
-    saved, meta = checkpoints.restore(like)
+        return parallel.init(strategy, make_state, key), 0, []
+    saved, meta = checkpoints.restore(like, expect=experiment.meta)
     step = int(saved.step)
-    for name, value in experiment.meta.items():
-        if meta.get(name) != value:
-            raise ValueError(
-                f"run: need the {name} of the checkpoint at step {step}, "
-                f"got {name}={value!r} instead of {meta.get(name)!r}. "
-                "Use another folder, or undo the change."
-            )
     hosts.say(f"resuming at step {step}")
-    return strategy.loaded(saved), step
+    return strategy.loaded(saved), step, meta["log"]
 
 
 def _make_state(experiment: Experiment, key: jax.Array) -> TrainState:
@@ -256,19 +305,3 @@ def _retuned(
     """The state with the new values among `numbers` in `tuned`."""
     new = {name: numbers[name] for name in state.tuned if name in numbers}
     return state._replace(tuned=state.tuned | parallel.scalars(strategy, new))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; the loop then saves and leaves."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(name, lambda *_: stopped.set()) for name in names]
-    try:
-        yield stopped
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)
