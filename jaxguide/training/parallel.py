@@ -309,9 +309,9 @@ def whole(tree: Any) -> Any:
     """
 
     def fetch(leaf: Array) -> Array:
-        if not leaf.is_fully_replicated:
-            place = NamedSharding(leaf.sharding.mesh, EVERYWHERE)
-            leaf = jax.device_put(leaf, place)
+        place = leaf.sharding
+        if isinstance(place, NamedSharding) and not place.is_fully_replicated:
+            leaf = jax.device_put(leaf, NamedSharding(place.mesh, EVERYWHERE))
         return leaf.addressable_data(0)
 
     return jax.tree.map(fetch, tree)
