@@ -8,7 +8,6 @@ devices: what comes back is what was saved, or the checkpoint counts as unreadab
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -73,9 +72,10 @@ class Checkpoints:
             preservation_policy=self._kept, cleanup_tmp_directories=True
         )
         self._manager: Any = None
-        logging.getLogger("absl").addFilter(_not_of_orbax)
-        with self._writing():
+        with self._writing(), contextlib.ExitStack() as stack:
+            stack.enter_context(reading.muffled())
             self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._open = stack.pop_all()
         for step in self.steps():
             self._kept.note(step, self._number(step))
 
@@ -100,7 +100,7 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             finally:
                 self._manager.close()
-                logging.getLogger("absl").removeFilter(_not_of_orbax)
+                self._open.close()
 
     def steps(self) -> list[int]:
         """Steps that are saved, or being saved, in rising order."""
@@ -290,11 +290,6 @@ class _Kept:
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-self._newest :], *self.best(steps, self._best)}
         return [step in kept for step in steps]
-
-
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """False for the tracebacks of saves that failed: `Checkpoints` raises them."""
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _everywhere(true: bool) -> bool:

@@ -30,7 +30,7 @@ def record(path: epath.Path) -> dict:
 
 def compare(facts: dict, expect: dict, step: int) -> None:
     """Raises OtherError unless the facts of a checkpoint agree with `expect`."""
-    for name, value in expect.items():
+    for name, value in json.loads(json.dumps(expect)).items():
         if facts.get(name) != value:
             raise OtherError(
                 f"run: need the {name} of the checkpoint at step {step}, "
@@ -56,6 +56,27 @@ def arrays(path: epath.Path, like: Any) -> Any:
     with reader:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         return reader.restore(path, args=args)["state"]
+
+
+@contextlib.contextmanager
+def muffled() -> Iterator[None]:
+    """Drops what the threads of a failing save print: `Checkpoints` raises it."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def not_of_orbax(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+    def not_of_tensorstore(told: Any) -> None:
+        if "Event loop is closed" not in str(told.exc_value):
+            hook(told)
+
+    logger.addFilter(not_of_orbax)
+    sys.unraisablehook = not_of_tensorstore
+    try:
+        yield
+    finally:
+        logger.removeFilter(not_of_orbax)
+        sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
