@@ -7,7 +7,6 @@ works with. What belongs to sampling stands in `config_sampling`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,13 @@ from pathlib import Path
 import optax
 
 from jaxguide import data, models, training
-from jaxguide.config_losses import INPUTS, LOSSES, LossConfig, teacher_passes
+from jaxguide.config_losses import (
+    INPUTS,
+    LOSSES,
+    LossConfig,
+    initial_params,
+    teacher_passes,
+)
 from jaxguide.models import DiTConfig
 from jaxguide.names import lookup
 from jaxguide.training import parallel
@@ -262,7 +267,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
     model = build_model(config, dataset)
     return training.Experiment(
         dataset=dataset,
-        init_params=functools.partial(models.init, model),
+        init_params=initial_params(config.loss, model),
         loss=build_loss(config.loss, model),
         optimizer=build_optimizer(config.optimizer, steps=config.steps),
         seed=config.seed,

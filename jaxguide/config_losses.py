@@ -3,6 +3,7 @@
 `LOSSES` is the only place that turns the name of a loss into a function of parameters.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxguide import losses, models, paths, training
+from jaxguide.checkpoints import Weights, load_weights
 from jaxguide.models import DiTConfig
 from jaxguide.names import lookup
 
@@ -44,8 +46,11 @@ class LossConfig:
         reference: of Model-Guidance: one of `REFERENCES`.
         scales: range of the scale input of losses that have one.
         guided_share: of scale-aware Model-Guidance.
-        t_lo, t_hi: noise times that Model-Guidance guides.
+        t_lo, t_hi: noise times that Model-Guidance and MeanFlow guide.
         start_step: updates before Model-Guidance starts.
+        omega, kappa: of MeanFlow; the learnt scale is omega / (1 - kappa).
+        flow_ratio: of MeanFlow: probability of a stretch of no length.
+        teacher: of distillation: a weights file of the same architecture.
     """
 
     name: str = "flow_matching"
@@ -60,6 +65,10 @@ class LossConfig:
     t_lo: float = 0.0
     t_hi: float = 0.75
     start_step: int = 0
+    omega: float = 1.0
+    kappa: float = 0.0
+    flow_ratio: float = 0.75
+    teacher: str = ""
 
 
 def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
@@ -74,22 +83,126 @@ def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
     )
 
 
+def _apply(
+    model: DiTConfig, params: Any, x: Array, t: Array, label: Array, **numbers: Array
+) -> Array:
+    """The network with its parameters and number inputs as arguments."""
+    return models.apply(model, params, x, t, label, numbers=numbers)
+
+
 def _predict(model: DiTConfig, params: Any) -> losses.Predict:
     """The network as `(x, t, label, **numbers) -> prediction`."""
+    return functools.partial(_apply, model, params)
 
-    def predict(x: Array, t: Array, label: Array, **numbers: Array) -> Array:
-        return models.apply(model, params, x, t, label, numbers=numbers)
 
-    return predict
+def _alone(loss: Callable[..., Array], predict: losses.Predict) -> training.Loss:
+    """A loss that has no teacher; `predict` takes the parameters first."""
+
+    def with_params(params: Any, inputs: training.Inputs) -> Array:
+        own = functools.partial(predict, params)
+        return loss(own, inputs.batch, inputs.draws)
+
+    return with_params
 
 
 def _flow_matching(config: LossConfig, model: DiTConfig) -> training.Loss:
     loss = functools.partial(losses.flow_matching, **_common(config, model))
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _gft(config: LossConfig, model: DiTConfig) -> training.Loss:
+    loss = functools.partial(losses.gft, **_common(config, model))
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> training.Loss:
+    options = _common(config, model)
+    _need("path", config.path, "ddpm")
+    _need("kind", options.pop("kind"), "noise")
+    if not model.learn_sigma:
+        raise ValueError(
+            "ddpm_hybrid: need a network with learned variance, got "
+            "learn_sigma=False. Set model.learn_sigma=True."
+        )
+
+    def predict(params: Any, *args: Array) -> tuple[Array, Array | None]:
+        return models.split_sigma(model, _apply(model, params, *args))
+
+    return _alone(functools.partial(losses.ddpm_hybrid, **options), predict)
+
+
+def _mean_flow(config: LossConfig, model: DiTConfig) -> training.Loss:
+    options = _common(config, model)
+    _need("kind", options.pop("kind"), "velocity")
+    loss = functools.partial(
+        losses.mean_flow,
+        omega=config.omega,
+        kappa=config.kappa,
+        t_lo=config.t_lo,
+        t_hi=config.t_hi,
+        flow_ratio=config.flow_ratio,
+        **options,
+    )
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _need(name: str, value: str, wanted: str) -> None:
+    if value != wanted:
+        raise ValueError(
+            f"build_loss: need {name}={wanted!r} for this loss, got {name}={value!r}. "
+            f"Set loss.{name}={wanted}."
+        )
+
+
+def _cfg_distillation(config: LossConfig, model: DiTConfig) -> training.Loss:
+    options = _common(config, model)
+    del options["kind"], options["label_drop"]
+    frozen = read_teacher(config, model)
+    loss = functools.partial(
+        losses.cfg_distillation, scales=tuple(config.scales), **options
+    )
 
     def with_params(params: Any, inputs: training.Inputs) -> Array:
-        return loss(_predict(model, params), inputs.batch, inputs.draws)
+        teacher = _predict(frozen.model, frozen.params)
+        return loss(_predict(model, params), teacher, inputs.batch, inputs.draws)
 
     return with_params
+
+
+def read_teacher(config: LossConfig, model: DiTConfig) -> Weights:
+    """The frozen network of a distillation.
+
+    Raises:
+        ValueError: if there is none, or it does not predict what `model` shall.
+    """
+    if not config.teacher:
+        raise ValueError(
+            "cfg_distillation: need a weights file, got teacher=''. "
+            "Train one with flow_matching and set loss.teacher."
+        )
+    weights = load_weights(config.teacher)
+    same = dataclasses.replace(
+        model, inputs=(), dtype=weights.model.dtype, remat=weights.model.remat
+    )
+    ours = (same, config.path, config.kind)
+    theirs = (weights.model, weights.path, weights.kind)
+    if ours != theirs:
+        raise ValueError(
+            "cfg_distillation: need a teacher of the student's architecture, path and "
+            f"kind, {ours!r}, got teacher={theirs!r}. Change one of the two."
+        )
+    return weights
+
+
+def initial_params(
+    config: LossConfig, model: DiTConfig
+) -> Callable[[Array], models.Params]:
+    """`key -> params` to start from: fresh, or those of the teacher of a distillation,
+    with fresh ones for the inputs that the teacher does not have."""
+    if config.name != "cfg_distillation":
+        return functools.partial(models.init, model)
+    teacher = read_teacher(config, model).params
+    return lambda key: models.init(model, key) | teacher
 
 
 REFERENCES: dict[str, Callable[[DiTConfig], losses.Reference]] = {
@@ -152,20 +265,39 @@ def _scale_aware(config: LossConfig, model: DiTConfig) -> training.Loss:
 
 
 LOSSES: dict[str, Callable[[LossConfig, DiTConfig], training.Loss]] = {
+    "cfg_distillation": _cfg_distillation,
+    "ddpm_hybrid": _ddpm_hybrid,
     "flow_matching": _flow_matching,
+    "gft": _gft,
+    "mean_flow": _mean_flow,
     "model_guidance": _model_guidance,
     "scale_aware_model_guidance": _scale_aware,
 }
 
 # Numbers that a network must take as inputs to be trained with a loss.
-INPUTS: dict[str, tuple[str, ...]] = {"scale_aware_model_guidance": ("scale",)}
+INPUTS: dict[str, tuple[str, ...]] = {
+    "cfg_distillation": ("scale",),
+    "gft": ("beta",),
+    "mean_flow": ("duration",),
+    "scale_aware_model_guidance": ("scale",),
+}
 
-# Forward passes of a teacher per update, beside the network's own three.
-TEACHER_PASSES = {"model_guidance": 2, "scale_aware_model_guidance": 2}
+# Forward passes without gradient per update, beside the network's own three. One of
+# MeanFlow's is the derivative along the flow.
+TEACHER_PASSES = {
+    "cfg_distillation": 2,
+    "gft": 1,
+    "mean_flow": 1,
+    "model_guidance": 2,
+    "scale_aware_model_guidance": 2,
+}
 
 
 def teacher_passes(config: LossConfig, model: DiTConfig) -> int:
     """Forward passes without gradient per update, once guidance has started."""
     if config.name == "model_guidance" and config.reference == "mean":
         return 1 + model.num_classes
-    return TEACHER_PASSES.get(config.name, 0)
+    passes = TEACHER_PASSES.get(config.name, 0)
+    if config.name == "mean_flow" and (config.omega != 1 or config.kappa != 0):
+        passes += 1 + (config.kappa != 0)
+    return passes

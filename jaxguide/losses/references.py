@@ -30,6 +30,11 @@ def null_class(null_label: int) -> Reference:
 def other_class(num_classes: int) -> Reference:
     """The prediction for one random other class; no "no class" has to be learnt.
 
+    With weight w and N classes of equal shares, what is learnt is guidance about the
+    mean of all classes, stronger than with `null_class`:
+
+        prediction = mean + (class - mean) / (1 - w N / (N - 1))     w < (N - 1) / N
+
     Args:
         num_classes: >= 2.
 
@@ -51,6 +56,8 @@ def mean_class(num_classes: int, count: int = 0) -> Reference:
     """The mean of the predictions for `count` random classes, or for all.
 
         reference = 1/N sum_i teacher(x, t, c_i)
+
+    With all classes and weight w, what is learnt is `mean + (class - mean) / (1 - w)`.
 
     Args:
         num_classes: >= 1.

@@ -8,6 +8,7 @@ from jaxguide.models.adapters import (
 )
 from jaxguide.models.dit import (
     DiT as DiT,
+    Params as Params,
     apply as apply,
     init as init,
     parameter_count as parameter_count,

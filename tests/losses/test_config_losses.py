@@ -1,0 +1,118 @@
+"""Every loss by its name, on a network of two narrow blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxguide import config_losses, losses, models, training
+from jaxguide.checkpoints import Weights, save_weights
+from jaxguide.config_losses import INPUTS, LOSSES, LossConfig
+
+FAST_COMPILE = True
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def network(name, **fields):
+    inputs = INPUTS.get(name, ())
+    return models.DiTConfig(4, 1, 2, 8, 1, 1, num_classes=3, inputs=inputs, **fields)
+
+
+def loss_config(name, folder):
+    """A config for this loss that changes the targets where it can."""
+    if name == "ddpm_hybrid":
+        return LossConfig(name, path="ddpm", kind="noise")
+    if name == "cfg_distillation":
+        plain = network("flow_matching")
+        params = models.init(plain, jax.random.key(1))
+        file = folder / "teacher.safetensors"
+        names = ("a", "b", "c")
+        save_weights(file, Weights(params, plain, "linear", "velocity", names, {}))
+        return LossConfig(name, teacher=str(file))
+    return LossConfig(name, omega=0.7, kappa=0.4, t_hi=1.0)
+
+
+def made_inputs(params):
+    x0 = jax.random.normal(jax.random.key(2), (6, 4, 4, 1))
+    label = jnp.arange(6, dtype=jnp.int32) % 3
+    draws = losses.draws(jax.random.key(3), 6)
+    return training.Inputs(params, (x0, label), draws, jnp.int32(5), {})
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_loss_has_a_value_and_a_gradient_per_sample(name, tmp_path):
+    config = loss_config(name, tmp_path)
+    model = network(name, learn_sigma=name == "ddpm_hybrid")
+    loss = LOSSES[name](config, model)
+    start = config_losses.initial_params(config, model)
+
+    @jax.jit
+    def run(key):
+        params = start(key)
+        # A fresh network returns zeros and hides its blocks: let it say something.
+        params = jax.tree.map(lambda p: p + 0.05, params)
+        inputs = made_inputs(params)
+        grad = jax.grad(lambda p: loss(p, inputs).mean())(params)
+        return loss(params, inputs), grad
+
+    value, grad = run(jax.random.key(0))
+    assert value.shape == (6,) and value.dtype == jnp.float32
+    assert np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)
+    norms = {name: float(jnp.abs(leaf).max()) for name, leaf in _named(grad)}
+    assert np.all(np.isfinite(list(norms.values())))
+    for number in INPUTS.get(name, ()):
+        assert norms[f"['{number}_in']['kernel']"] > 0, "the input is read"
+    assert config_losses.teacher_passes(config, model) == {
+        "cfg_distillation": 2,
+        "ddpm_hybrid": 0,
+        "flow_matching": 0,
+        "gft": 1,
+        "mean_flow": 3,
+        "model_guidance": 2,
+        "scale_aware_model_guidance": 2,
+    }[name]  # fmt: skip
+
+
+def _named(tree):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path), leaf
+
+
+def test_a_student_starts_as_its_teacher(tmp_path):
+    config = loss_config("cfg_distillation", tmp_path)
+    student = network("cfg_distillation")
+    params = config_losses.initial_params(config, student)(jax.random.key(7))
+    teacher = config_losses.read_teacher(config, student).params
+    assert set(params) - set(teacher) == {"scale_in", "scale_out"}
+    same = {name: params[name] for name in teacher}
+    jax.tree.map(np.testing.assert_array_equal, same, teacher)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "line"),
+    [
+        ("ddpm_hybrid", {}, "need path='ddpm' for this loss, got path='linear'"),
+        ("ddpm_hybrid", {"path": "ddpm"}, "need kind='noise'"),
+        ("ddpm_hybrid", {"path": "ddpm", "kind": "noise"}, "got learn_sigma=False"),
+        ("mean_flow", {"kind": "noise"}, "need kind='velocity'"),
+        ("cfg_distillation", {}, "need a weights file, got teacher=''"),
+        ("model_guidance", {"reference": "nul"}, "Did you mean 'null'"),
+    ],
+)
+def test_what_does_not_fit_is_named(name, fields, line):
+    with pytest.raises(ValueError, match=line):
+        LOSSES[name](LossConfig(name, **fields), network(name))
+
+
+def test_a_teacher_of_another_kind_is_refused(tmp_path):
+    config = loss_config("cfg_distillation", tmp_path)
+    config.kind = "noise"
+    with pytest.raises(
+        ValueError, match="need a teacher of the student's architecture"
+    ):
+        LOSSES["cfg_distillation"](config, network("cfg_distillation"))

@@ -1,0 +1,162 @@
+"""Two classes on a grid in the plane: `python -m tests.losses.two_classes`.
+
+Squares of a checkerboard, one colour per class, with gaps between them. A small
+network is trained plainly and with Model-Guidance for the same number of steps, and
+sampled with and without classifier-free guidance. Counted are samples outside the
+squares of their class ("outliers") and the cells of those squares that samples reach
+("coverage").
+
+Source: the set of Tang et al. 2025, arXiv:2502.12154, Fig. 2, whose measures and sizes
+    are not published; those here are this module's own.
+"""
+
+import functools
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxguide import guidance, losses, paths, samplers, schedules, training
+
+SIDE = 4  # squares along an edge
+EDGE = 0.7  # of a square, where the distance from one to the next is 1
+CELLS = 4  # along the edge of a square, for coverage
+MARGIN = 0.05  # a sample this far outside is an outlier
+UNIT = 1.2  # squares per unit of the network's input
+NULL = 2
+
+
+def real(rng: np.random.Generator, label: np.ndarray) -> np.ndarray:
+    """Points [N, 2] of the given classes, in squares from the middle of the board."""
+    row = rng.integers(0, SIDE, len(label))
+    column = 2 * rng.integers(0, SIDE // 2, len(label)) + (row + label) % 2
+    corner = np.stack([column, row], axis=1) - (SIDE - 1) / 2
+    return corner + EDGE * (rng.random((len(label), 2)) - 0.5)
+
+
+def counts(points: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Share of outliers, and share of the cells of both classes that are reached."""
+    place = points + (SIDE - 1) / 2
+    square = np.clip(np.round(place), 0, SIDE - 1).astype(int)
+    inside = np.abs(place - square).max(1) <= EDGE / 2 + MARGIN
+    inside &= square.sum(1) % 2 == label
+    cell = np.floor(((place - square) / EDGE + 0.5) * CELLS)
+    cell = np.clip(cell, 0, CELLS - 1).astype(int)
+    reached = np.concatenate([square, cell], axis=1)[inside]
+    total = (SIDE * CELLS) ** 2
+    return float(1 - inside.mean()), len(np.unique(reached, axis=0)) / total
+
+
+def init(key: jax.Array, width: int = 128) -> list:
+    """Parameters of a network of three hidden layers."""
+    sizes = [2 + 16 + 3, width, width, width, 2]
+    keys = jax.random.split(key, len(sizes) - 1)
+    return [
+        (jax.random.normal(k, (a, b)) / np.sqrt(a), jnp.zeros(b))
+        for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
+    ]
+
+
+def predict(params, x, t, label):
+    """The velocity [B, 2] at x [B, 2]."""
+    waves = t[:, None] * (2.0 ** jnp.arange(8))[None]
+    features = [x, jnp.sin(waves), jnp.cos(waves), jax.nn.one_hot(label, 3)]
+    hidden = jnp.concatenate(features, axis=1)
+    for kernel, bias in params[:-1]:
+        hidden = jax.nn.silu(hidden @ kernel + bias[None])
+    kernel, bias = params[-1]
+    return hidden @ kernel + bias[None]
+
+
+def loss(params, inputs):
+    """Model-Guidance; weight 0 is plain training."""
+    return losses.model_guidance(
+        functools.partial(predict, params),
+        functools.partial(predict, inputs.teacher),
+        inputs.batch,
+        inputs.draws,
+        path=paths.Linear(),
+        weight=inputs.tuned["weight"],
+        t_hi=1.0,
+        null_label=NULL,
+    )
+
+
+@functools.cache
+def trainer(steps: int):
+    """`run(state, x0, label) -> state`: all steps over examples [steps, B]."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+    step = training.make_train_step(loss, optimizer, seed=0, ema=(0.995,))
+
+    @jax.jit
+    def run(state, x0, label):
+        def one(state, batch):
+            return step(state, batch)[0], None
+
+        return jax.lax.scan(one, state, (x0, label))[0]
+
+    return optimizer, run
+
+
+def train(weight: float, *, steps: int = 4000, batch: int = 256, start: float = 0.3):
+    """Averaged parameters; guidance starts after the share `start` of all steps."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, (steps, batch)).astype(np.int32)
+    x0 = (real(rng, label.ravel()) / UNIT).reshape(steps, batch, 2).astype(np.float32)
+    optimizer, run = trainer(steps)
+    state = training.init_state(
+        init(jax.random.key(0)), optimizer, tuned={"weight": 0.0}
+    )
+    plain = int(start * steps)
+    # Two halves of one length each would compile twice; chunks of a tenth do not.
+    for at in range(0, steps, steps // 10):
+        chosen = jnp.float32(weight if at >= plain else 0.0)
+        state = state._replace(tuned={"weight": chosen})
+        part = slice(at, at + steps // 10)
+        state = run(state, x0[part], label[part])
+    return state.ema_params
+
+
+def sample(params, scale: float, *, count: int = 4000, steps: int = 50):
+    """Points and labels, sampled with classifier-free guidance of `scale`."""
+    label = jnp.arange(count, dtype=jnp.int32) % 2
+    network = guidance.Network(
+        jax.tree_util.Partial(predict, params), "velocity", paths.Linear()
+    )
+    points = samplers.generate(
+        network,
+        jax.random.normal(jax.random.key(1), (count, 2)),
+        label,
+        grid=schedules.uniform(steps),
+        sampler=samplers.euler(),
+        guidance=guidance.cfg(scale),
+        conds={"null": jnp.full_like(label, NULL)},
+    )
+    return UNIT * np.asarray(points), np.asarray(label)
+
+
+def main(steps: int = 4000) -> None:
+    """Prints outliers and coverage of every way to train and sample."""
+    rng = np.random.default_rng(2)
+    label = np.arange(4000) % 2
+    rows = [("real points", "", counts(real(rng, label), label))]
+    for weight in (0.0, 0.2, 0.45):
+        since = time.monotonic()
+        params = train(weight, steps=steps)
+        took = f"{time.monotonic() - since:.0f} s"
+        scales = (1.0, 1.25, 1 / 0.55, 3.0) if weight == 0 else (1.0,)
+        for scale in scales:
+            name = "MG" if weight else "plain"
+            name += f", weight {weight:g}" if weight else f", CFG {scale:.2f}"
+            rows.append((name, took, counts(*sample(params, scale))))
+    print("| trained and sampled | training | outliers | coverage |")
+    print("| --- | --- | --- | --- |")
+    for name, took, (outliers, coverage) in rows:
+        print(f"| {name} | {took} | {outliers:.2%} | {coverage:.1%} |")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
