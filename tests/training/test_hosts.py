@@ -1,0 +1,141 @@
+"""Two real processes train together what one process trains alone."""
+
+import dataclasses
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxguide import config, training
+from jaxguide.training import hosts, parallel
+
+# Wide enough for `fsdp` to cut its kernels.
+WIDTH = 64
+DIGITS = str(Path(__file__).parents[2] / "configs" / "digits.py")
+
+
+def free_port():
+    """One that the kernel chooses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def train(folder, processes, devices, *words):
+    """Runs the command line in some processes at once; returns what they printed."""
+    common = [
+        *(sys.executable, "-m", "jaxguide.train", f"--config={DIGITS}:tiny"),
+        *(f"--config.folder={folder}", "--config.steps=2", *words),
+        f"--config.model.width={WIDTH}",
+    ]
+    if processes > 1:
+        common += [
+            f"--config.hosts.coordinator=127.0.0.1:{free_port()}",
+            f"--config.hosts.count={processes}",
+        ]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    started = [
+        subprocess.Popen(
+            common + ([f"--config.hosts.index={index}"] if processes > 1 else []),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+        )
+        for index in range(processes)
+    ]
+    try:
+        printed = [process.communicate(timeout=500)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    codes = [process.returncode for process in started]
+    assert codes == [0] * processes, "\n---\n".join(printed)
+    return printed
+
+
+def numbers(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def check_same(together, alone):
+    """The same losses, and averaged weights of equal half-precision numbers."""
+    pairs = list(zip(numbers(together), numbers(alone), strict=True))
+    assert len(pairs) == 1, "one process writes"
+    for one, other in pairs:
+        assert one["step"] == other["step"] == 2
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
+        np.testing.assert_allclose(one["grad_norm"], other["grad_norm"], rtol=1e-4)
+    names = ["together", "alone"]
+    found = {
+        name: load_file(folder / "weights.safetensors")
+        for name, folder in zip(names, (together, alone), strict=True)
+    }
+    for name, leaf in found["alone"].items():
+        np.testing.assert_allclose(found["together"][name], leaf, atol=2e-4)
+    assert len(list((together / "samples").iterdir())) == 1
+
+
+def carried_on(folder):
+    """The state that one process with one device finds in the folder of a run."""
+    settings = runpy.run_path(DIGITS)["get_config"]("tiny")
+    settings.folder, settings.steps, settings.model.width = str(folder), 2, WIDTH
+    dataset = config.build_dataset(settings.data)
+    experiment = dataclasses.replace(
+        config.build_experiment(settings, dataset), strategy=parallel.one_device()
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        state = training.run(experiment, config.build_loop(settings))
+    return jax.tree.map(np.asarray, state)
+
+
+PMAP = pytest.param("pmap", "fsdp", marks=pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize(("together", "alone"), [("fsdp", "pmap"), PMAP])
+def test_two_processes_equal_one(tmp_path, together, alone):
+    ways = {"two": (together, 2, 4), "one": (alone, 1, 8)}
+    printed = {
+        name: train(tmp_path / name, count, devices, f"--config.parallel={how}")
+        for name, (how, count, devices) in ways.items()
+    }
+    assert "2 steps done" in printed["two"][0]
+    assert "steps done" not in printed["two"][1]
+    check_same(tmp_path / "two", tmp_path / "one")
+    states = [carried_on(tmp_path / name) for name in ways]
+    assert int(states[0].step) == 2
+    apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *states)
+    most = max(jax.tree.leaves(apart))
+    print(f"2 processes {together} and 1 process {alone} differ by {most:.1e}")
+    assert most < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("numbers", "line"),
+    [
+        (dict(coordinator="somewhere"), "got coordinator='somewhere'"),
+        (dict(coordinator="a:b", count=2, index=0), "got coordinator='a:b'"),
+        (dict(coordinator="a:1", count=2), "got index=-1, count=2"),
+        (dict(coordinator="a:1", count=2, index=2), "got index=2, count=2"),
+    ],
+)
+def test_hosts_need_an_address_and_a_number(numbers, line):
+    with pytest.raises(ValueError, match=line):
+        hosts.start(**numbers)
+
+
+def test_one_process_is_the_first_and_reads_everything(capsys):
+    hosts.start()
+    assert hosts.is_first() and hosts.share() == (0, 1)
+    hosts.say("hello")
+    assert capsys.readouterr().out == "hello\n"
