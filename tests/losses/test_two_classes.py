@@ -1,0 +1,38 @@
+"""The board of two classes: counts of known points, and a trained network."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.losses import two_classes
+from tests.losses.two_classes import CELLS, EDGE, MARGIN, SIDE
+
+
+def test_real_points_are_no_outliers_and_reach_every_cell():
+    label = np.arange(20_000) % 2
+    points = two_classes.real(np.random.default_rng(0), label)
+    outliers, coverage = two_classes.counts(points, label)
+    assert outliers == 0 and coverage > 0.999
+    outliers, _ = two_classes.counts(points, 1 - label)
+    assert outliers == 1
+
+
+def test_outliers_are_beyond_the_margin_and_do_not_cover():
+    corner = np.array([[-(SIDE - 1) / 2, -(SIDE - 1) / 2]])  # a square of class 0
+    label = np.zeros(1, int)
+    for beyond, wanted in ((0.0, 0), (MARGIN / 2, 0), (2 * MARGIN, 1)):
+        shifted = corner - np.array([[EDGE / 2 + beyond, 0.0]])
+        outliers, coverage = two_classes.counts(shifted, label)
+        assert outliers == wanted
+        np.testing.assert_allclose(coverage, (1 - wanted) / (SIDE * CELLS) ** 2)
+
+
+@pytest.mark.exhaustive
+def test_guidance_learnt_or_sampled_leaves_fewer_outliers():
+    with jax.numpy_dtype_promotion("standard"):
+        plain, guided = (two_classes.train(weight) for weight in (0.0, 0.2))
+        conditional = two_classes.counts(*two_classes.sample(plain, 1.0))
+        cfg = two_classes.counts(*two_classes.sample(plain, 1.25))
+        learnt = two_classes.counts(*two_classes.sample(guided, 1.0))
+    assert cfg[0] < conditional[0]
+    assert learnt[0] < conditional[0]
