@@ -8,6 +8,7 @@ devices: what comes back is what was saved, or the checkpoint counts as unreadab
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -276,8 +277,8 @@ class _Kept:
         self._numbers: dict[int, float | None] = {}
 
     def note(self, step: int, number: float | None) -> None:
-        """Remembers how good a step is; less is better, None is never the best."""
-        self._numbers[step] = number
+        """Remembers how good a step is; less is better, None and NaN never the best."""
+        self._numbers[step] = None if number is None or math.isnan(number) else number
 
     def best(self, steps: Sequence[int], count: int) -> list[int]:
         """The best of these steps, the best one first."""

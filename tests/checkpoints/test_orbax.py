@@ -171,7 +171,7 @@ def test_facts_of_another_experiment_are_refused_before_the_arrays_are_read(tmp_
 
 
 def test_the_best_are_kept_beside_the_newest(tmp_path):
-    numbers = {1: 0.3, 2: 0.1, 3: 0.2, 4: None, 5: 0.9, 6: 0.4}
+    numbers = {1: 0.3, 2: 0.1, 3: 0.2, 4: None, 5: float("nan"), 6: 0.4}
     with Checkpoints(tmp_path, keep=2, keep_best=2, best_by="error") as checkpoints:
         assert checkpoints.best_step() is None
         for step, error in numbers.items():
