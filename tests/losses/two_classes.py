@@ -117,7 +117,7 @@ def train(weight: float, *, steps: int = 4000, batch: int = 256, start: float = 
         state = state._replace(tuned={"weight": chosen})
         part = slice(at, at + steps // 10)
         state = run(state, x0[part], label[part])
-    return state.ema_params
+    return jax.block_until_ready(state.ema_params)
 
 
 def sample(params, scale: float, *, count: int = 4000, steps: int = 50):
