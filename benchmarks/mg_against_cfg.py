@@ -23,11 +23,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import jaxguide as jg
 from benchmarks import timing
-from jaxguide import data, pictures
+from jaxguide import data, losses, pictures
 from jaxguide.checkpoints import load_weights
 from jaxguide.config_sampling import build_network
 
 STEPS, CHUNK, COMPONENTS = 50, 250, 64
+SHOWN = ("plain", "plain, CFG 1.82", "MG")
 
 
 def arms(scale: float, t_hi: float) -> dict[str, tuple[str, jg.Chain]]:
@@ -66,18 +67,7 @@ def sample(
     return np.concatenate(found)
 
 
-def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """2 E|a - b| - E|a - a'| - E|b - b'|, unbiased; a and b float [N, D]."""
-
-    def mean_distance(x: np.ndarray, y: np.ndarray, pairs: int) -> float:
-        squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-        return float(np.sqrt(np.maximum(squares, 0)).sum() / pairs)
-
-    within = [mean_distance(x, x, len(x) * (len(x) - 1)) for x in (a, b)]
-    return 2 * mean_distance(a, b, len(a) * len(b)) - sum(within)
-
-
-def losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """run -> (step, loss) of its log lines."""
     curves = {}
     for run in ("plain", "mg"):
@@ -88,14 +78,22 @@ def losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw_losses(curves: dict[str, list[tuple[int, float]]], file: Path) -> None:
-    """Both curves over steps."""
+    """Both curves over steps, and their difference."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    figure, (above, below) = plt.subplots(
+        2, figsize=(6, 5), layout="constrained", sharex=True
+    )
     for run, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=run)
-    axes.set(xlabel="step", ylabel="loss (each against its own target)", yscale="log")
-    axes.legend()
+        above.plot(*zip(*points[4:], strict=True), label=run)
+    steps = [step for step, _ in curves["plain"]]
+    change = [
+        b - a for (_, a), (_, b) in zip(curves["plain"], curves["mg"], strict=True)
+    ]
+    below.plot(steps, change, color="tab:green")
+    above.set(ylabel="loss, each of its own target")
+    below.set(xlabel="step", ylabel="mg - plain")
+    above.legend()
     figure.savefig(file, dpi=120)
 
 
@@ -134,7 +132,7 @@ def main() -> None:
     chosen = [by_class[half::2][every] for half in (0, 1)]
     halves = [features(data.to_unit(test.images[half])) for half in chosen]
     real = test.labels[chosen[1]]
-    floor = energy_distance(*halves)
+    floor = losses.energy_distance(*halves)
     hits = float((nearest.predict(halves[1]) == real).mean())
     rows = [["real images (floor)", "", f"{floor:.4f}", f"{hits:.3f}"]]
     sheets = {}
@@ -144,19 +142,20 @@ def main() -> None:
         images = sample(network, guidance, labels, model.image_shape, model.null_label)
         found = features(np.clip(images, -1, 1))
         right = float((nearest.predict(found) == labels).mean())
-        distance = energy_distance(found, halves[0])
+        distance = losses.energy_distance(found, halves[0])
         rows.append([title, str(nfe), f"{distance:.4f}", f"{right:.3f}"])
         print(rows[-1], flush=True)
         shown = images[: 6 * model.num_classes].reshape(6, -1, *model.image_shape)
-        sheets[f"{title} ({nfe} NFE)"] = shown.swapaxes(0, 1)
+        if title in SHOWN:
+            sheets[f"{title} ({nfe} NFE)"] = shown.swapaxes(0, 1)
     head = ["sampling", "NFE", "energy distance", "class found"]
     print(f"{options.count} images each; {timing.machine()['processor']}")
     print(timing.table(head, rows))
     options.pictures.mkdir(parents=True, exist_ok=True)
     pictures.write_sheet(
-        options.pictures / "grid.png", sheets, train.class_names, zoom=1
+        options.pictures / "grid.png", sheets, train.class_names, zoom=2
     )
-    draw_losses(losses(options.folder), options.pictures / "loss.png")
+    draw_losses(read_losses(options.folder), options.pictures / "loss.png")
 
 
 if __name__ == "__main__":

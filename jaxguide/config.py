@@ -225,6 +225,11 @@ def build_loss(config: LossConfig, model: DiTConfig) -> training.Loss:
     Raises:
         ValueError: if a name is unknown or a number out of range.
     """
+    if config.auto_weight and config.name != "model_guidance":
+        raise ValueError(
+            "build_loss: need name='model_guidance' for auto_weight, got "
+            f"name={config.name!r}. Other losses have no such weight."
+        )
     return lookup("build_loss", config.name, LOSSES)(config, model)
 
 
@@ -275,6 +280,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
         flip=config.data.flip,
         ema=tuple(config.ema),
         accumulate=config.accumulate,
+        tuned={"weight": 0.0} if config.loss.auto_weight else {},
         strategy=build_strategy(config),
         flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
         meta={

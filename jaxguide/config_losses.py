@@ -43,6 +43,8 @@ class LossConfig:
         label_drop: probability that a label is hidden.
         t_sampling: one of `TIME_SAMPLING`.
         weight: of Model-Guidance, in [0, 1); the learnt scale is 1 / (1 - weight).
+        auto_weight: let evaluations adjust the weight, from 0 on; see
+            `losses.auto_weight`.
         reference: of Model-Guidance: one of `REFERENCES`.
         scales: range of the scale input of losses that have one.
         guided_share: of scale-aware Model-Guidance.
@@ -59,6 +61,7 @@ class LossConfig:
     label_drop: float = 0.1
     t_sampling: str = "uniform"
     weight: float = 0.45
+    auto_weight: bool = False
     reference: str = "null"
     scales: tuple[float, float] = (1.0, 2.0)
     guided_share: float = 0.2

@@ -2,33 +2,41 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxguide import data, losses, pictures, training
+from jaxguide import data, losses, models, pictures, training
 from jaxguide.checkpoints import Weights, save_weights
 from jaxguide.config import TrainConfig, build_dataset, build_loss, build_model
 from jaxguide.config_losses import PATHS
 from jaxguide.names import lookup
 
 
-def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapshot:
-    """Writes averaged weights and a sample grid into the folder of the run."""
-    model = build_model(config, dataset)
-    shown = min(config.preview_classes, dataset.num_classes)
-    labels = np.linspace(0, dataset.num_classes - 1, shown).round().astype(np.int32)
-    preview = training.Preview(
+def _preview(
+    config: TrainConfig, model: models.DiTConfig, per_class: int
+) -> training.Preview:
+    """Samples of classes that are spread evenly over all."""
+    shown = min(config.preview_classes, model.num_classes)
+    labels = np.linspace(0, model.num_classes - 1, shown).round().astype(int)
+    return training.Preview(
         model=model,
         path=lookup("build_snapshot", config.loss.path, PATHS)(),
         kind=config.loss.kind,
         labels=tuple(labels.tolist()),
-        per_class=config.preview_per_class,
+        per_class=per_class,
         scale=config.preview_scale,
         seed=config.seed,
     )
-    names = [dataset.class_names[label] for label in labels]
+
+
+def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapshot:
+    """Writes averaged weights and a sample grid into the folder of the run."""
+    model = build_model(config, dataset)
+    preview = _preview(config, model, config.preview_per_class)
+    names = [dataset.class_names[label] for label in preview.labels]
     folder = Path(config.folder).expanduser()
 
     def snapshot(step: int, view: training.View) -> None:
@@ -55,22 +63,34 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapsh
 def build_evaluation(
     config: TrainConfig, dataset: data.Source
 ) -> training.Evaluate | None:
-    """The loss of the averaged weights on unseen images, always with the same noise.
+    """Numbers of the averaged weights on unseen images, always with the same noise.
+
+    The loss; and with `config.loss.auto_weight` the weight that Model-Guidance goes on
+    with, by the energy distance of samples to as many unseen images.
 
     Returns:
         A function to `{"eval_loss": ...}`, or None if `config.evaluate_every` is 0.
 
     Raises:
-        ValueError: if the data set has no such split.
+        ValueError: if the data set has no such split, or an automatic weight is never
+            evaluated.
     """
+    automatic = config.loss.auto_weight
     if not config.evaluate_every:
+        if automatic:
+            raise ValueError(
+                "build_evaluation: need evaluate_every > 0 for auto_weight, got "
+                "evaluate_every=0. Set it to some hundred steps."
+            )
         return None
+    model = build_model(config, dataset)
     held = build_dataset(dataclasses.replace(config.data, split=config.evaluate_split))
     count = config.evaluate_images
     x0, label = data.batch(held, 0, batch_size=count, seed=config.seed)
     batch = jnp.asarray(x0), jnp.asarray(label)
-    loss = build_loss(config.loss, build_model(config, dataset))
+    loss = build_loss(config.loss, model)
     drawn = losses.draws(jax.random.key(config.seed), count)
+    tune = _weight_tuner(config, model, x0) if automatic else None
 
     @jax.jit
     def mean_loss(view: training.View) -> jax.Array:
@@ -78,7 +98,25 @@ def build_evaluation(
         return loss(view.ema_params, inputs).mean()
 
     def evaluate(step: int, view: training.View) -> dict[str, float]:
-        del step
-        return {"eval_loss": float(mean_loss(view))}
+        tuned = tune(step, view) if tune else {}
+        return {"eval_loss": float(mean_loss(view)), **tuned}
 
     return evaluate
+
+
+def _weight_tuner(
+    config: TrainConfig, model: models.DiTConfig, reals: np.ndarray
+) -> training.Evaluate:
+    """The rule of `losses.auto_weight`, with samples of as many images as `reals`."""
+    classes = min(config.preview_classes, model.num_classes)
+    preview = _preview(config, model, max(len(reals) // classes, 1))
+    window = dict(t_lo=config.loss.t_lo, t_hi=config.loss.t_hi)
+
+    def sample(params: Any, scale: float) -> np.ndarray:
+        images = dataclasses.replace(preview, scale=scale, **window)(params)
+        return images.reshape(-1, *model.image_shape)
+
+    def quality(samples: np.ndarray) -> float:
+        return losses.energy_distance(samples, reals)
+
+    return losses.auto_weight(sample, quality)

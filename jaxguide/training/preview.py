@@ -25,6 +25,7 @@ class Preview:
         per_class: images per class.
         scale: of classifier-free guidance; 1 is none. A network that takes the scale
             as an input is given it, and sampled with one evaluation per step.
+        t_lo, t_hi: noise times that are guided.
         num_steps: Euler steps.
         seed: of the noise.
     """
@@ -35,6 +36,8 @@ class Preview:
     labels: tuple[int, ...]
     per_class: int = 8
     scale: float = 2.0
+    t_lo: float = 0.0
+    t_hi: float = 1.0
     num_steps: int = 30
     seed: int = 0
 
@@ -62,7 +65,9 @@ def _sample(preview: Preview, params: Any) -> Array:
         label,
         grid=start * schedules.uniform(preview.num_steps),
         sampler=samplers.euler(),
-        guidance=guidance.cfg(1.0 if model.inputs else scale),
+        guidance=guidance.cfg(
+            1.0 if model.inputs else scale, t_lo=preview.t_lo, t_hi=preview.t_hi
+        ),
         conds={"null": jnp.full_like(label, model.null_label)},
     )
 
