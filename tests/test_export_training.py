@@ -1,6 +1,5 @@
 """The train step lowers for TPU and GPU under every strategy, without the hardware."""
 
-import functools
 import re
 
 import jax
@@ -91,13 +90,9 @@ def test_what_only_a_cpu_can_do_is_caught(extra):
         check(exported("fsdp", TINY, "tpu", extra=extra), "tpu")
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_the_largest_network_lowers_with_its_state_cut(platform):
-    model = models.dit_config("XL/2", learn_sigma=False, remat=True, dtype="bfloat16")
-    program = exported("fsdp", model, platform, batch=256)
-    check(program, platform)
-    shardings = functools.reduce(
-        set.union, [{str(s)} for s in program.in_shardings_hlo]
-    )
-    assert any("devices=[1,1,8]" in text for text in shardings), shardings
+    model = models.dit_config("XL/2", remat=True, dtype="bfloat16")
+    text = check(exported("fsdp", model, platform, batch=256), platform)
+    kernels = '[{}, {}, {"shards"}]', "devices=[1,1,8]"  # as Shardy or GSPMD says it
+    assert any(said in text for said in kernels)
