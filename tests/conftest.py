@@ -17,11 +17,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import jax
 import pytest
 
-# Workers inherit the folder, and compile nothing that another one has compiled.
-CACHE = "JAXGUIDE_TEST_CACHE"
+# Workers, and programs that tests start, inherit the folder, and compile nothing that
+# another one has compiled.
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 MINE = CACHE not in os.environ
 if MINE:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxguide-")
+
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -134,7 +134,7 @@ class Fsdp:
         """None: the step is written for the whole batch."""
         return None
 
-    @functools.cached_property
+    @property
     def mesh(self) -> Mesh:
         """[replicas, shards]."""
         shards = self.shards or len(self.devices)
@@ -192,7 +192,7 @@ class Pmap:
         """The axis over which the step averages its gradients."""
         return REPLICAS
 
-    @functools.cached_property
+    @property
     def mesh(self) -> Mesh:
         """[replicas]."""
         return Mesh(np.array(self.devices), (REPLICAS,), axis_types=(AxisType.Auto,))

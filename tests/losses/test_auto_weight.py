@@ -35,7 +35,10 @@ def test_it_settles_at_the_scale_of_least_distance(best, start):
 
 def test_a_lopsided_curve_and_a_slow_network_do_not_make_it_swing():
     weights = settle(lambda s: (s - 2.0) ** 2 * (1 + (s > 2)), lag=0.7)
-    np.testing.assert_allclose(1 / (1 - weights[-20:]), 2.0, rtol=0.05)
+    scales = 1 / (1 - weights[-20:])
+    # A parabola through a kink is least on the flatter side of it.
+    np.testing.assert_allclose(scales, 2.0, rtol=0.1)
+    assert np.ptp(scales) < 0.01
 
 
 def test_where_guidance_only_harms_the_weight_stays_at_zero():

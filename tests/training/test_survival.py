@@ -319,6 +319,7 @@ def test_the_second_ctrl_c_interrupts_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.exhaustive
 def test_a_command_struck_by_three_signals_ends_as_if_it_had_not_been(tmp_path):
     """SIGTERM, Ctrl-C and SIGKILL, each followed by the same command."""
     Run, steps = killing["Run"], 60
