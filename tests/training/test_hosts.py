@@ -99,10 +99,10 @@ def carried_on(folder):
     return jax.tree.map(np.asarray, state)
 
 
-PMAP = pytest.param("pmap", "fsdp", marks=pytest.mark.exhaustive)
 
 
-@pytest.mark.parametrize(("together", "alone"), [("fsdp", "pmap"), PMAP])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("together", "alone"), [("fsdp", "pmap"), ("pmap", "fsdp")])
 def test_two_processes_equal_one(tmp_path, together, alone):
     ways = {"two": (together, 2, 4), "one": (alone, 1, 8)}
     printed = {
