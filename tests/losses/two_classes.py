@@ -52,7 +52,7 @@ def counts(points: np.ndarray, label: np.ndarray) -> tuple[float, float]:
 
 def init(key: jax.Array, width: int = 128) -> list:
     """Parameters of a network of three hidden layers."""
-    sizes = [2 + 16 + 3, width, width, width, 2]
+    sizes = [2 + 12 + 16 + 3, width, width, width, 2]
     keys = jax.random.split(key, len(sizes) - 1)
     return [
         (jax.random.normal(k, (a, b)) / np.sqrt(a), jnp.zeros(b))
@@ -63,7 +63,9 @@ def init(key: jax.Array, width: int = 128) -> list:
 def predict(params, x, t, label):
     """The velocity [B, 2] at x [B, 2]."""
     waves = t[:, None] * (2.0 ** jnp.arange(8))[None]
-    features = [x, jnp.sin(waves), jnp.cos(waves), jax.nn.one_hot(label, 3)]
+    place = (x[:, :, None] * 2.0 ** jnp.arange(1, 4)[None, None]).reshape(len(x), -1)
+    features = [x, *(f(a) for a in (place, waves) for f in (jnp.sin, jnp.cos))]
+    features.append(jax.nn.one_hot(label, 3))
     hidden = jnp.concatenate(features, axis=1)
     for kernel, bias in params[:-1]:
         hidden = jax.nn.silu(hidden @ kernel + bias[None])

@@ -99,8 +99,6 @@ def carried_on(folder):
     return jax.tree.map(np.asarray, state)
 
 
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("together", "alone"), [("fsdp", "pmap"), ("pmap", "fsdp")])
 def test_two_processes_equal_one(tmp_path, together, alone):
