@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,24 @@ from jaxguide.training.speed import Work
 from jaxguide.training.step import TrainMetrics
 
 
-class Writer(Protocol):
-    """Receives the numbers of one log step."""
+class Writer:
+    """Receives the numbers of a run; each method but `write` may stay as it is here."""
 
-    def resume(self, step: int) -> None: ...
+    def resume(self, step: int) -> None:
+        """The run goes on after `step`."""
 
-    def write(self, step: int, numbers: dict[str, float]) -> None: ...
+    def after_step(self, step: int) -> None:
+        """A step is done, with or without numbers."""
 
-    def close(self) -> None: ...
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Takes the numbers of one log step or evaluation."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The run is over."""
 
 
-class JsonlWriter:
+class JsonlWriter(Writer):
     """Appends one JSON object per log step to a file.
 
     Args:
@@ -67,7 +74,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-class ProgressLine:
+class ProgressLine(Writer):
     """Prints step, loss, speed and time left; on a terminal in one moving line.
 
     Args:
@@ -79,9 +86,6 @@ class ProgressLine:
         self._steps = steps
         self._stream = stream or sys.stderr
         self._moving = self._stream.isatty()
-
-    def resume(self, step: int) -> None:
-        """Nothing: what was printed stays."""
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Prints one line, if these are the numbers of a log step."""
@@ -101,28 +105,35 @@ class ProgressLine:
             self._stream.write("\n")
 
 
-class TensorBoardWriter:
-    """Hands the numbers to clu's metric writers.
+class TensorBoardWriter(Writer):
+    """Hands the numbers to clu's metric writers, and once a minute its progress report.
+
+    Steps that are repeated after a kill are shown twice.
 
     Args:
         folder: of the event files.
+        steps: length of the run.
 
     Raises:
         ValueError: if TensorFlow and TensorBoard are not installed.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, steps: int):
         try:
-            from clu import metric_writers
+            from clu import metric_writers, periodic_actions
         except ImportError as error:
             raise ValueError(
                 "TensorBoardWriter: need tensorflow and tensorboard, got "
                 f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
             ) from error
         self._writer = metric_writers.SummaryWriter(str(folder))
+        self._report = periodic_actions.ReportProgress(
+            num_train_steps=steps, writer=self._writer
+        )
 
-    def resume(self, step: int) -> None:
-        """Nothing: later steps of an earlier part are shown twice."""
+    def after_step(self, step: int) -> None:
+        """Reports steps per second and time left, when a minute has passed."""
+        self._report(step)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Writes scalars."""
@@ -162,7 +173,7 @@ class StepLog:
             self._writers.append(ProgressLine(steps))
             self._writers.append(JsonlWriter(folder / "metrics.jsonl"))
         if tensorboard and not silent:
-            self._writers.append(TensorBoardWriter(folder / "tensorboard"))
+            self._writers.append(TensorBoardWriter(folder / "tensorboard", steps))
         self._work, self._steps, self._every = work, steps, every
         self.means: dict[str, float] = {}
         self._restart()
@@ -200,6 +211,8 @@ class StepLog:
         """
         self._total, self._empty = self._total.merge(report), False
         self._count += 1
+        for writer in self._writers:
+            writer.after_step(step)
         if not last and step % self._every:
             return
         self.check(step)

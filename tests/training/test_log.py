@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 
@@ -45,4 +46,23 @@ def test_progress_is_one_moving_line_on_a_terminal():
 def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "clu.metric_writers", None)
     with pytest.raises(ValueError, match=r"pip install 'jaxguide\[tensorboard\]'"):
-        TensorBoardWriter(tmp_path)
+        TensorBoardWriter(tmp_path, 10)
+
+
+def test_tensorboard_gets_the_numbers_and_the_progress(tmp_path, monkeypatch):
+    for name in ("tensorflow", "tensorboard"):
+        pytest.importorskip(name, reason=f"needs {name}, of the extra 'tensorboard'")
+    from tensorboard.backend.event_processing import event_accumulator
+
+    writer = TensorBoardWriter(tmp_path, 200)
+    clock = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    writer.after_step(100)
+    clock += 61
+    writer.after_step(101)
+    writer.write(101, NUMBERS)
+    writer.close()
+    events = event_accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert {"loss", "steps_per_sec"} <= set(events.Tags()["tensors"])
+    assert [event.step for event in events.Tensors("loss")] == [101]
