@@ -10,8 +10,8 @@ Cost:     3,000 steps of 64 images, 0.7 M parameters, seed 0: 25 minutes (plain)
           float32. `python -m benchmarks.training` compares the steps.
 Expected: loss 0.2590 (plain) and 0.2598 (mg) over the last 50 steps, equal until step
           500. With one evaluation per step mg is where plain is with CFG 1.82 and two:
-          energy distance 0.0376 and 0.0416, class found 0.730 and 0.735 (docs/training.md;
-          `python -m benchmarks.mg_against_cfg --folder outputs/mg-fashion`).
+          energy distance 0.0376 and 0.0416, class found 0.730 and 0.735 (see
+          docs/training.md; `python -m benchmarks.mg_against_cfg` with the folder).
 """
 
 from jaxguide.config import (
