@@ -13,6 +13,7 @@ from jaxguide.guidance import Network
 from jaxguide.oracle import GaussianMixture
 from jaxguide.samplers import adaptive
 from tests import reference
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 SIZE = 8
@@ -74,7 +75,7 @@ def test_edges_of_a_window_are_exact(per_sample):
     np.testing.assert_allclose(found.x, want, atol=3e-4)
 
 
-@pytest.mark.parametrize("solver", [None, diffrax.Heun()])
+@pytest.mark.parametrize("solver", [None, *rest(diffrax.Heun())])
 def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called(solver):
     seen, start = [], noise(3, SIZE)
     label = jnp.zeros(3, jnp.int32)

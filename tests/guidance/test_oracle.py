@@ -88,6 +88,7 @@ def test_float32_samples_are_the_formulas(row):
     np.testing.assert_allclose(flat(out), want, atol=5e-5, rtol=5e-5)
 
 
+@pytest.mark.exhaustive
 @typical_rows
 def test_bfloat16_samples_stay_near_the_formulas(row):
     """Eight bits: 1 % per operation, so a loose bound on a short trajectory."""

@@ -8,6 +8,9 @@ import pytest
 from jaxguide import config_losses, losses, models, training
 from jaxguide.checkpoints import Weights, save_weights
 from jaxguide.config_losses import INPUTS, LOSSES, LossConfig
+from tests.contract.common import rest
+
+REST = sorted(set(LOSSES) - {"model_guidance"})
 
 FAST_COMPILE = True
 
@@ -44,7 +47,7 @@ def made_inputs(params):
     return training.Inputs(params, (x0, label), draws, jnp.int32(5), {})
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", ["model_guidance", *rest(*REST)])
 def test_a_loss_has_a_value_and_a_gradient_per_sample(name, tmp_path):
     config = loss_config(name, tmp_path)
     model = network(name, learn_sigma=name == "ddpm_hybrid")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 
 import jax
@@ -104,7 +103,7 @@ def name(request):
 def test_a_signal_saves_and_ends_the_run(tmp_path, name):
     def interrupt(step, state):
         if step == 5:
-            os.kill(os.getpid(), name)
+            signal.raise_signal(name)
 
     before = signal.getsignal(name)
     state = training.run(experiment(), loop(tmp_path, 100, snapshot_every=5), interrupt)

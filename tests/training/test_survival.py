@@ -99,7 +99,7 @@ def stop_after(step, folder, name=signal.SIGTERM):
 
     def ask(done, view):
         if done == step:
-            os.kill(os.getpid(), name)
+            signal.raise_signal(name)
 
     with training.Stop() as stop:
         config = loop(folder, 12, snapshot_every=1)
@@ -311,11 +311,10 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
 def test_the_second_ctrl_c_interrupts_at_once():
     before = signal.getsignal(signal.SIGINT)
     with training.Stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.asked(1) and stop.code == training.INTERRUPTED == 130
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.pause()
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -46,6 +46,7 @@ def automatic(folder):
     return state, numbers(folder, "weight"), seen
 
 
+@pytest.mark.exhaustive
 def test_a_tuned_weight_is_logged_and_takes_effect(tmp_path, monkeypatch):
     def tuner(*_):
         return lambda step, view: {"weight": 0.1 * step}
