@@ -1,4 +1,6 @@
-"""Two classes on a grid in the plane: `python -m tests.losses.two_classes`.
+"""Two classes on a grid in the plane.
+
+    python -m tests.losses.two_classes 8000 docs/images/mg/two-classes.png
 
 Squares of a checkerboard, one colour per class, with gaps between them. A small
 network is trained plainly and with Model-Guidance for the same number of steps, and
@@ -12,7 +14,6 @@ Source: the set of Tang et al. 2025, arXiv:2502.12154, Fig. 2, whose measures an
 
 import functools
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -140,25 +141,40 @@ def sample(params, scale: float, *, count: int = 4000, steps: int = 50):
     return UNIT * np.asarray(points), np.asarray(label)
 
 
-def main(steps: int = 4000) -> None:
-    """Prints outliers and coverage of every way to train and sample."""
-    rng = np.random.default_rng(2)
+def draw(panels: dict, file: str) -> None:
+    """Samples of both classes, one panel for each way to make them."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3 * len(panels), 3.2), layout="constrained"
+    )
+    for (title, (points, label)), panel in zip(panels.items(), axes, strict=True):
+        colours = np.where(label == 0, "tab:orange", "tab:gray")
+        panel.scatter(*points.T, s=1, c=colours, linewidths=0)
+        panel.set(title=title, xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal")
+        panel.set(xticks=[], yticks=[])
+    figure.savefig(file, dpi=100)
+
+
+def main(steps: int = 4000, file: str = "") -> None:
+    """Prints outliers and coverage of every way to train and sample, and draws some."""
     label = np.arange(4000) % 2
-    rows = [("real points", "", counts(real(rng, label), label))]
+    samples = {"real points": (real(np.random.default_rng(2), label), label)}
     for weight in (0.0, 0.2, 0.45):
-        since = time.monotonic()
         params = train(weight, steps=steps)
-        took = f"{time.monotonic() - since:.0f} s"
-        scales = (1.0, 1.25, 1 / 0.55, 3.0) if weight == 0 else (1.0,)
-        for scale in scales:
-            name = "MG" if weight else "plain"
-            name += f", weight {weight:g}" if weight else f", CFG {scale:.2f}"
-            rows.append((name, took, counts(*sample(params, scale))))
-    print("| trained and sampled | training | outliers | coverage |")
-    print("| --- | --- | --- | --- |")
-    for name, took, (outliers, coverage) in rows:
-        print(f"| {name} | {took} | {outliers:.2%} | {coverage:.1%} |")
+        for scale in (1.0, 1.25, 1 / 0.55, 3.0) if weight == 0 else (1.0,):
+            name = f"MG, weight {weight:g}" if weight else f"plain, CFG {scale:.2f}"
+            samples[name] = sample(params, scale)
+    print("| trained and sampled | outliers | coverage |")
+    print("| --- | --- | --- |")
+    for name, made in samples.items():
+        outliers, coverage = counts(*made)
+        print(f"| {name} | {outliers:.2%} | {coverage:.1%} |")
+    if file:
+        shown = ("plain, CFG 1.00", "plain, CFG 1.82", "MG, weight 0.45")
+        draw({name: samples[name] for name in shown}, file)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    steps, *file = sys.argv[1:] or ("4000",)
+    main(int(steps), *file)
