@@ -66,6 +66,7 @@ def watched(network, seen):
     return Network(predict, network.kind, network.path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_edges_of_a_window_are_exact(per_sample):
     start = noise(4, SIZE)

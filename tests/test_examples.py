@@ -54,6 +54,7 @@ def test_flax_model():
     assert numbers(found["CFG + S2, the network"]) != mine
 
 
+@pytest.mark.exhaustive
 def test_diffrax_ode():
     found = run("diffrax_ode.py")
     assert numbers(found["diffrax, largest error"])[0] < 1e-3

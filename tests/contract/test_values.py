@@ -58,6 +58,7 @@ def test_vmap_over_a_grid_of_scales_compiles_once():
     np.testing.assert_allclose(wide[-1], single, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("at_neutral", [False, True])
 @typical_rows
 def test_the_gradient_of_the_number_is_the_finite_difference(row, at_neutral):
@@ -91,6 +92,7 @@ def through(kind, guidance, path, grid):
         return tf.sample(guidance, main, weak, grid)
 
 
+@pytest.mark.exhaustive
 @typical_rows
 def test_invariant_means_the_same_samples_from_every_kind_of_network(row):
     grid, path = np.array([0.85, 0.6, 0.35]), paths.GVP()

@@ -119,6 +119,7 @@ def test_a_network_that_teaches_itself_is_followed_by_no_gradient_there(name, ke
     assert abs(float(gradient) - float(whole)) > 1e-2 * abs(float(whole))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", list(ALL))
 def test_half_precision_gives_a_float32_loss_near_the_full_one(name, key):
     @functools.partial(jax.jit, static_argnums=0)

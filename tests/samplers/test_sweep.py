@@ -149,6 +149,7 @@ def test_every_transform_can_be_swept_by_its_number(row):
 STATEFUL = [row for row in ALL_TRANSFORMS if row.memory and row.name != "chain"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("row", STATEFUL, ids=lambda row: row.name)
 def test_a_memory_is_that_of_the_point_alone(row):
     values = (row.neutral, row.value, 0.5 * (row.value + row.neutral))
