@@ -308,14 +308,21 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
         assert checkpoints.best_step() == 6
 
 
-def test_the_second_ctrl_c_interrupts_at_once():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def usual_ctrl_c():
+    """Python's own handler: the processes of pytest-xdist ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_second_ctrl_c_interrupts_at_once(usual_ctrl_c):
     with training.Stop() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.asked(1) and stop.code == training.INTERRUPTED == 130
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is usual_ctrl_c
 
 
 @pytest.mark.exhaustive
