@@ -1,0 +1,1 @@
+"""Tests, as a package: others install one of the same name."""
