@@ -12,14 +12,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxguide.data.latent_plan import (
-    Plan,
-    is_whole,
-    shard_facts,
-    write_json,
-    write_manifest,
-    write_plan,
-)
+from jaxguide import sharded
+from jaxguide.data.latent_plan import KIND, Plan
 from jaxguide.data.latent_shards import write_shard
 from jaxguide.data.prefetch import Prefetch
 from jaxguide.data.source import Batch, Source
@@ -124,28 +118,19 @@ def write_latents(
         shard_size=shard_size,
         note=note or {},
     )
-    index, count = share
-    if not 0 <= index < count:
-        raise ValueError(
-            f"write_latents: need 0 <= index < count, got share={share!r}. "
-            "Number the hosts from 0."
-        )
-    folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_plan(folder, plan)
-    mine = range(index, plan.shards, count)
-    missing = [shard for shard in mine if not is_whole(folder, plan, shard)]
+    folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
+    sharded.write_plan(folder, KIND, facts)
+    missing = sharded.my_shards(folder, plan.files, share)
     batch_size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
     encode = _on_all_devices(encoder, batch_size)
-    spans = [_pieces(plan.span(shard), batch_size) for shard in missing]
+    spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]
     progress = Progress(f"encode {len(missing)} files", sum(map(len, spans)))
     for shard, pieces in zip(missing, spans, strict=True):
         moments, labels = _encode_shard(source, encode, plan, pieces, progress)
-        path = folder / plan.file(shard)
-        write_shard(path, format, moments, labels)
-        write_json(folder / plan.facts_file(shard), shard_facts(path, len(labels)))
+        write_shard(folder / plan.files.file(shard), format, moments, labels)
+        sharded.write_facts(folder, plan.files, shard)
     progress.close()
-    return write_manifest(folder, plan)
+    return sharded.write_manifest(folder, plan.files, facts)
 
 
 def _moments_shape(source: Source, encoder: Encoder) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ set may be far larger than memory.
 from __future__ import annotations
 
 import importlib
-import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxguide import sharded
 from jaxguide.data.latent_plan import Plan
 
 _ZIP_HEADER, _ZIP_LENGTHS = 30, 26  # of a local file header, and where its lengths are
@@ -61,7 +61,7 @@ class NpzShards:
 
     def _mapped(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         if shard not in self._open:
-            path = self._folder / self._plan.file(shard)
+            path = self._folder / self._plan.files.file(shard)
             self._open[shard] = map_npz(path, "moments"), map_npz(path, "labels")
         return self._open[shard]
 
@@ -105,10 +105,10 @@ class RecordShards:
     def __init__(self, folder: Path, plan: Plan):
         from array_record.python import array_record_data_source
 
-        self._plan = plan
+        self._plan, files = plan, plan.files
         ranges = [
-            f"{folder / plan.file(shard)}[0:{len(plan.span(shard)) * plan.sides}]"
-            for shard in range(plan.shards)
+            f"{folder / files.file(shard)}[0:{len(files.span(shard)) * plan.sides}]"
+            for shard in range(files.number)
         ]
         self._records = array_record_data_source.ArrayRecordDataSource(ranges)
 
@@ -158,11 +158,7 @@ def write_shard(path: Path, format: str, moments: np.ndarray, labels: np.ndarray
         moments: [n, sides, h, w, 2c].
         labels: int32 [n].
     """
-    part = path.with_name(f".{path.name}.part")
-    WRITERS[format](part, moments, labels)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    sharded.write_whole(path, lambda part: WRITERS[format](part, moments, labels))
 
 
 def open_shards(folder: Path, plan: Plan) -> Shards:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxguide.data.latent_plan import check_sums, read_manifest
+from jaxguide import sharded
+from jaxguide.data.latent_plan import KIND, read_plan
 from jaxguide.data.latent_shards import open_shards
 from jaxguide.data.noise import normal
 from jaxguide.data.source import Batch
@@ -38,7 +39,7 @@ class LatentCache:
 
     def __init__(self, path: str | Path, *, encoder: str = ""):
         self._folder = Path(path).expanduser()
-        self.plan, self._files = read_manifest(self._folder)
+        self.plan, self._files = read_plan(self._folder)
         if encoder and encoder != self.plan.encoder:
             raise ValueError(
                 f"LatentCache: need latents of encoder={encoder!r}, got "
@@ -97,4 +98,4 @@ class LatentCache:
         Raises:
             ValueError: if a file was changed.
         """
-        check_sums(self._folder, self._files)
+        sharded.check_sums(self._folder, self._files, KIND)
