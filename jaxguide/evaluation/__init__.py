@@ -1,0 +1,1 @@
+"""Measures of generated images; see docs/evaluation.md."""
