@@ -56,7 +56,7 @@ def forward(
     params, x, t = in_float64(params), np.asarray(x, np.float64), np.asarray(t, float)
     tokens = linear(params["patch_in"], patches(x, config)) + params["pos_embed"]
     rate = 10000.0 ** (-np.arange(128) / (128 - config.downscale_freq_shift))
-    angle = config.time_scale * t[:, None] * rate
+    angle = (config.time_scale * t[:, None] + config.time_offset) * rate
     features = np.concatenate([np.cos(angle), np.sin(angle)], 1)
     embedding = linear(params["time_out"], silu(linear(params["time_in"], features)))
     cond = silu(embed(embedding) + params["label_table"][np.asarray(label)])

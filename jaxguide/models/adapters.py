@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxguide.models.blocks import BlockTap, RunBlock
-from jaxguide.models.dit import Params, apply, time_features
+from jaxguide.models.dit import Params, apply, network_time, time_features
 from jaxguide.models.dit_config import DiTConfig
 
 _FEATURES = 256  # of the time, and of the scale
@@ -70,7 +70,7 @@ def adapter_tap(
     """
     features = jnp.concatenate(
         [
-            time_features(t.astype(jnp.float32) * config.time_scale),
+            time_features(network_time(config, t)),
             time_features(scale.astype(jnp.float32) * _SCALE_UNIT),
             params["label_table"].astype(jnp.float32)[label],
         ],

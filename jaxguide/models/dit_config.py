@@ -31,8 +31,10 @@ class DiTConfig:
         heads: attention heads.
         num_classes: classes; the label `num_classes` means "no class".
         learn_sigma: return 2C channels, the second half for a learned variance.
-        time_scale: the network is fed `time_scale * t`. With t in [0, 1], 1000
-            uses the whole range of the sine features; official SiT uses 1.
+        time_scale, time_offset: the network is fed `time_scale * t + time_offset`.
+            With t in [0, 1], a scale of 1000 uses the whole range of the sine
+            features. Official DiT: 1000 and -1, its timesteps 0..999; official SiT: -1
+            and 1, as its time runs from noise to data; REPA and MG: 1 and 0.
         downscale_freq_shift: 0 as published, 1 for weights made with diffusers.
         mlp_ratio: hidden features of the MLP over `width`.
         dtype: of the computation; parameters stay float32.
@@ -54,6 +56,7 @@ class DiTConfig:
     num_classes: int
     learn_sigma: bool = False
     time_scale: float = 1000.0
+    time_offset: float = 0.0
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = 4
     dtype: str = "float32"
