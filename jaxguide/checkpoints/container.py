@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import save_file
+from safetensors.numpy import save_file
 
 from jaxguide import disk
 
@@ -44,7 +44,10 @@ def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) ->
         )
     path = Path(path)
     flat = traverse_util.flatten_dict(params, sep=".")
-    stored = {name: jnp.asarray(leaf).astype(dtype) for name, leaf in flat.items()}
+    stored = {  # no copy where nothing changes: large networks fill the memory
+        name: np.asarray(leaf).astype(dtype, order="C", copy=False)
+        for name, leaf in flat.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.tmp")
     try:

@@ -27,6 +27,10 @@ class Weights(NamedTuple):
         kind: what it predicts; one of `paths.KINDS`.
         class_names: one per label.
         note: free JSON-able facts: data, steps, seed, hardware.
+        guided_channels: of the first channels that guidance changes, as published
+            figures of DiT and SiT were sampled (3 of 4); 0 is all.
+        latents: the autoencoder of these latents, such as "sd-vae-ft-ema"; "" for
+            pixels.
     """
 
     params: Any
@@ -35,6 +39,8 @@ class Weights(NamedTuple):
     kind: str
     class_names: tuple[str, ...]
     note: dict
+    guided_channels: int = 0
+    latents: str = ""
 
 
 def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") -> None:
@@ -56,6 +62,8 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
         "kind": weights.kind,
         "class_names": list(weights.class_names),
         "note": weights.note,
+        "guided_channels": weights.guided_channels,
+        "latents": weights.latents,
     }
     container.write("save_weights", path, about, weights.params, dtype)
 
@@ -78,4 +86,6 @@ def load_weights(path: str | Path) -> Weights:
         kind=about["kind"],
         class_names=tuple(about["class_names"]),
         note=about["note"],
+        guided_channels=about.get("guided_channels", 0),
+        latents=about.get("latents", ""),
     )
