@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax import Array
 
 from jaxguide.checkpoints.tensors import Tensors, open_tensors, take
 from jaxguide.models import Params, efficientnet_lite
@@ -58,7 +60,7 @@ def _read(
     linear: str,
 ) -> Params:
     """Parameters like `blank`: convolutions with batch norm, and one linear layer."""
-    shapes = traverse_util.flatten_dict(blank)
+    shapes: Any = traverse_util.flatten_dict(blank)
     wanted = {f"{linear}.weight": shapes[classes, "kernel"].shape[::-1]}
     wanted[f"{linear}.bias"] = shapes[classes, "bias"].shape
     for place, (conv, norm) in layers.items():
@@ -67,7 +69,7 @@ def _read(
         wanted[f"{conv}.weight"] = (shape[3], shape[2], *shape[:2])
         wanted |= {f"{norm}.{name}": shape[3:] for name in NORM}
     arrays = take(owner, tensors, wanted, ["*.num_batches_tracked"])
-    flat = {
+    flat: dict[tuple[str, ...], Array] = {
         (classes, "kernel"): jnp.asarray(arrays[f"{linear}.weight"].T),
         (classes, "bias"): jnp.asarray(arrays[f"{linear}.bias"]),
     }
@@ -77,7 +79,7 @@ def _read(
     return traverse_util.unflatten_dict(flat)
 
 
-def _float32(value: np.ndarray) -> jax.Array:
+def _float32(value: np.ndarray) -> Array:
     return jnp.asarray(value.astype(np.float32))
 
 
@@ -122,7 +124,10 @@ def load_efficientnet_lite0(path: str | Path | None = None) -> Params:
 
 
 def _efficientnet_layers() -> Layers:
-    layers = {("stem",): ("_conv_stem", "_bn0"), ("head",): ("_conv_head", "_bn1")}
+    layers: Layers = {
+        ("stem",): ("_conv_stem", "_bn0"),
+        ("head",): ("_conv_head", "_bn1"),
+    }
     for index, stage in enumerate(efficientnet_lite.block_stages()):
         parts = {"depthwise": 1, "project": 2}
         parts |= {"expand": 0} if stage.expansion > 1 else {}
