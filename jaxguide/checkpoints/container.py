@@ -17,14 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxguide import disk
+from jaxguide.checkpoints.tensor_files import save_pickled
 
 DTYPES = ("float16", "bfloat16", "float32")
 
 
 def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) -> None:
     """Writes parameters and what they are to one file.
-
-    A reader, and a run that is killed, never see half a file.
 
     Args:
         owner: the public name that an error begins with.
@@ -42,18 +41,43 @@ def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) ->
             f"{owner}: need dtype in {DTYPES}, got dtype={dtype!r}. "
             "float16 suits trained weights."
         )
-    path = Path(path)
     flat = traverse_util.flatten_dict(params, sep=".")
     stored = {  # no copy where nothing changes: large networks fill the memory
         name: np.asarray(leaf).astype(dtype, order="C", copy=False)
         for name, leaf in flat.items()
     }
+    write_arrays(owner, Path(path), stored, {"jaxguide": json.dumps(about)})
+
+
+def write_arrays(
+    owner: str,
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes named arrays: `.pt` and `.pth` by PyTorch, all others as safetensors.
+
+    A reader, and a run that is killed, never see half a file.
+
+    Args:
+        owner: the public name that an error begins with.
+        path: of the file; its folder is made if missing.
+        arrays: contiguous, by name.
+        metadata: texts by name, for safetensors.
+
+    Raises:
+        ValueError: if PyTorch is needed and missing.
+        OSError: if the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.tmp")
     try:
-        save_file(stored, str(beside), metadata={"jaxguide": json.dumps(about)})
+        if path.suffix in (".pt", ".pth"):
+            save_pickled(beside, arrays)
+        else:
+            save_file(arrays, str(beside), metadata=metadata)
         beside.replace(path)
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError, OSError) as error:
         beside.unlink(missing_ok=True)
         reason = disk.why_unwritable(error)
         if reason is None:

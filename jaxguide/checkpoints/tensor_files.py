@@ -54,6 +54,18 @@ def open_file(path: Path, key: str) -> tuple[File, str]:
     )
 
 
+def save_pickled(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict as PyTorch does.
+
+    Raises:
+        ValueError: if PyTorch is missing.
+    """
+    torch = _torch(path)
+    # Without the file's own name, so that equal arrays give equal files.
+    with path.open("wb") as file:
+        torch.save({n: torch.from_numpy(a) for n, a in arrays.items()}, file)
+
+
 class _Reopened:
     """Counts what was read, and opens the file anew now and then."""
 
