@@ -50,7 +50,7 @@ def factor(covariance: np.ndarray) -> np.ndarray:
 def frechet_distance(
     a: Gaussian, b: Gaussian, *, factor_b: np.ndarray | None = None
 ) -> float:
-    """The squared Fréchet (2-Wasserstein) distance of two Gaussians, as FID reports it.
+    """The squared Frechet (2-Wasserstein) distance of two Gaussians, as FID reports it.
 
     Args:
         a, b: mean and covariance of the features of two sets of images.

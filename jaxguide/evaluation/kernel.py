@@ -12,9 +12,12 @@ Source: Binkowski et al. 2018, arXiv:1801.01401, Sec. 4 and Eq. 4; Gretton et al
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
+
+_ROWS = 256  # at once: the kernel of all pairs is never held
 
 
 class Estimate(NamedTuple):
@@ -36,12 +39,13 @@ def kernel_sums(
     Returns:
         [B, C].
     """
-    sums = np.empty((len(bounds_x) - 1, len(bounds_y) - 1))
-    for row in range(len(sums)):
-        rows = np.asarray(x[bounds_x[row] : bounds_x[row + 1]], np.float64)
-        for column in range(sums.shape[1]):
-            part = y[bounds_y[column] : bounds_y[column + 1]]
-            sums[row, column] = _kernel(rows, np.asarray(part, np.float64)).sum()
+    sums = np.zeros((len(bounds_x) - 1, len(bounds_y) - 1))
+    y = np.asarray(y, np.float64)
+    for row, (start, stop) in enumerate(itertools.pairwise(bounds_x)):
+        for first in range(start, stop, _ROWS):
+            rows = np.asarray(x[first : min(first + _ROWS, stop)], np.float64)
+            columns = _kernel(rows, y).sum(axis=0)
+            sums[row] += np.add.reduceat(columns, bounds_y[:-1])
     return sums
 
 

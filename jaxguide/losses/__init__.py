@@ -8,10 +8,10 @@
 `teacher` is the same network with averaged parameters.
 """
 
+from jaxguide.distances import energy_distance as energy_distance
 from jaxguide.losses.auto_weight import (
     auto_weight as auto_weight,
     best_scale as best_scale,
-    energy_distance as energy_distance,
     next_weight as next_weight,
     trial_scales as trial_scales,
 )

@@ -140,39 +140,3 @@ def auto_weight(
         return {"weight": weight}
 
     return tune
-
-
-def energy_distance(samples: Any, reals: Any) -> float:
-    """How far two sets of points are apart; 0 on average if they are from one source.
-
-        2 E|x - y| - E|x - x'| - E|y - y'|     over pairs of different points
-
-    Args:
-        samples, reals: [N, *D] and [M, *D], at least two each; pixels or features.
-
-    Returns:
-        The unbiased estimate, which may be slightly below 0.
-
-    Raises:
-        ValueError: if a set has fewer than two points.
-
-    Source: Szekely & Rizzo 2013, Energy statistics, J. Stat. Plan. Inference 143.
-    """
-    x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (samples, reals))
-    if min(len(x), len(y)) < 2:
-        raise ValueError(
-            "energy_distance: need two points or more in each set, got "
-            f"samples={len(x)!r} and reals={len(y)!r} points."
-        )
-    within = _total(x, x) / (len(x) * (len(x) - 1))
-    within += _total(y, y) / (len(y) * (len(y) - 1))
-    return float(2 * _total(x, y) / (len(x) * len(y)) - within)
-
-
-def _total(x: np.ndarray, y: np.ndarray) -> float:
-    """Sum of all distances between points of two sets."""
-    squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1)[None] - 2 * x @ y.T
-    distances = np.sqrt(np.maximum(squares, 0.0))
-    if x is y:
-        np.fill_diagonal(distances, 0.0)
-    return float(distances.sum())

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from tests.losses import two_classes
-from tests.losses.two_classes import CELLS, EDGE, MARGIN, SIDE
+from tests.losses.two_classes import BOARD
 
 
 def test_real_points_are_no_outliers_and_reach_every_cell():
     label = np.arange(20_000) % 2
-    points = two_classes.real(np.random.default_rng(0), label)
+    points = BOARD.sample(np.random.default_rng(0), label)
     outliers, coverage = two_classes.counts(points, label)
     assert outliers == 0 and coverage > 0.999
     outliers, _ = two_classes.counts(points, 1 - label)
@@ -18,13 +18,17 @@ def test_real_points_are_no_outliers_and_reach_every_cell():
 
 
 def test_outliers_are_beyond_the_margin_and_do_not_cover():
-    corner = np.array([[-(SIDE - 1) / 2, -(SIDE - 1) / 2]])  # a square of class 0
+    corner = np.array(
+        [[-(BOARD.side - 1) / 2, -(BOARD.side - 1) / 2]]
+    )  # a square of class 0
     label = np.zeros(1, int)
-    for beyond, wanted in ((0.0, 0), (MARGIN / 2, 0), (2 * MARGIN, 1)):
-        shifted = corner - np.array([[EDGE / 2 + beyond, 0.0]])
+    for beyond, wanted in ((0.0, 0), (BOARD.margin / 2, 0), (2 * BOARD.margin, 1)):
+        shifted = corner - np.array([[BOARD.edge / 2 + beyond, 0.0]])
         outliers, coverage = two_classes.counts(shifted, label)
         assert outliers == wanted
-        np.testing.assert_allclose(coverage, (1 - wanted) / (SIDE * CELLS) ** 2)
+        np.testing.assert_allclose(
+            coverage, (1 - wanted) / (BOARD.side * BOARD.pieces) ** 2
+        )
 
 
 @pytest.mark.exhaustive

@@ -21,34 +21,17 @@ import numpy as np
 import optax
 
 from jaxguide import guidance, losses, paths, samplers, schedules, training
+from jaxguide.evaluation import toy
 
-SIDE = 4  # squares along an edge
-EDGE = 0.7  # of a square, where the distance from one to the next is 1
-CELLS = 4  # along the edge of a square, for coverage
-MARGIN = 0.05  # a sample this far outside is an outlier
+BOARD = toy.Board()
 UNIT = 1.2  # squares per unit of the network's input
 NULL = 2
 
 
-def real(rng: np.random.Generator, label: np.ndarray) -> np.ndarray:
-    """Points [N, 2] of the given classes, in squares from the middle of the board."""
-    row = rng.integers(0, SIDE, len(label))
-    column = 2 * rng.integers(0, SIDE // 2, len(label)) + (row + label) % 2
-    corner = np.stack([column, row], axis=1) - (SIDE - 1) / 2
-    return corner + EDGE * (rng.random((len(label), 2)) - 0.5)
-
-
 def counts(points: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     """Share of outliers, and share of the cells of both classes that are reached."""
-    place = points + (SIDE - 1) / 2
-    square = np.clip(np.round(place), 0, SIDE - 1).astype(int)
-    inside = np.abs(place - square).max(1) <= EDGE / 2 + MARGIN
-    inside &= square.sum(1) % 2 == label
-    cell = np.floor(((place - square) / EDGE + 0.5) * CELLS)
-    cell = np.clip(cell, 0, CELLS - 1).astype(int)
-    reached = np.concatenate([square, cell], axis=1)[inside]
-    total = (SIDE * CELLS) ** 2
-    return float(1 - inside.mean()), len(np.unique(reached, axis=0)) / total
+    places = BOARD.place(points, label)
+    return toy.outlier_rate(places), toy.mode_coverage(places)
 
 
 def init(key: jax.Array, width: int = 128) -> list:
@@ -108,7 +91,11 @@ def train(weight: float, *, steps: int = 4000, batch: int = 256, start: float = 
     """Averaged parameters; guidance starts after the share `start` of all steps."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, (steps, batch)).astype(np.int32)
-    x0 = (real(rng, label.ravel()) / UNIT).reshape(steps, batch, 2).astype(np.float32)
+    x0 = (
+        (BOARD.sample(rng, label.ravel()) / UNIT)
+        .reshape(steps, batch, 2)
+        .astype(np.float32)
+    )
     optimizer, run = trainer(steps)
     state = training.init_state(
         init(jax.random.key(0)), optimizer, tuned={"weight": 0.0}
@@ -159,7 +146,7 @@ def draw(panels: dict, file: str) -> None:
 def main(steps: int = 4000, file: str = "") -> None:
     """Prints outliers and coverage of every way to train and sample, and draws some."""
     label = np.arange(4000) % 2
-    samples = {"real points": (real(np.random.default_rng(2), label), label)}
+    samples = {"real points": (BOARD.sample(np.random.default_rng(2), label), label)}
     for weight in (0.0, 0.2, 0.45):
         params = train(weight, steps=steps)
         for scale in (1.0, 1.25, 1 / 0.55, 3.0) if weight == 0 else (1.0,):
