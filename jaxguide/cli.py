@@ -58,11 +58,20 @@ def run(
             _list(sys.argv[1:], listing)
         config = _parse(sys.argv, about)
     except _Mistake as mistake:
-        _leave(str(mistake))
+        leave(str(mistake))
+    guarded(lambda: main(config))
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Runs `main()`; a mistake of the user becomes one line and exit code 2.
+
+    Raises:
+        SystemExit: as `run`.
+    """
     try:
-        main(config)
+        main()
     except (ValueError, FloatingPointError, OSError) as error:
-        _leave(_line(error))
+        leave(_line(error))
 
 
 def _line(error: Exception) -> str:
@@ -80,7 +89,8 @@ def _line(error: Exception) -> str:
     )
 
 
-def _leave(line: str) -> NoReturn:
+def leave(line: str) -> NoReturn:
+    """Prints one line on standard error and exits with code 2."""
     print(" ".join(line.split()), file=sys.stderr)
     raise SystemExit(MISTAKE)
 

@@ -114,7 +114,7 @@ class Options:
         image_size: edge of the latents; 0 takes a square of all positions.
         num_classes: 0 takes the last label for "no class". With as many classes as
             the table has rows there is none for it, and that label gives NaN.
-        path: noise path if it is not that of the format: "linear", "gvp" or "vp".
+        noise_path: if it is not that of the format: "linear", "gvp" or "vp".
         kind: what it predicts if it is not what the format does, such as "score".
         latents: the autoencoder; "" takes sd-vae-ft-ema where there are 4 channels.
         class_names: one per label; () takes what a pipeline says, or numbers.
@@ -123,7 +123,7 @@ class Options:
     heads: int = 0
     image_size: int = 0
     num_classes: int = 0
-    path: str = ""
+    noise_path: str = ""
     kind: str = ""
     latents: str = ""
     class_names: tuple[str, ...] = ()
@@ -160,7 +160,10 @@ def read_published(
     known = _sizes(tensors, format, chosen)
     found = architecture.infer(tensors, _landmarks(format), **known)
     model = dataclasses.replace(found.model, **convention.times())
-    kind, noise_path = chosen.kind or convention.kind, chosen.path or convention.path
+    kind, noise_path = (
+        chosen.kind or convention.kind,
+        chosen.noise_path or convention.path,
+    )
     note = {"published": format, "file": Path(path).name, **_note(found, tensors)}
     leaves = _blank(model, dtype)
     pieces = _pieces(format, model, kind, note)
