@@ -26,7 +26,7 @@ from method_values import demo, mixture, resolved
 from PIL import Image
 
 import jaxguide as jg
-from jaxguide import config_sampling, paths, pictures, sampling
+from jaxguide import config_sampling, jobs, paths, pictures, sampling
 
 Settings = Mapping[str, Any]
 Entries = Sequence[Mapping[str, Any]]
@@ -58,7 +58,7 @@ def shrink(file: Path) -> None:
 # The demo checkpoint.
 
 
-def demo_job(settings: Settings) -> sampling.Job:
+def demo_job(settings: Settings) -> jobs.Job:
     """The two columns of the demo picture, ready to sample."""
     job = demo()
     names = list(job.weights.class_names)
@@ -106,7 +106,7 @@ def _key(entries: Entries, settings: Settings) -> str:
 _found: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
 
 
-def _demo_images(job: sampling.Job, title: str, key: str) -> np.ndarray:
+def _demo_images(job: jobs.Job, title: str, key: str) -> np.ndarray:
     if key not in _found:
         alone = dataclasses.replace(job, columns={title: job.columns[title]})
         ((_, column),) = sampling.run(alone)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxguide as jg
-from jaxguide import guidance, paths, sampling
+from jaxguide import guidance, jobs, paths
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.oracle import GaussianMixture
 from jaxguide.paths import Array
@@ -46,9 +46,9 @@ def mixture() -> GaussianMixture:
 
 
 @functools.cache
-def demo() -> sampling.Job:
+def demo() -> jobs.Job:
     """The emoji checkpoint and what all demo pictures have in common."""
-    return sampling.build_job(
+    return jobs.build_job(
         SampleConfig(checkpoint="emoji", labels="0-5", per_class=3, num_steps=50)
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import optax
 
 from jaxguide import data, models, training
+from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import (
     INPUTS,
     LOSSES,
@@ -106,20 +107,6 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     b2: float = 0.999
     clip: float = 1.0
-
-
-@dataclass
-class HostsConfig:
-    """The processes of a run on several hosts; see `training.hosts.start`.
-
-    Args:
-        coordinator: "" for one process, "auto", or "address:port" of process 0.
-        count, index: with an address: processes in all, and the number of this one.
-    """
-
-    coordinator: str = ""
-    count: int = 0
-    index: int = -1
 
 
 @dataclass

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from jaxguide import data
 from jaxguide.arguments import call, imported, parse_call
-from jaxguide.config import DataConfig, HostsConfig
+from jaxguide.config import DataConfig
+from jaxguide.config_hosts import HostsConfig
 from jaxguide.names import lookup
 
 ENCODERS: dict[str, Callable[..., data.Encoder]] = {

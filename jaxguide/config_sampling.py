@@ -20,6 +20,7 @@ import numpy as np
 from jaxguide import guidance, losses, models, samplers, schedules
 from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
+from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import PATHS
 from jaxguide.guidance import Chain, Network, Transform
 from jaxguide.names import lookup
@@ -85,12 +86,33 @@ TRANSFORMS: dict[str, Callable[..., Transform | Chain]] = {
 
 def recurrent(sampler: str, repeats: int) -> samplers.Sampler:
     """`samplers.recurrent` of a sampler that is given as text."""
-    return samplers.recurrent(parse_sampler(sampler), repeats)
+    inner = parse_sampler(sampler)
+    if isinstance(inner, Adaptive):
+        raise ValueError(
+            f"recurrent: need a sampler that walks the grid, got sampler={sampler!r}. "
+            "Use 'ddim'."
+        )
+    return samplers.recurrent(inner, repeats)
 
 
-SAMPLERS: dict[str, Callable[..., samplers.Sampler]] = {
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """`samplers.integrate` with dopri5, in place of a sampler that walks a grid.
+
+    Args:
+        rtol, atol: tolerances; these are SiT's.
+        per_sample: False controls the error of the whole batch, as SiT does.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 1e-6
+    per_sample: bool = True
+
+
+SAMPLERS: dict[str, Callable[..., samplers.Sampler | Adaptive]] = {
     "ddim": samplers.ddim,
     "ddpm": samplers.ddpm,
+    "dopri5": Adaptive,
     "dpmpp_2m": samplers.dpmpp_2m,
     "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
     "dpmpp_sde": samplers.dpmpp_sde,
@@ -116,17 +138,25 @@ UNGUIDED = "none"
 class SampleConfig:
     """One picture: `python -m jaxguide.sample --config configs/demo.py`.
 
+    With `num_samples` it is a set of images in files instead, for evaluation, made by
+    all devices of all hosts; see `sample_set`.
+
     Args:
         checkpoint: a name in the package ("fashion", "emoji") or a .safetensors file.
         weak_checkpoint: for autoguidance, likewise; "" for none.
+        autoencoder: file of a converted autoencoder, for networks of latents; "" shows
+            latents as false colours.
         learnt_scale: for a network that takes the scale of its guidance as an input
             (scale-aware Model-Guidance, GFT, distilled CFG); 1 is unguided.
         guidance: ordered list of dict(name=..., scale or weight, t_lo, t_hi, ...);
             `python -m jaxguide.sample --list` shows all names.
         columns: column groups of the picture: "none", or names of the list joined
             by "+", such as "cfg+sg_prev".
+        guided_channels: guide so many of the first channels; 0 is all, -1 what the
+            checkpoint was published with.
         sampler: one of `SAMPLERS`, with arguments if wanted: "ddim(eta=1.0)",
-            "recurrent(sampler='ddim', repeats=2)".
+            "recurrent(sampler='ddim', repeats=2)"; "dopri5" solves the ODE adaptively
+            and looks at neither grid nor num_steps.
         grid: spacing of noise times, one of `GRIDS`, likewise: "shifted(shift=3.0)".
         num_steps: steps from noise to data.
         labels: "all", or names, numbers and ranges: "0,3,5-7" or "bag,coat".
@@ -134,18 +164,29 @@ class SampleConfig:
         also: label to add or remove, for the transform "compose".
         per_class: images per class in every column group.
         seed: of noise and masks; an image depends on seed, label and its number alone.
-        batch_size: images per call; changes speed and memory, never the images.
+        batch_size: images per call (of a set: per device and call); changes speed and
+            memory, and no more than the rounding of the images.
+        decode_batch: images per device that the autoencoder decodes at a time.
         batched: guidance branches in one forward pass: "auto", "yes", "no".
         dtype: of the computation, "float32" or "bfloat16".
         zoom: edge of an image pixel in the picture.
         folder: where the picture and the JSON go.
+        num_samples: images of the set; 0 makes one picture.
+        label_order: of a set: "balanced" goes round the labels, "random" draws them.
+        rounding: of a set, to 8 bits: "nearest", or "floor" as REPA's and MG's code.
+        shard_size: images per file.
+        adm_file: also one samples.npz with `arr_0`, as other evaluators read.
+        hosts: of a set: the processes that share it out; its count and index alone
+            will do, without a coordinator.
     """
 
     checkpoint: str = "fashion"
     weak_checkpoint: str = ""
+    autoencoder: str = ""
     learnt_scale: float = 1.0
     guidance: list[dict[str, Any]] = field(default_factory=list)
     columns: tuple[str, ...] = (UNGUIDED,)
+    guided_channels: int = -1
     sampler: str = "euler"
     grid: str = "uniform"
     num_steps: int = 50
@@ -155,10 +196,17 @@ class SampleConfig:
     per_class: int = 4
     seed: int = 0
     batch_size: int = 64
+    decode_batch: int = 8
     batched: str = "auto"
     dtype: str = "float32"
     zoom: int = 2
     folder: str = "outputs/sample"
+    num_samples: int = 0
+    label_order: str = "balanced"
+    rounding: str = "nearest"
+    shard_size: int = 1000
+    adm_file: bool = False
+    hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
@@ -215,6 +263,15 @@ def build_guidance(entries: Sequence[Mapping[str, Any]]) -> Chain:
     return guidance.chain(*(build_transform(entry) for entry in entries))
 
 
+def with_channels(chain: Chain, config: SampleConfig, weights: Weights) -> Chain:
+    """The chain, guiding as many channels as the config or the checkpoint says."""
+    number = config.guided_channels
+    number = weights.guided_channels if number < 0 else number
+    if not number or not chain.parts:
+        return chain
+    return guidance.chain(chain, guidance.guided_channels(number))
+
+
 def build_columns(config: SampleConfig) -> dict[str, Chain]:
     """The chain of every column group, by title.
 
@@ -235,7 +292,7 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     return chains
 
 
-def parse_sampler(text: str) -> samplers.Sampler:
+def parse_sampler(text: str) -> samplers.Sampler | Adaptive:
     """The sampler of "name" or "name(argument=value)".
 
     Raises:
@@ -276,6 +333,28 @@ def build_weights(name: str, dtype: str) -> Weights:
     """Weights of a checkpoint, computing in `dtype`."""
     weights = load_weights(find_checkpoint(name))
     return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
+
+
+def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
+    """From latents x0 [B, h, w, c] to images in [-1, 1]; None without autoencoder.
+
+    Raises:
+        ValueError: if the file is missing or for latents of another shape.
+    """
+    if not config.autoencoder:
+        return None
+    from jaxguide.checkpoints.autoencoders import decode_latents, load_autoencoder
+
+    autoencoder = load_autoencoder(config.autoencoder)
+    channels = weights.model.channels
+    if autoencoder.config.latent_channels != channels:
+        raise ValueError(
+            f"autoencoder: need one of {channels} latent channels, got "
+            f"{autoencoder.config.latent_channels} in "
+            f"autoencoder={config.autoencoder!r}. Use that of the checkpoint"
+            f"{f', {weights.latents}' if weights.latents else ''}."
+        )
+    return jax.tree_util.Partial(decode_latents, autoencoder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,36 +1,76 @@
-"""Samples pictures: `python -m jaxguide.sample --config configs/demo.py`."""
+"""Samples pictures: `python -m jaxguide.sample --config configs/demo.py`.
+
+With `--config.num_samples=50000` it writes a set of samples for evaluation instead, on
+all devices of all hosts; a killed run carries on with the same command.
+"""
 
 import dataclasses
 import time
 from pathlib import Path
 
-from jaxguide import cli, listing, pictures, sampling
+import numpy as np
+
+from jaxguide import cli, config_hosts, jobs, listing, pictures, sampling
 from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample_set import SampleSet, write_adm_file, write_set
+
+SHOWN = 64
 
 
 def run(config: SampleConfig) -> None:
-    """Prints what will run, samples, and writes `grid.png` and `run.json`."""
-    job = sampling.build_job(config)
-    print(job.describe(), flush=True)
+    """A picture, or a set of samples."""
+    share = config_hosts.share(config.hosts)
+    job = jobs.build_job(config)
+    folder = Path(config.folder).expanduser()
+    if share[0] == 0:
+        print(job.describe(), flush=True)
     start = time.perf_counter()
+    if not config.num_samples:
+        _picture(job, folder, start)
+    elif not write_set(job, share):
+        print(f"the files of host {share[0]} are written; others are missing")
+    elif share[0] == 0 or not config.hosts.coordinator:
+        _finish(job, folder, time.perf_counter() - start)
+
+
+def _picture(job: jobs.Job, folder: Path, start: float) -> None:
+    """Samples, and writes `grid.png` and `run.json`."""
     columns = dict(sampling.run(job))
     seconds = round(time.perf_counter() - start, 3)
-    folder = Path(config.folder).expanduser()
     names = [job.weights.class_names[label] for label in job.labels]
     images = {title: column.images for title, column in columns.items()}
-    pictures.write_sheet(folder / "grid.png", images, names, zoom=config.zoom)
+    pictures.write_sheet(folder / "grid.png", images, names, zoom=job.config.zoom)
     text = sampling.as_json(_record(job, columns, seconds))
     (folder / "run.json").write_text(text, encoding="utf-8")
     print(f"wrote {folder / 'grid.png'} and run.json in {seconds:.1f} s")
 
 
-def _record(job: sampling.Job, columns: dict[str, sampling.Column], seconds: float):
+def _finish(job: jobs.Job, folder: Path, seconds: float) -> None:
+    """Of a finished set: its first images as a picture, and `samples.npz` if wanted."""
+    found = SampleSet(folder)
+    first = next(iter(found))
+    count = min(SHOWN, len(first["images"]))
+    edge = max(1, int(count**0.5))
+    shown = first["images"][: edge * edge].astype(np.float32) / 127.5 - 1
+    rows = shown.reshape(edge, edge, *shown.shape[1:])
+    (title, *_) = job.columns
+    pictures.write_sheet(
+        folder / "grid.png", {title: rows}, [""] * edge, zoom=job.config.zoom
+    )
+    names = f"{folder}: {len(found)} images in samples-*.npz, grid.png"
+    if job.config.adm_file:
+        write_adm_file(found, folder / "samples.npz")
+        names += ", samples.npz"
+    print(f"wrote {names} ({seconds:.1f} s in this run)")
+
+
+def _record(job: jobs.Job, columns: dict[str, sampling.Column], seconds: float):
     """The resolved config, costs, timings and versions."""
     costs = job.costs()
     timings = {
         title: {
-            "nfe_per_image": costs[title].nfe,
-            "flops_per_image": costs[title].flops,
+            "nfe_per_image": column.nfe,
+            "flops_per_image": costs[title].flops if title in costs else None,
             "compile_seconds": round(column.compile_seconds, 3),
             "run_seconds": round(column.run_seconds, 3),
         }

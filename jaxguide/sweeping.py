@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxguide import config_sweep, pictures, samplers, sampling
+from jaxguide import config_sampling, config_sweep, jobs, pictures, sampling
 from jaxguide.config_sweep import Point, SweepConfig, label
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.progress import Progress
@@ -24,7 +24,7 @@ MEASURES = ("mean", "std", "saturated")
 class Sweep:
     """Everything a config describes, built and checked before anything runs."""
 
-    job: sampling.Job
+    job: jobs.Job
     axes: dict[str, tuple[float, ...]]
     points: list[Point]
     chains: list[Chain]
@@ -80,11 +80,11 @@ def build(config: SweepConfig) -> Sweep:
     """
     points = config_sweep.build_points(config)
     chains = [config_sweep.build_chain(config, point) for point in points]
-    job = sampling.build_job(config)
-    costs = [
-        samplers.cost(job.network, chain, job.grid, job.sampler, networks=job.networks)
-        for chain in chains
+    job = jobs.build_job(config)
+    chains = [
+        config_sampling.with_channels(chain, config, job.weights) for chain in chains
     ]
+    costs = [job.cost(chain) for chain in chains]
     return Sweep(job, dict(config.axes), points, chains, costs)
 
 
@@ -102,7 +102,7 @@ def run(plan: Sweep) -> Outcome:
             [plan.chains[index] for index in group],
             path=plan.job.network.path,
             grid=plan.job.grid,
-            sampler=plan.job.sampler,
+            sampler=plan.job.fixed(),
         )
         start = time.perf_counter()
         sample = _compile(plan.job, points[:1], size, progress)
@@ -122,13 +122,13 @@ def run(plan: Sweep) -> Outcome:
     return Outcome([results[index] for index in sorted(results)], compile_seconds)
 
 
-def _compile(job: sampling.Job, example: Points, size: int, progress: Progress) -> Any:
+def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> Any:
     """The compiled sampler of any one point: (points, network, networks, ...)."""
 
     def sample(
         points: Points, network: Network, networks: Any, labels: Any, numbers: Any
     ) -> Any:
-        noise, named = sampling.inputs(job, networks, labels, numbers)
+        noise, named = jobs.inputs(job, networks, labels, numbers)
         named["progress"] = progress.step
         return sweep(network, noise, labels, guidances=points, **named)[0]
 

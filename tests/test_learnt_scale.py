@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide import losses, models, sampling
+from jaxguide import jobs, losses, models, sampling
 from jaxguide.checkpoints import load_weights
 from jaxguide.config_sampling import SampleConfig
 from tests import tiny_checkpoint
@@ -20,7 +20,7 @@ def sample(file, scale):
     config = SampleConfig(
         checkpoint=file, learnt_scale=scale, num_steps=2, labels="0", per_class=2
     )
-    job = sampling.build_job(config)
+    job = jobs.build_job(config)
     assert job.costs()["none"].nfe == 2, "guided without a second evaluation"
     return dict(sampling.run(job))["none"].images
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide import config, config_encode, config_sampling, sampling
+from jaxguide import config, config_encode, config_sampling, jobs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -45,7 +45,7 @@ def test_config_has_a_lab_note_and_a_tiny_form(file):
     full, tiny = namespace["get_config"](), namespace["get_config"]("tiny")
     assert type(full) is type(tiny)
     if isinstance(full, config_sampling.SampleConfig):
-        assert sampling.build_job(full).costs().keys() == set(full.columns)
+        assert jobs.build_job(full).costs().keys() == set(full.columns)
     elif isinstance(full, config_encode.EncodeConfig):
         assert config_encode.build_encoder(full).name == full.encoder
     else:

@@ -9,7 +9,7 @@ import jax
 import pytest
 from PIL import Image
 
-from jaxguide import config_sampling, sample, sampling
+from jaxguide import config_sampling, jobs, sample, sampling
 from tests import tiny_checkpoint
 
 FAST_COMPILE = True
@@ -77,7 +77,7 @@ def test_a_mistake_of_a_user_is_one_line(tmp_path):
 
 def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     seen = []
-    build = sampling.build_job
+    build = jobs.build_job
     monkeypatch.setattr(
         sampling, "build_job", lambda c: seen.append(build(c)) or seen[0]
     )
@@ -131,7 +131,7 @@ def test_promised_nfe_is_what_is_counted(checkpoint, tmp_path, monkeypatch):
         per_class=8,
         batched="no",
     )
-    job = sampling.build_job(config)
+    job = jobs.build_job(config)
     list(sampling.run(job))
     jax.effects_barrier()
     assert len(counted) == job.costs()["cfg+s2"].nfe

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxguide import sample as command, sampling
+from jaxguide import jobs, sample as command, sampling
 from jaxguide.config_sampling import SampleConfig
 from tests import tiny_checkpoint
 
@@ -37,7 +37,7 @@ def config(tmp_path_factory):
 
 def sample(config, **changes):
     """title -> images [classes, per_class, H, W, C]."""
-    job = sampling.build_job(dataclasses.replace(config, **changes))
+    job = jobs.build_job(dataclasses.replace(config, **changes))
     return {title: column.images for title, column in sampling.run(job)}
 
 
@@ -76,11 +76,12 @@ def test_columns_start_from_the_same_noise(config):
 CHILD = """
 import sys
 import jax, numpy as np
-from jaxguide import sample as command, sampling
+from jaxguide import jobs, sample as command, sampling
+from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_sampling import SampleConfig
 assert jax.device_count() == 1
 config = eval(sys.argv[1])
-(found,) = sampling.run(sampling.build_job(config))
+(found,) = sampling.run(jobs.build_job(config))
 np.save(sys.argv[2], found[1].images)
 """
 
@@ -101,7 +102,7 @@ def test_the_number_of_devices_does_not_matter(config, base, tmp_path):
 
 def test_costs_are_promised_for_every_column(config):
     columns = ("none", "cfg", "cfg+s2")
-    costs = sampling.build_job(dataclasses.replace(config, columns=columns)).costs()
+    costs = jobs.build_job(dataclasses.replace(config, columns=columns)).costs()
     assert {title: cost.nfe for title, cost in costs.items()} == {
         "none": 3,
         "cfg": 6,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from jaxguide import cli, config, data
+from jaxguide import cli, config, config_hosts, data
 from jaxguide.config_encode import EncodeConfig, build_encoder
-from jaxguide.training import hosts
 
 
 def run(settings: EncodeConfig) -> None:
     """Encodes the images that the config names, or carries on with them."""
-    share = _share(settings.hosts)
+    share = config_hosts.share(settings.hosts)
     source = config.build_dataset(settings.data)
     images = settings.data
     done = data.write_latents(
@@ -31,13 +28,6 @@ def run(settings: EncodeConfig) -> None:
         print(f"  --config.data.path={settings.folder}")
     else:
         print(f"the files of host {share[0]} are written; others are missing")
-
-
-def _share(settings: config.HostsConfig) -> tuple[int, int]:
-    """Number of this host, and how many write files."""
-    hosts.start(**dataclasses.asdict(settings))
-    by_number = settings.count and not settings.coordinator
-    return (settings.index, settings.count) if by_number else hosts.share()
 
 
 def main() -> None:
