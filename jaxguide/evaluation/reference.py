@@ -104,7 +104,7 @@ def is_statistics(path: str | Path) -> bool:
 def read_statistics(path: str | Path, size: int) -> Reference:
     """A statistics file of ADM, pytorch-fid or `write_statistics`.
 
-    Its images, if any, are opened with `open_images`; `features` stays None.
+    Its images, if any, are those of `statistics_images`; `features` stays None.
 
     Args:
         path: an `.npz` with `mu` and `sigma`, and perhaps `mu_s` and `sigma_s`.
@@ -127,6 +127,12 @@ def read_statistics(path: str | Path, size: int) -> Reference:
             "are of Inception: use its weights."
         )
     return Reference(pool, spatial, None, count)
+
+
+def statistics_images(path: str | Path) -> Images | None:
+    """The images in a statistics file, if it has any."""
+    with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        return open_images(path) if "arr_0.npy" in archive.namelist() else None
 
 
 def write_statistics(

@@ -1,0 +1,48 @@
+"""Judges images: `python -m jaxguide.evaluate --config configs/evaluate.py`.
+
+    --config.samples=outputs/set --config.reference="fashion_mnist(split='test')"
+    --config.samples=samples.npz --config.reference=VIRTUAL_imagenet256_labeled.npz
+        --config.network=inception --config.weights=pt_inception-2015-12-05-6726825d.pth
+        --config.metrics=fid,sfid,is,precision,recall
+
+A stopped run carries on where it was. Exit code 2 and one line: bad input.
+"""
+
+import time
+from pathlib import Path
+
+from jaxguide import cli, config_hosts, evaluating
+from jaxguide.config_evaluate import EvaluateConfig
+from jaxguide.sampling import as_json
+
+
+def run(config: EvaluateConfig) -> None:
+    """Prints what will be done, does it, and writes `evaluation.json`."""
+    share = config_hosts.share(config.hosts)
+    start = time.perf_counter()
+    job = evaluating.build_job(config, share)
+    if job is None:
+        print(f"the samples of host {share[0]} are written; others are missing")
+        return
+    if share[0] == 0:
+        print(job.describe(), flush=True)
+    result = evaluating.run(job, share)
+    if result is None:
+        print(f"the features of host {share[0]} are written")
+        return
+    print(evaluating.table(job, result))
+    seconds = round(time.perf_counter() - start, 3)
+    folder = Path(config.folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = as_json({**evaluating.record(job, result), "seconds": seconds})
+    (folder / "evaluation.json").write_text(text, encoding="utf-8")
+    print(f"wrote {folder / 'evaluation.json'} in {seconds:.1f} s")
+
+
+def main() -> None:
+    """The command line."""
+    cli.run(run, about=__doc__ or "")
+
+
+if __name__ == "__main__":
+    main()
