@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -94,7 +93,7 @@ def read_efficientnet_lite0(tensors: Tensors) -> Params:
         ValueError: if names or shapes differ from those of the published file.
     """
     layers = _efficientnet_layers()
-    blank = jax.eval_shape(efficientnet_lite.init, jax.random.key(0))
+    blank = efficientnet_lite.shapes()
     return _read("read_efficientnet_lite0", tensors, blank, layers, "classes", "_fc")
 
 
@@ -111,7 +110,7 @@ def read_inception(tensors: Tensors) -> Params:
     for place in inception.convolutions():
         name = ".".join(place)
         layers[place] = (f"{name}.conv", f"{name}.bn")
-    blank = jax.eval_shape(inception.init, jax.random.key(0))
+    blank = inception.shapes()
     return _read("read_inception", tensors, blank, layers, "classes", "fc")
 
 

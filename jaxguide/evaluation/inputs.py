@@ -21,7 +21,7 @@ INCEPTION_EDGE = 299
 def legacy_resize(values: Array, edge: int) -> Array:
     """Bilinear resize as TensorFlow 1 did it, which is how FID is defined.
 
-        out[i] = in[k] + (in[k + 1] - in[k]) · (p - k),  p = i · size / edge,  k = floor(p)
+        out[i] = in[k] + (in[k + 1] - in[k]) · (p - k),  p = i · size / edge,  k = ⌊p⌋
 
     Corners, not centres, of pixels are aligned, the last pixel is repeated, and nothing
     is antialiased: shrinking drops pixels.

@@ -197,13 +197,18 @@ def apply(params: Params, x: Array) -> tuple[Array, Array]:
         raise ValueError(
             f"apply: need x [B, H, W, 3], got x={list(x.shape)!r}. Channels come last."
         )
-    return nnx.merge(_graph(), params)(x)
+    return nnx.merge(nnx.graphdef(_blank()), params)(x)
+
+
+def shapes() -> Params:
+    """Parameters like those of `init`, as shapes without values."""
+    return nnx.to_pure_dict(nnx.state(_blank(), nnx.Param))
 
 
 @functools.lru_cache(maxsize=1)
-def _graph() -> nnx.GraphDef:
-    """The static half of the module; built without allocating parameters."""
-    return nnx.split(nnx.eval_shape(lambda: EfficientNetLite0(nnx.Rngs(params=0))))[0]
+def _blank() -> EfficientNetLite0:
+    """The module without values: its static half is what `nnx.merge` needs."""
+    return nnx.eval_shape(lambda: EfficientNetLite0(nnx.Rngs(params=0)))
 
 
 def _conv(

@@ -272,13 +272,18 @@ def layers(params: Params, x: Array) -> dict[str, Array]:
             "layers: need x [B, H, W, 3] of at least 75 pixels, got "
             f"x={list(x.shape)!r}. Resize to 299 pixels; channels come last."
         )
-    return nnx.merge(_graph(), params)(x)
+    return nnx.merge(nnx.graphdef(_blank()), params)(x)
+
+
+def shapes() -> Params:
+    """Parameters like those of `init`, as shapes without values."""
+    return nnx.to_pure_dict(nnx.state(_blank(), nnx.Param))
 
 
 @functools.lru_cache(maxsize=1)
-def _graph() -> nnx.GraphDef:
-    """The static half of the module; built without allocating parameters."""
-    return nnx.split(nnx.eval_shape(lambda: Inception(nnx.Rngs(params=0))))[0]
+def _blank() -> Inception:
+    """The module without values: its static half is what `nnx.merge` needs."""
+    return nnx.eval_shape(lambda: Inception(nnx.Rngs(params=0)))
 
 
 def _pool(x: Array, pool: Pool) -> Array:
