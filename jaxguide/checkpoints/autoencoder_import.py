@@ -21,7 +21,9 @@ SCALE, SHIFT = 0.18215, 0.0
 HALVES = ("encoder", "decoder")
 
 
-def read_autoencoder_kl(path: str | Path, *, family: str = "") -> Autoencoder:
+def read_autoencoder_kl(
+    path: str | Path, *, family: str = "", groups: int = 0
+) -> Autoencoder:
     """An AutoencoderKL in the layout of diffusers or latent-diffusion.
 
     Args:
@@ -29,6 +31,8 @@ def read_autoencoder_kl(path: str | Path, *, family: str = "") -> Autoencoder:
             a whole checkpoint of Stable Diffusion, of which the rest is not read.
         family: one of `FAMILIES`, for the scale of the latents; "" takes what
             config.json says.
+        groups: of the group norms, which no shape shows; 0 takes what config.json
+            says, or 32, which all published ones have.
 
     Raises:
         ValueError: if arrays are missing, extra or of another shape, or nothing says
@@ -43,7 +47,7 @@ def read_autoencoder_kl(path: str | Path, *, family: str = "") -> Autoencoder:
             f"path={str(path)!r} without encoder.conv_in or decoder.conv_in. Choose "
             "another format."
         )
-    config = layouts.kl_config(tensors, names)
+    config = layouts.kl_config(tensors, names, groups)
     scale, shift = _scale(owner, tensors, family, config.latent_channels)
     shapes = parameter_shapes(autoencoder_kl.init, config)
     params = layouts.take_params(owner, tensors, shapes, layouts.kl_name, names)

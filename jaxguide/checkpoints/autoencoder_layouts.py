@@ -94,7 +94,9 @@ def kl_canonical(tensors: Tensors) -> dict[str, str]:
     return {re.sub(r"up_blocks\.-(\d+)\.", counted, n): o for n, o in names.items()}
 
 
-def kl_config(tensors: Tensors, names: Mapping[str, str]) -> AutoencoderKLConfig:
+def kl_config(
+    tensors: Tensors, names: Mapping[str, str], groups: int = 0
+) -> AutoencoderKLConfig:
     """The architecture that the shapes show; the groups are not among them."""
 
     def shape(name: str) -> Shape:
@@ -106,7 +108,7 @@ def kl_config(tensors: Tensors, names: Mapping[str, str]) -> AutoencoderKLConfig
         widths=tuple(shape(name)[0] for name in first),
         layers=_count(names, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
         latent_channels=shape("decoder.conv_in.weight")[1],
-        groups=int(tensors.config.get("norm_num_groups", 32)),
+        groups=groups or int(tensors.config.get("norm_num_groups", 32)),
         in_channels=shape("encoder.conv_in.weight")[1],
         out_channels=shape("decoder.conv_out.weight")[0],
         quant_conv="quant_conv.weight" in names,

@@ -85,8 +85,8 @@ class Autoencoder:
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> Autoencoder:
         """From what `tree_flatten` returned."""
-        config, note = static
-        return cls(config, *leaves, json.loads(note))
+        (config, note), (params, scale, shift) = static, leaves
+        return cls(config, params, scale, shift, json.loads(note))
 
     @property
     def factor(self) -> int:

@@ -99,6 +99,7 @@ def _graph(network: type[nnx.Module], config: Any) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: make(config, nnx.Rngs(params=0))))[0]
 
 
+@functools.lru_cache(maxsize=32)
 def parameter_shapes(init: Any, config: Any) -> dict:
     """The parameters that `init(config, key)` would make, as shapes only."""
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
