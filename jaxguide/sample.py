@@ -69,7 +69,7 @@ def _record(job: jobs.Job, columns: dict[str, sampling.Column], seconds: float):
     costs = job.costs()
     timings = {
         title: {
-            "nfe_per_image": column.nfe,
+            "nfe_per_image": costs[title].nfe if title in costs else column.nfe,
             "flops_per_image": costs[title].flops if title in costs else None,
             "compile_seconds": round(column.compile_seconds, 3),
             "run_seconds": round(column.run_seconds, 3),

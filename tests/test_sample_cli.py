@@ -79,7 +79,7 @@ def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     seen = []
     build = jobs.build_job
     monkeypatch.setattr(
-        sampling, "build_job", lambda c: seen.append(build(c)) or seen[0]
+        jobs, "build_job", lambda c: seen.append(build(c)) or seen[0]
     )
     call(
         monkeypatch,
