@@ -14,14 +14,17 @@ from pathlib import Path
 import optax
 
 from jaxguide import data, models, training
+from jaxguide.checkpoints import Weights
 from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import (
     INPUTS,
     LOSSES,
     LossConfig,
     initial_params,
+    read_alike,
     teacher_passes,
 )
+from jaxguide.config_sampling import find_checkpoint
 from jaxguide.models import DiTConfig
 from jaxguide.names import lookup
 from jaxguide.training import parallel
@@ -115,6 +118,8 @@ class TrainConfig:
 
     Args:
         data, model, loss, optimizer: see there.
+        start_from: weights to start from, a file or a name in the package; "" starts
+            anew. Inputs that they do not have are added.
         folder: of the run; a run found there is resumed.
         steps: length of the run.
         batch_size: examples per step.
@@ -132,6 +137,8 @@ class TrainConfig:
             a network with such an input is given.
         preview_classes, preview_per_class: classes of the sample grids, evenly
             spread over all, and images of each.
+        preview_autoencoder: file of a converted autoencoder that decodes the sample
+            grids of latents; without it they are false colours.
         evaluate_every: steps between evaluations of the averaged weights; 0 is never.
         evaluate_split, evaluate_images: what they look at.
         peak_flops: FLOP/s of one device, for the utilisation; 0 looks it up.
@@ -142,6 +149,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    start_from: str = ""
     folder: str = "outputs/unnamed"
     steps: int = 1000
     batch_size: int = 64
@@ -160,6 +168,7 @@ class TrainConfig:
     preview_scale: float = 2.0
     preview_classes: int = 10
     preview_per_class: int = 8
+    preview_autoencoder: str = ""
     evaluate_every: int = 0
     evaluate_split: str = "test"
     evaluate_images: int = 256
@@ -220,6 +229,18 @@ def build_loss(config: LossConfig, model: DiTConfig) -> training.Loss:
     return lookup("build_loss", config.name, LOSSES)(config, model)
 
 
+def build_start(config: TrainConfig, model: DiTConfig) -> Weights | None:
+    """The weights that the config starts from.
+
+    Raises:
+        ValueError: if the file is missing, or of another architecture.
+    """
+    if not config.start_from:
+        return None
+    file = str(find_checkpoint(config.start_from))
+    return read_alike("train", "start_from", file, config.loss, model)
+
+
 def build_optimizer(
     config: OptimizerConfig, *, steps: int
 ) -> optax.GradientTransformation:
@@ -259,7 +280,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
     model = build_model(config, dataset)
     return training.Experiment(
         dataset=dataset,
-        init_params=initial_params(config.loss, model),
+        init_params=initial_params(config.loss, model, build_start(config, model)),
         loss=build_loss(config.loss, model),
         optimizer=build_optimizer(config.optimizer, steps=config.steps),
         seed=config.seed,
@@ -274,6 +295,7 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> training.Expe
             "data": config.data.name,
             "model": dataclasses.asdict(config.model),
             "loss": dataclasses.asdict(config.loss),
+            **({"start_from": config.start_from} if config.start_from else {}),
             "batch_size": config.batch_size,
             "seed": config.seed,
         },

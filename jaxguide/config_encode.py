@@ -1,15 +1,38 @@
 """The config of an encoding run, and names of encoders into objects."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
 
 from jaxguide import data
 from jaxguide.arguments import call, imported, parse_call
+from jaxguide.checkpoints.autoencoders import encode_moments, load_autoencoder
 from jaxguide.config import DataConfig
 from jaxguide.config_hosts import HostsConfig
 from jaxguide.names import lookup
 
+
+def autoencoder(file: str, dtype: str = "float32") -> data.Encoder:
+    """A converted autoencoder; see `python -m jaxguide.convert --help`.
+
+    Args:
+        file: that the conversion wrote.
+        dtype: of the computation.
+    """
+    found = load_autoencoder(file)
+    config = dataclasses.replace(found.config, dtype=dtype)
+    encode = jax.tree_util.Partial(
+        encode_moments, dataclasses.replace(found, config=config)
+    )
+    name = f"autoencoder({Path(file).name})"
+    return data.Encoder(name, encode, found.scale, found.shift)
+
+
 ENCODERS: dict[str, Callable[..., data.Encoder]] = {
+    "autoencoder": autoencoder,
     "space_to_depth": data.space_to_depth,
 }
 
@@ -21,8 +44,8 @@ class EncodeConfig:
     Args:
         data: the images; its `flip` is not used.
         encoder: one of `ENCODERS`, with arguments if wanted, as in
-            "space_to_depth(factor=4)"; or "package.module:function", of images
-            [B, H, W, C] in [-1, 1], to means and log variances [B, h, w, 2c].
+            "autoencoder(file='vae.safetensors')"; or "package.module:function", of
+            images [B, H, W, C] in [-1, 1], to means and log variances [B, h, w, 2c].
         scale, shift: of such a function, x0 = (latent - shift) * scale; those of
             `ENCODERS` bring their own.
         folder: where the latents go; a stopped run is carried on.

@@ -343,18 +343,10 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     """
     if not config.autoencoder:
         return None
-    from jaxguide.checkpoints.autoencoders import decode_latents, load_autoencoder
+    from jaxguide.checkpoints.autoencoders import decoder_of
 
-    autoencoder = load_autoencoder(config.autoencoder)
-    channels = weights.model.channels
-    if autoencoder.config.latent_channels != channels:
-        raise ValueError(
-            f"autoencoder: need one of {channels} latent channels, got "
-            f"{autoencoder.config.latent_channels} in "
-            f"autoencoder={config.autoencoder!r}. Use that of the checkpoint"
-            f"{f', {weights.latents}' if weights.latents else ''}."
-        )
-    return jax.tree_util.Partial(decode_latents, autoencoder)
+    channels, hint = weights.model.channels, weights.latents
+    return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxguide import data, losses, models, pictures, training
 from jaxguide.checkpoints import Weights, save_weights
+from jaxguide.checkpoints.autoencoders import decoder_of
 from jaxguide.config import TrainConfig, build_dataset, build_loss, build_model
 from jaxguide.config_losses import PATHS
 from jaxguide.names import lookup
@@ -33,11 +34,17 @@ def _preview(
 
 
 def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapshot:
-    """Writes averaged weights and a sample grid into the folder of the run."""
+    """Writes averaged weights and a sample grid into the folder of the run.
+
+    Raises:
+        ValueError: if the autoencoder of the preview is missing or does not fit.
+    """
     model = build_model(config, dataset)
     preview = _preview(config, model, config.preview_per_class)
     names = [dataset.class_names[label] for label in preview.labels]
     folder = Path(config.folder).expanduser()
+    file, channels = config.preview_autoencoder, dataset.image_shape[-1]
+    decode = decoder_of("build_snapshot", file, channels) if file else None
 
     def snapshot(step: int, view: training.View) -> None:
         note = {"data": config.data.name, "steps": step, "seed": config.seed}
@@ -52,7 +59,9 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> training.Snapsh
         save_weights(folder / "weights.safetensors", weights)
         images = preview(view.ema_params)
         title = f"step {step}"
-        if dataset.is_latent:
+        if decode is not None:
+            images = np.stack([np.asarray(decode(jnp.asarray(x0))) for x0 in images])
+        elif dataset.is_latent:
             images, title = pictures.false_colours(images), f"{title}, latents"
         file = folder / "samples" / f"{step:06d}.png"
         pictures.write_sheet(file, {title: images}, names)

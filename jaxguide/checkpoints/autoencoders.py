@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,6 +169,30 @@ def decode_latents(
     scale, shift = (jnp.float32(n) for n in (autoencoder.scale, autoencoder.shift))
     decoder = {"decoder": autoencoder.params["decoder"]}
     return _decode(autoencoder.config, tiles, decoder, x0, scale, shift)
+
+
+def decoder_of(
+    owner: str, path: str | Path, channels: int, *, hint: str = ""
+) -> Callable[[Array], Array]:
+    """`decode_latents` of a file, as a pytree: weights are no part of a program.
+
+    Args:
+        owner: the public name that an error begins with.
+        path: of a file that `save_autoencoder` wrote.
+        channels: of the latents that are to be decoded.
+        hint: which autoencoder it should be.
+
+    Raises:
+        ValueError: if the file is missing or for latents of other channels.
+    """
+    autoencoder = load_autoencoder(path)
+    found = autoencoder.config.latent_channels
+    if found != channels:
+        raise ValueError(
+            f"{owner}: need an autoencoder of {channels} latent channels, got {found} "
+            f"in {str(path)!r}. Use that of the latents{hint and f', {hint}'}."
+        )
+    return jax.tree_util.Partial(decode_latents, autoencoder)
 
 
 @functools.partial(jax.jit, static_argnums=0)
