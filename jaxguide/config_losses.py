@@ -183,29 +183,41 @@ def read_teacher(config: LossConfig, model: DiTConfig) -> Weights:
             "cfg_distillation: need a weights file, got teacher=''. "
             "Train one with flow_matching and set loss.teacher."
         )
-    weights = load_weights(config.teacher)
-    same = dataclasses.replace(
-        model, inputs=(), dtype=weights.model.dtype, remat=weights.model.remat
-    )
+    return read_alike("cfg_distillation", "teacher", config.teacher, config, model)
+
+
+def read_alike(
+    owner: str, name: str, file: str, config: LossConfig, model: DiTConfig
+) -> Weights:
+    """Weights of the architecture, path and kind of `model`; its inputs may be missing.
+
+    Raises:
+        ValueError: if they are of another one, naming `owner` and the argument `name`.
+    """
+    weights = load_weights(file)
+    own = weights.model
+    inputs = own.inputs if set(own.inputs) <= set(model.inputs) else ()
+    same = dataclasses.replace(model, inputs=inputs, dtype=own.dtype, remat=own.remat)
     ours = (same, config.path, config.kind)
-    theirs = (weights.model, weights.path, weights.kind)
+    theirs = (own, weights.path, weights.kind)
     if ours != theirs:
         raise ValueError(
-            "cfg_distillation: need a teacher of the student's architecture, path and "
-            f"kind, {ours!r}, got teacher={theirs!r}. Change one of the two."
+            f"{owner}: need a {name} of the same architecture, path and kind, "
+            f"{ours!r}, got {name}={theirs!r}. Change one of the two."
         )
     return weights
 
 
 def initial_params(
-    config: LossConfig, model: DiTConfig
+    config: LossConfig, model: DiTConfig, start: Weights | None = None
 ) -> Callable[[Array], models.Params]:
-    """`key -> params` to start from: fresh, or those of the teacher of a distillation,
-    with fresh ones for the inputs that the teacher does not have."""
-    if config.name != "cfg_distillation":
+    """`key -> params` to start from: fresh, or those of `start` or of the teacher of a
+    distillation, with fresh ones for the inputs that these do not have."""
+    if start is None and config.name == "cfg_distillation":
+        start = read_teacher(config, model)
+    if start is None:
         return functools.partial(models.init, model)
-    teacher = read_teacher(config, model).params
-    return lambda key: models.init(model, key) | teacher
+    return lambda key: models.init(model, key) | start.params
 
 
 REFERENCES: dict[str, Callable[[DiTConfig], losses.Reference]] = {

@@ -1,11 +1,13 @@
 """Every loss by its name, on a network of two narrow blocks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide import config_losses, losses, models, training
+from jaxguide import config, config_losses, losses, models, training
 from jaxguide.checkpoints import Weights, save_weights
 from jaxguide.config_losses import INPUTS, LOSSES, LossConfig
 from tests.contract.common import rest
@@ -87,10 +89,10 @@ def _named(tree):
 
 
 def test_a_student_starts_as_its_teacher(tmp_path):
-    config = loss_config("cfg_distillation", tmp_path)
+    settings = loss_config("cfg_distillation", tmp_path)
     student = network("cfg_distillation")
-    params = config_losses.initial_params(config, student)(jax.random.key(7))
-    teacher = config_losses.read_teacher(config, student).params
+    params = config_losses.initial_params(settings, student)(jax.random.key(7))
+    teacher = config_losses.read_teacher(settings, student).params
     assert set(params) - set(teacher) == {"scale_in", "scale_out"}
     same = {name: params[name] for name in teacher}
     jax.tree.map(np.testing.assert_array_equal, same, teacher)
@@ -112,10 +114,22 @@ def test_what_does_not_fit_is_named(name, fields, line):
         LOSSES[name](LossConfig(name, **fields), network(name))
 
 
+def test_training_starts_from_weights_of_the_same_architecture(tmp_path):
+    file = loss_config("cfg_distillation", tmp_path).teacher
+    model, loss = network("gft"), LossConfig("gft")
+    start = config.build_start(config.TrainConfig(loss=loss, start_from=file), model)
+    params = config_losses.initial_params(loss, model, start)(jax.random.key(7))
+    own = models.init(network("flow_matching"), jax.random.key(1))
+    assert set(params) - set(own) == {"beta_in", "beta_out"}
+    close = functools.partial(np.testing.assert_allclose, atol=1e-3)  # kept as float16
+    jax.tree.map(close, {name: params[name] for name in own}, own)
+    other = config.TrainConfig(loss=LossConfig("gft", path="gvp"), start_from=file)
+    with pytest.raises(ValueError, match="train: need a start_from of the same"):
+        config.build_start(other, model)
+
+
 def test_a_teacher_of_another_kind_is_refused(tmp_path):
-    config = loss_config("cfg_distillation", tmp_path)
-    config.kind = "noise"
-    with pytest.raises(
-        ValueError, match="need a teacher of the student's architecture"
-    ):
-        LOSSES["cfg_distillation"](config, network("cfg_distillation"))
+    settings = loss_config("cfg_distillation", tmp_path)
+    settings.kind = "noise"
+    with pytest.raises(ValueError, match="need a teacher of the same architecture"):
+        LOSSES["cfg_distillation"](settings, network("cfg_distillation"))
