@@ -1,7 +1,5 @@
 """The config of an evaluation, and its names into objects."""
 
-from __future__ import annotations
-
 import inspect
 import runpy
 from collections.abc import Callable
