@@ -64,6 +64,43 @@ def our_params(network: Any) -> dict:
     }
 
 
+def official_state(network: Any) -> dict:
+    """The weights of `network` as a published file of DiT names them; torch tensors.
+
+    Such a file means another network, as diffusers' frequencies differ: see
+    `use_official_frequencies`.
+    """
+    theirs, ours = network.state_dict(), {}
+
+    def layer(name: str, *parts: str) -> None:
+        for end in ("weight", "bias"):
+            ours[f"{name}.{end}"] = torch.cat([theirs[f"{p}.{end}"] for p in parts])
+
+    embed = "transformer_blocks.0.norm1.emb"
+    ours["pos_embed"] = network.pos_embed.pos_embed.clone()
+    layer("x_embedder.proj", "pos_embed.proj")
+    layer("t_embedder.mlp.0", f"{embed}.timestep_embedder.linear_1")
+    layer("t_embedder.mlp.2", f"{embed}.timestep_embedder.linear_2")
+    table = theirs[f"{embed}.class_embedder.embedding_table.weight"]
+    ours["y_embedder.embedding_table.weight"] = table
+    for i in range(len(network.transformer_blocks)):
+        to, of = f"blocks.{i}", f"transformer_blocks.{i}"
+        layer(f"{to}.attn.qkv", *(f"{of}.attn1.to_{part}" for part in "qkv"))
+        layer(f"{to}.attn.proj", f"{of}.attn1.to_out.0")
+        layer(f"{to}.mlp.fc1", f"{of}.ff.net.0.proj")
+        layer(f"{to}.mlp.fc2", f"{of}.ff.net.2")
+        layer(f"{to}.adaLN_modulation.1", f"{of}.norm1.linear")
+    layer("final_layer.linear", "proj_out_2")
+    layer("final_layer.adaLN_modulation.1", "proj_out_1")
+    return ours
+
+
+def use_official_frequencies(network: Any) -> None:
+    """Divides the frequencies of time by 128, as DiT does, not by 127."""
+    for block in network.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+
+
 def _linear(state: dict, name: str) -> dict:
     return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
 
