@@ -1,7 +1,5 @@
 """The processes of a run on several hosts, as a part of other configs."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

@@ -3,12 +3,16 @@
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxguide import config, data
+from jaxguide.checkpoints.autoencoders import Autoencoder, save_autoencoder
 from jaxguide.data import encode
+from jaxguide.models import tiny_autoencoder
+from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 
 FAST_COMPILE = True
 CONFIG = str(Path(__file__).parents[2] / "configs" / "encode.py")
@@ -57,6 +61,22 @@ def test_an_encoder_may_be_anybodys_function(monkeypatch, tmp_path):
     np.testing.assert_allclose(x0, (means - 0.25) * 0.5, atol=1e-3)
 
 
+def test_a_converted_autoencoder_is_named_by_its_file(monkeypatch, tmp_path):
+    architecture = TinyAutoencoderConfig(2, 4, (0, 1), (1, 0), channels=1)
+    params = tiny_autoencoder.init(architecture, jax.random.key(0))
+    ours = Autoencoder(architecture, params, 0.5, 0.25)
+    save_autoencoder(tmp_path / "vae.safetensors", ours)
+    name = f"autoencoder(file='{tmp_path}/vae.safetensors')"
+    folder = tmp_path / "latents"
+    words = [f"--config.folder={folder}", f"--config.encoder={name}"]
+    call(monkeypatch, *words, "--config.dtype=float32")
+    cache = data.LatentCache(folder, encoder="autoencoder(vae.safetensors)")
+    x0, _ = data.batch(cache, 0, batch_size=8, seed=0)
+    images, _ = data.batch(data.digits(), 0, batch_size=8, seed=0)
+    latents = tiny_autoencoder.encode(architecture, params, jnp.asarray(images))
+    np.testing.assert_allclose(x0, (latents - 0.25) * 0.5, atol=1e-5)
+
+
 def test_hosts_share_the_work_by_their_numbers(monkeypatch, capsys, tmp_path):
     words = [f"--config.folder={tmp_path}", "--config.hosts.count=2"]
     call(monkeypatch, *words, "--config.hosts.index=1")
@@ -73,6 +93,7 @@ def test_hosts_share_the_work_by_their_numbers(monkeypatch, capsys, tmp_path):
     [
         (["--config.encoder=vae"], "build_encoder: need a name in"),
         (["--config.encoder=space_to_depth(edge=2)"], "Did you mean 'factor'?"),
+        (["--config.encoder=autoencoder(file='no')"], "need an existing file, got"),
         (["--config.encoder=numpy:no_such"], "which has no such function"),
         (["--config.encoder=space_to_depth(factor=3)"], "need edges that 3 divides"),
         (["--config.data.name=image_folder"], "need size >= 1, got size=0"),

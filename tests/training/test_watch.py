@@ -4,11 +4,15 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxguide import config, config_watch, data, pictures, train, training
+from jaxguide.checkpoints.autoencoders import Autoencoder, save_autoencoder
 from jaxguide.config import DataConfig, LossConfig, ModelConfig, TrainConfig
+from jaxguide.models import tiny_autoencoder
+from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 
 FAST_COMPILE = True
 
@@ -76,6 +80,43 @@ def test_a_run_on_latents_shows_colours_and_the_loss_of_the_averages(tmp_path):
     assert found[0] == pytest.approx(1 + np.mean(x0**2), rel=0.15)
     assert numbers(tmp_path, "images_per_second")[0] > 0
     assert numbers(tmp_path, "flops_per_second")[0] > 0
+
+
+def test_previews_of_latents_are_decoded_where_an_autoencoder_is_named(
+    tmp_path, monkeypatch
+):
+    """The same samples as without, seen through the autoencoder."""
+    x0 = np.random.default_rng(0).standard_normal((3, 2, 8, 8, 4)).astype(np.float32)
+    monkeypatch.setattr(training.Preview, "__call__", lambda self, params: x0)
+    architecture = TinyAutoencoderConfig(4, 4, (0, 1), (1, 0))
+    params = tiny_autoencoder.init(architecture, jax.random.key(0))
+    file = tmp_path / "vae.safetensors"
+    save_autoencoder(file, Autoencoder(architecture, params, 0.5, 0.25))
+    shown = []
+
+    def write_sheet(path, blocks, names):
+        shown.extend(blocks.values())
+
+    monkeypatch.setattr(pictures, "write_sheet", write_sheet)
+    monkeypatch.setattr(pictures, "false_colours", lambda latents: latents)
+    run = settings(tmp_path, data=DataConfig(name="made_latents", size=8, classes=3))
+    dataset = config.build_dataset(run.data)
+    for name in ("", str(file)):
+        chosen = dataclasses.replace(run, preview_autoencoder=name)
+        snapshot = config_watch.build_snapshot(chosen, dataset)
+        snapshot(1, training.View(jnp.int32(1), {"w": jnp.ones(1)}, {}))
+    np.testing.assert_array_equal(shown[0], x0)
+    images = shown[1]
+    assert images.shape == (3, 2, 16, 16, 3)
+    latents = x0.reshape(6, 8, 8, 4) / 0.5 + 0.25
+    expected = tiny_autoencoder.decode(architecture, params, latents)
+    np.testing.assert_allclose(
+        images.reshape(6, 16, 16, 3), expected.clip(-1, 1), atol=1e-5
+    )
+    wrong = DataConfig(name="digits")
+    dataset = config.build_dataset(wrong)
+    with pytest.raises(ValueError, match="need an autoencoder of 1 latent channels"):
+        config_watch.build_snapshot(chosen, dataset)
 
 
 def test_false_colours_are_the_first_channels():
