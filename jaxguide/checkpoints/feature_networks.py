@@ -67,8 +67,7 @@ def _read(
     wanted = {f"{linear}.weight": shapes[classes, "kernel"].shape[::-1]}
     wanted[f"{linear}.bias"] = shapes[classes, "bias"].shape
     for place, (conv, norm) in layers.items():
-        shape = shapes[*place, "kernel"].shape
-        shape = shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
+        shape = _kernel(shapes[*place, "kernel"].shape)
         wanted[f"{conv}.weight"] = (shape[3], shape[2], *shape[:2])
         wanted |= {f"{norm}.{name}": shape[3:] for name in NORM}
     arrays = take(owner, tensors, wanted, ["*.num_batches_tracked"])
@@ -80,6 +79,13 @@ def _read(
         for name, value in folded(arrays, conv, norm).items():
             flat[*place, name] = value.reshape(shapes[*place, name].shape)
     return traverse_util.unflatten_dict(flat)
+
+
+def _kernel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[rows, columns, in, out] of a kernel that is stored with fewer axes."""
+    if len(shape) == 2:
+        return (1, 1, *shape)
+    return shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
 
 
 def _float32(value: np.ndarray) -> Array:
@@ -118,6 +124,10 @@ READERS: dict[str, Callable[[Tensors], Params]] = {
     "efficientnet-lite0": read_efficientnet_lite0,
     "inception": read_inception,
 }
+SHAPES: dict[str, Callable[[], Params]] = {
+    "efficientnet-lite0": efficientnet_lite.shapes,
+    "inception": inception.shapes,
+}
 
 
 def save_features(path: str | Path, name: str, params: Params) -> None:
@@ -153,7 +163,19 @@ def load_features(name: str, path: str | Path) -> Params:
             f"load_features: need weights of {name!r}, got "
             f"network={about['network']!r} in {Path(path).name}. Take the other file."
         )
+    found, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
+    if found != wanted:
+        raise ValueError(
+            f"load_features: need the layers of {name!r}, got path={str(path)!r} with "
+            f"{len(found)} arrays instead of {len(wanted)} or of another shape. "
+            "Convert the published file anew."
+        )
     return params
+
+
+def _shapes(params: Params) -> dict[tuple[str, ...], tuple[int, ...]]:
+    flat: Any = traverse_util.flatten_dict(params)
+    return {place: leaf.shape for place, leaf in flat.items()}
 
 
 def find_efficientnet_lite0(path: str | Path | None = None) -> Path:

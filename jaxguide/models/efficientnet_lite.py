@@ -137,9 +137,9 @@ class Block(nnx.Module):
         self.residual = stage.stride == 1 and channels == stage.features
         self.wider = stage.expansion > 1
         if self.wider:
-            self.expand = _conv(channels, width, rngs)
+            self.expand = _pointwise(channels, width, rngs)
         self.depthwise = Depthwise(width, stage.kernel, stage.stride, rngs)
-        self.project = _conv(width, stage.features, rngs)
+        self.project = _pointwise(width, stage.features, rngs)
 
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] to [B, H / stride, W / stride, features]."""
@@ -156,12 +156,14 @@ class EfficientNetLite0(nnx.Module):
     """
 
     def __init__(self, rngs: nnx.Rngs):
-        self.stem = _conv(3, STEM, rngs, edge=3, stride=2)
+        self.stem = nnx.Conv(
+            3, STEM, (3, 3), strides=2, padding="SAME", precision=EXACT, rngs=rngs
+        )
         channels = STEM
         for index, stage in enumerate(block_stages()):
             setattr(self, f"block{index}", Block(channels, stage, rngs))
             channels = stage.features
-        self.head = _conv(channels, FEATURES, rngs)
+        self.head = _pointwise(channels, FEATURES, rngs)
         self.classes = nnx.Linear(FEATURES, CLASSES, precision=EXACT, rngs=rngs)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
@@ -211,16 +213,7 @@ def _blank() -> EfficientNetLite0:
     return nnx.eval_shape(lambda: EfficientNetLite0(nnx.Rngs(params=0)))
 
 
-def _conv(
-    channels: int, features: int, rngs: nnx.Rngs, *, edge: int = 1, stride: int = 1
-) -> nnx.Conv:
-    return nnx.Conv(
-        channels,
-        features,
-        (edge, edge),
-        strides=stride,
-        padding="SAME",
-        kernel_init=nnx.initializers.he_normal(),
-        precision=EXACT,
-        rngs=rngs,
-    )
+def _pointwise(channels: int, features: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A 1 x 1 convolution; on CPU a matrix product is the faster way to write it."""
+    draw = nnx.initializers.he_normal()
+    return nnx.Linear(channels, features, kernel_init=draw, precision=EXACT, rngs=rngs)

@@ -75,6 +75,8 @@ def test_weights_of_another_network_are_refused(tmp_path):
     message = "load_features: need weights of 'inception', got network='effici"
     with pytest.raises(ValueError, match=message):
         features.inception(path)
+    with pytest.raises(ValueError, match="need the layers of .* with 1 arrays instead"):
+        features.efficientnet_lite0(path)
     with pytest.raises(ValueError, match="save_features: .*Did you mean 'inception'"):
         feature_networks.save_features(path, "incepton", {})
 
