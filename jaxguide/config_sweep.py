@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxguide import config_sampling
+from jaxguide.config_evaluate import EvaluateConfig
 from jaxguide.config_sampling import TRANSFORMS, UNGUIDED, SampleConfig
 from jaxguide.guidance import Chain
 from jaxguide.names import lookup
@@ -22,9 +23,13 @@ class SweepConfig(SampleConfig):
         axes: "name.argument" -> its values, such as {"cfg.scale": (1.0, 2.0)}. Every
             combination is a point. The first axis runs along the rows of the picture,
             the last along the columns; those between make more pictures.
+        score: with a reference, every point is judged: `score.reference`, `metrics`,
+            `network`, `weights`, `protocol`, `num_reference` and `cache` count, on
+            `num_samples` images of each point.
     """
 
     axes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    score: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
 class Point(dict[str, float]):

@@ -15,6 +15,7 @@ def run(config: SweepConfig) -> None:
     folder = Path(config.folder).expanduser()
     sweeping.write_csv(folder / "sweep.csv", outcome)
     files = sweeping.write_sheets(folder, plan, outcome)
+    files += sweeping.write_measures(folder, plan, outcome)
     text = sampling.as_json(_record(plan, outcome))
     (folder / "run.json").write_text(text, encoding="utf-8")
     names = ", ".join(file.name for file in files)

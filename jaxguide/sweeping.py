@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,12 @@ import numpy as np
 
 from jaxguide import config_sampling, config_sweep, jobs, pictures, sampling
 from jaxguide.config_sweep import Point, SweepConfig, label
+from jaxguide.curves import Dot, write_curves
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.progress import Progress
+from jaxguide.sample_set import set_labels, to_uint8
 from jaxguide.samplers.sweep import Points, make_points, structure, sweep
+from jaxguide.scoring import Scorer, build_scorer
 
 MEASURES = ("mean", "std", "saturated")
 
@@ -29,6 +31,7 @@ class Sweep:
     points: list[Point]
     chains: list[Chain]
     costs: list[Cost]
+    scorer: Scorer | None
 
     def groups(self) -> list[list[int]]:
         """Points that share a program: all, unless an axis changes the structure."""
@@ -51,9 +54,19 @@ class Sweep:
             f"{groups} compilation{'s' * (groups > 1)}"
         )
         lines = self.job.describe().splitlines()
-        return "\n".join(
-            [line for line in lines if line[:6] != "column"] + axes + [last]
-        )
+        kept = [line for line in lines if line[:6] != "column"]
+        return "\n".join([*kept, *axes, last, *self._measures()])
+
+    def _measures(self) -> list[str]:
+        """The measures, with what real images reach."""
+        if self.scorer is None:
+            return []
+        count = self.scorer.floor_count
+        return [
+            f"measure  {self.scorer.title(name)}; real against real, {count} images: "
+            f"{found.value:.4g} ± {found.spread:.1g}"
+            for name, found in self.scorer.floor.items()
+        ]
 
 
 class Result(NamedTuple):
@@ -63,6 +76,8 @@ class Result(NamedTuple):
     images: np.ndarray  # [classes, per_class, H, W, C] in about [-1, 1]
     seconds: float  # of sampling, without compilation
     cost: Cost
+    number: int  # of all its images, which the measures judge
+    measures: dict[str, float]
 
 
 class Outcome(NamedTuple):
@@ -85,12 +100,13 @@ def build(config: SweepConfig) -> Sweep:
         config_sampling.with_channels(chain, config, job.weights) for chain in chains
     ]
     costs = [job.cost(chain) for chain in chains]
-    return Sweep(job, dict(config.axes), points, chains, costs)
+    scorer = build_scorer(config.score, config.num_samples)
+    return Sweep(job, dict(config.axes), points, chains, costs, scorer)
 
 
 def run(plan: Sweep) -> Outcome:
     """Samples every point from the same noise; shows progress."""
-    labels, numbers = sampling.images(plan.job)
+    labels, numbers = _drawn(plan.job)
     size = sampling.batch_size(plan.job.config.batch_size, len(labels))
     batches = -(-len(labels) // size)
     steps = len(plan.points) * batches * plan.job.config.num_steps
@@ -114,12 +130,43 @@ def run(plan: Sweep) -> Outcome:
                 plan.job, functools.partial(sample, here), labels, numbers, size
             )
             seconds = time.perf_counter() - start
-            found = sampling.by_class(plan.job, found)
-            results[index] = Result(
-                plan.points[index], found, seconds, plan.costs[index]
-            )
+            results[index] = _result(plan, index, found, seconds)
     progress.close()
     return Outcome([results[index] for index in sorted(results)], compile_seconds)
+
+
+def _drawn(job: jobs.Job) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and numbers of the images of every point."""
+    if not job.config.num_samples:
+        return sampling.images(job)
+    labels = set_labels(job.config, job.labels)
+    return labels, np.arange(len(labels), dtype=np.int32)
+
+
+def _result(plan: Sweep, index: int, found: np.ndarray, seconds: float) -> Result:
+    """What came of a point: its measures, and the images that the picture shows."""
+    job = plan.job
+    measures = {}
+    if plan.scorer is not None:
+        images = sampling.decoded(job, found)
+        measures = plan.scorer(np.asarray(to_uint8(images, job.config.rounding)))
+    shown = sampling.by_class(job, sampling.decoded(job, found[_shown(job)]))
+    return Result(
+        plan.points[index], shown, seconds, plan.costs[index], len(found), measures
+    )
+
+
+def _shown(job: jobs.Job) -> np.ndarray:
+    """Which images the picture shows: the first ones of every class."""
+    labels, _ = _drawn(job)
+    count = job.config.per_class
+    places = [np.flatnonzero(labels == label)[:count] for label in job.labels]
+    if min(map(len, places)) < count:
+        raise ValueError(
+            f"sweep: need per_class={count!r} images of every class, got "
+            f"num_samples={job.config.num_samples!r}. Make more samples."
+        )
+    return np.concatenate(places)
 
 
 def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> Any:
@@ -137,24 +184,54 @@ def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> A
 
 
 def write_csv(file: Path, outcome: Outcome) -> None:
-    """One row per point: its values, what it took, and plain statistics of its images.
+    """One row per point: its values, what it took, plain statistics, and measures.
 
-    `mean` and `std` are over all values of all images; `saturated` is the share of
-    values beyond [-1, 1], which a picture clips. None of them is a measure of quality.
+    `mean` and `std` are over all values of the images that are shown; `saturated` is
+    the share of values beyond [-1, 1], which a picture clips. None of these three is a
+    measure of quality; those of a scored sweep follow them, under their names.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream, lineterminator="\n")
         axes = list(outcome.results[0].point)
         spent = ["nfe_per_image", "least_nfe_per_image", "seconds", "images"]
-        table.writerow([*axes, *spent, *MEASURES])
+        table.writerow([*axes, *spent, *MEASURES, *outcome.results[0].measures])
         for result in outcome.results:
             values, cost = result.images.astype(np.float64), result.cost
-            count = math.prod(result.images.shape[:2])
-            took = [cost.nfe, cost.least_nfe, f"{result.seconds:.3f}", count]
+            took = [cost.nfe, cost.least_nfe, f"{result.seconds:.3f}", result.number]
             measured = [values.mean(), values.std(), (np.abs(values) > 1).mean()]
             numbers = [f"{number:.5f}" for number in measured]
-            table.writerow([*result.point.values(), *took, *numbers])
+            scores = [f"{value:.6g}" for value in result.measures.values()]
+            table.writerow([*result.point.values(), *took, *numbers, *scores])
+
+
+def write_measures(folder: Path, plan: Sweep, outcome: Outcome) -> list[Path]:
+    """One picture of curves for every measure of a scored sweep."""
+    if plan.scorer is None:
+        return []
+    first, *rest = plan.axes
+    files = []
+    for name in plan.scorer.names:
+        title = plan.scorer.title(name)
+        dots = [
+            Dot(
+                _title(result.point, rest),
+                result.point[first],
+                result.cost.nfe,
+                result.measures[title],
+            )
+            for result in outcome.results
+        ]
+        floor = plan.scorer.floor.get(name)
+        files.append(folder / f"curve-{name}.png")
+        write_curves(
+            files[-1],
+            dots,
+            axis=first,
+            measure=title,
+            floor=None if floor is None else floor.value,
+        )
+    return files
 
 
 def write_sheets(folder: Path, plan: Sweep, outcome: Outcome) -> list[Path]:

@@ -6,12 +6,22 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguide import pictures, samplers, sampling, sweep, sweeping
+from jaxguide import (
+    config_evaluate,
+    pictures,
+    samplers,
+    sampling,
+    sweep,
+    sweeping,
+)
+from jaxguide.config_evaluate import EvaluateConfig
 from jaxguide.config_sweep import SweepConfig
+from jaxguide.evaluation.features import FeatureNetwork, Features
 from jaxguide.guidance import cfg, chain, s2, sg_prev
 from tests import tiny_checkpoint
 
@@ -217,3 +227,66 @@ def test_a_mistake_on_the_command_line_exits_with_2(monkeypatch, capsys, checkpo
     line = capsys.readouterr().err
     assert error.value.code == 2 and line.count("\n") == 1
     assert "sweep cfg.scale: need a name in ['sg_prev'], got name='cfg'" in line
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """A folder's worth of made images, and a stand-in for the feature network."""
+    file = tmp_path / "real.npz"
+    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
+    np.savez(file, arr_0=np.repeat(images, 3, -1))
+    return file
+
+
+def test_a_scored_sweep_measures_every_point(
+    config, reference, tmp_path, monkeypatch, capsys
+):
+    network = FeatureNetwork(
+        name="small",
+        size=4,
+        protocol="none",
+        prepare=lambda images: images.astype(np.float32) / 255,
+        apply=lambda params, x: Features(jax.nn.relu(x.mean((1, 2)) @ params)),
+        params=np.random.default_rng(1).standard_normal((3, 4), np.float32),
+        kernel="KD-small",
+    )
+    monkeypatch.setattr(config_evaluate, "build_features", lambda *_: network)
+    score = EvaluateConfig(
+        reference=str(reference), metrics="kd,precision", cache=str(tmp_path / "cache")
+    )
+    scored = dataclasses.replace(
+        config,
+        columns=("cfg",),
+        axes={"cfg.scale": (1.0, 3.0), "cfg.t_lo": (0.1, 0.5)},
+        num_steps=2,
+        num_samples=44,
+        per_class=2,
+        score=score,
+        folder=str(tmp_path / "out"),
+    )
+    sweep.run(scored)
+    printed = capsys.readouterr().out
+    assert "real against real, 44 images" in printed
+    with (tmp_path / "out" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and {row["images"] for row in rows} == {"44"}
+    for name in ("kd", "precision"):
+        assert Image.open(tmp_path / "out" / f"curve-{name}.png").size[0] > 500
+    # The same images, sampled and judged one point at a time.
+    alone = dataclasses.replace(scored, axes={"cfg.scale": (3.0,), "cfg.t_lo": (0.5,)})
+    plan = sweeping.build(alone)
+    (result,) = sweeping.run(plan).results
+    assert result.images.shape == (2, 2, 8, 8, 1)
+    title = f"KD-{network.name}"
+    assert float(rows[3][title]) == pytest.approx(result.measures[title], rel=1e-4)
+    assert float(rows[0][title]) != pytest.approx(result.measures[title], rel=1e-3)
+
+
+def test_a_scored_sweep_needs_images(config, reference):
+    score = EvaluateConfig(reference=str(reference))
+    with pytest.raises(ValueError, match="need num_samples >= 2 to score"):
+        sweeping.build(dataclasses.replace(config, score=score))
+    few = dataclasses.replace(config, num_samples=4, num_steps=2, columns=("cfg",))
+    plan = sweeping.build(dataclasses.replace(few, axes={"cfg.scale": (1.0,)}))
+    with pytest.raises(ValueError, match="need per_class=4 images of every class"):
+        sweeping.run(plan)
