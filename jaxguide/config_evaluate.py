@@ -5,9 +5,10 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxguide import config
-from jaxguide.arguments import call, parse_call
+from jaxguide.arguments import call, imported, parse_call
 from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.evaluation import features, images, measures
@@ -41,7 +42,8 @@ class EvaluateConfig:
         reference: real images: the same forms, an `.npz` of statistics (`mu`,
             `sigma`, ...), or a data set: "fashion_mnist(split='test')".
         metrics: names in `measures.MEASURES`, joined by commas.
-        network: one of `NETWORKS`, as in "efficientnet_lite0(edge=224)".
+        network: one of `NETWORKS`, as in "efficientnet_lite0(edge=224)", or
+            "package.module:function" that makes a `FeatureNetwork`.
         weights: file of its weights; "" is the one of an installed package.
         protocol: one of `PROTOCOLS`; "" is "adm" for Inception, "plain" for others.
         num_samples: images to make, or to take of each set; 0 is all there are.
@@ -86,16 +88,28 @@ def build_names(config: EvaluateConfig) -> list[str]:
     for name in names or [""]:
         lookup("evaluate", name, measures.MEASURES)
     wanted = [name for name in names if name in measures.INCEPTION_ONLY]
-    network, _ = parse_call("evaluate", config.network)
-    if (wanted and network != "inception") or (
-        network == "inception" and not config.weights
-    ):
+    inception = _is_inception(config)
+    if (wanted and not inception) or (inception and not config.weights):
         raise ValueError(
             "evaluate: need Inception's weights, got "
             f"metrics={config.metrics!r}, network={config.network!r}, "
             f"weights={config.weights!r}. {WEIGHTS}"
         )
     return list(dict.fromkeys(names))
+
+
+def _is_inception(config: EvaluateConfig) -> bool:
+    return _network(config)[0] is features.inception
+
+
+def _network(
+    config: EvaluateConfig,
+) -> tuple[Callable[..., FeatureNetwork], dict[str, Any]]:
+    """The function that makes the network, and its arguments."""
+    if ":" in config.network:
+        return imported("evaluate network", config.network), {}
+    name, arguments = parse_call("evaluate network", config.network)
+    return lookup("evaluate network", name, NETWORKS), arguments
 
 
 def build_protocol(config: EvaluateConfig) -> Protocol:
@@ -105,7 +119,7 @@ def build_protocol(config: EvaluateConfig) -> Protocol:
         ValueError: if it is unknown, or says how to feed a network and is asked of
             another.
     """
-    inception = parse_call("evaluate", config.network)[0] == "inception"
+    inception = _is_inception(config)
     if not config.protocol:
         return ADM if inception else PLAIN
     protocol = lookup("evaluate", config.protocol, PROTOCOLS)
@@ -124,14 +138,15 @@ def build_features(config: EvaluateConfig, protocol: Protocol) -> FeatureNetwork
     Raises:
         ValueError: if the name, an argument or the file of weights is wrong.
     """
-    name, arguments = parse_call("evaluate", config.network)
-    factory = lookup("evaluate network", name, NETWORKS)
+    factory, arguments = _network(config)
     known = inspect.signature(factory).parameters
     if config.weights:
         arguments["path"] = config.weights
     if "protocol" in known:
         arguments["protocol"] = protocol.input
-    return call("evaluate", factory, arguments | {"batch_size": config.batch_size})
+    if "batch_size" in known:
+        arguments["batch_size"] = config.batch_size
+    return call("evaluate network", factory, arguments)
 
 
 def is_sampling(text: str) -> bool:
@@ -155,6 +170,12 @@ def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConf
         raise ValueError(
             f"evaluate: need a config of jaxguide.sample, got samples={text!r}. "
             "Name one that returns a SampleConfig."
+        )
+    if len(found.columns) != 1:
+        raise ValueError(
+            f"evaluate: need a config with one column, got samples={text!r} with "
+            f"columns={found.columns!r}. Write one, or sample the column you want "
+            "with jaxguide.sample and name its folder."
         )
     found.num_samples = config.num_samples or found.num_samples
     if not found.num_samples:

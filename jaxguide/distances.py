@@ -65,12 +65,13 @@ def sliced_wasserstein(
 
     Source: Bonneel et al. 2015, Sliced and Radon Wasserstein barycenters, Sec. 3.
     """
-    x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (samples, reals))
-    if not min(len(x), len(y)) or x.shape[1] != y.shape[1]:
+    shapes = np.shape(samples), np.shape(reals)
+    if not min(shapes[0][0], shapes[1][0]) or shapes[0][1:] != shapes[1][1:]:
         raise ValueError(
             "sliced_wasserstein: need points of one size in each set, got "
-            f"samples={list(x.shape)!r} and reals={list(y.shape)!r}."
+            f"samples={list(shapes[0])!r} and reals={list(shapes[1])!r}."
         )
+    x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (samples, reals))
     ways = np.random.default_rng(seed).normal(size=(x.shape[1], projections))
     ways /= np.linalg.norm(ways, axis=0)
     sorted_x, sorted_y = (np.sort(a @ ways, axis=0) for a in (x, y))
