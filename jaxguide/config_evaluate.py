@@ -88,8 +88,10 @@ def build_names(config: EvaluateConfig) -> list[str]:
     for name in names or [""]:
         lookup("evaluate", name, measures.MEASURES)
     wanted = [name for name in names if name in measures.INCEPTION_ONLY]
-    inception = _is_inception(config)
-    if (wanted and not inception) or (inception and not config.weights):
+    factory, _ = _network(config)
+    inception = factory is features.inception
+    known = factory in NETWORKS.values()  # one of the user's own says what it is
+    if (wanted and known and not inception) or (inception and not config.weights):
         raise ValueError(
             "evaluate: need Inception's weights, got "
             f"metrics={config.metrics!r}, network={config.network!r}, "

@@ -79,6 +79,7 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> Job | None:
     names = tuple(config_evaluate.build_names(config))
     protocol = config_evaluate.build_protocol(config)
     network = config_evaluate.build_features(config, protocol)
+    measures.check_names(names, network)
     statistics, reals = _open_reference(config, network)
     samples = {}
     for number, text in enumerate(filter(None, config.samples.split(","))):
@@ -119,20 +120,39 @@ def _check(job: Job) -> None:
             f"reference={job.config.reference!r} with statistics alone. Name images, "
             "or leave them out of metrics."
         )
+    if "sfid" in job.names and job.statistics and job.statistics.spatial is None:
+        raise ValueError(
+            "evaluate: need mu_s and sigma_s for sfid, got "
+            f"reference={job.config.reference!r} without. Use ADM's file, or images."
+        )
     for name, images in job.samples.items():
-        if job.reals is not None and images.shape[:2] != job.reals.shape[:2]:
-            raise ValueError(
-                f"evaluate: need images of one size, got {list(images.shape)!r} in "
-                f"samples={name!r} and {list(job.reals.shape)!r} in the reference. "
-                "Resize one of them."
-            )
-        if set(job.names) & {"fid", "fd", "sfid"} and len(images) <= job.network.size:
-            raise ValueError(
-                f"evaluate: need more images than features, {job.network.size}, for a "
-                f"Frechet distance, got {len(images)} in samples={name!r}. Make more, "
-                f"or ask for {job.network.kernel}, unbiased at any number: "
-                "--config.metrics=kd"
-            )
+        _check_size(job, name, images)
+        _check_count(job, name, len(images))
+
+
+def _check_size(job: Job, name: str, images: Images) -> None:
+    if job.reals is not None and images.shape[:2] != job.reals.shape[:2]:
+        raise ValueError(
+            f"evaluate: need images of one size, got {list(images.shape)!r} in "
+            f"samples={name!r} and {list(job.reals.shape)!r} in the reference. "
+            "Resize one of them."
+        )
+
+
+def _check_count(job: Job, name: str, count: int) -> None:
+    if set(job.names) & {"fid", "fd", "sfid"} and count <= job.network.size:
+        raise ValueError(
+            f"evaluate: need more images than features, {job.network.size}, for a "
+            f"Frechet distance, got {count} in samples={name!r}. Make more, "
+            f"or ask for {job.network.kernel}, unbiased at any number: "
+            "--config.metrics=kd"
+        )
+    least = job.protocol.least
+    if set(job.names) & {"kid", "kd"} and min(count, len(job.reals or ())) < least:
+        raise ValueError(
+            f"evaluate: need {least} images or more for {job.network.kernel}, got "
+            f"{count} in samples={name!r} and {len(job.reals or ())} in the reference."
+        )
 
 
 class Result(NamedTuple):

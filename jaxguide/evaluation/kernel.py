@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+BLOCKS = 20  # for the jackknife
 _ROWS = 256  # at once: the kernel of all pairs is never held
 
 
@@ -62,7 +63,7 @@ def _diagonal(x: np.ndarray, bounds: list[int]) -> np.ndarray:
     return np.add.reduceat((squares / x.shape[1] + 1) ** 3, bounds[:-1])
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray, *, blocks: int = 20) -> Estimate:
+def kernel_distance(x: np.ndarray, y: np.ndarray, *, blocks: int = BLOCKS) -> Estimate:
     """The unbiased estimate from all pairs, and its standard error.
 
     The error is the jackknife's: the estimate is made again without each of the

@@ -57,6 +57,11 @@ class Protocol:
         distance = manifold.squared_half if self.half else manifold.squared
         return manifold.Balls(distance, self.block)
 
+    @property
+    def least(self) -> int:
+        """Images that a kernel distance needs of both sets."""
+        return self.kernel_size if self.kernel_subsets else 2 * kernel.BLOCKS
+
     def inception_score(self, logits: np.ndarray) -> inception_score.InceptionScore:
         """Of logits [N, K] without bias.
 
