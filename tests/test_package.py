@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide import config, config_encode, config_sampling, jobs
+from jaxguide import config, config_encode, config_evaluate, config_sampling, jobs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -48,5 +48,7 @@ def test_config_has_a_lab_note_and_a_tiny_form(file):
         assert jobs.build_job(full).costs().keys() == set(full.columns)
     elif isinstance(full, config_encode.EncodeConfig):
         assert config_encode.build_encoder(full).name == full.encoder
+    elif isinstance(full, config_evaluate.EvaluateConfig):
+        assert config_evaluate.build_names(tiny) == tiny.metrics.split(",")
     else:
         assert isinstance(full, config.TrainConfig) and tiny.steps < full.steps
