@@ -11,7 +11,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import config_sampling, models, samplers
-from jaxguide.checkpoints import read_published
+from jaxguide.checkpoints import read_published, write_published
 from jaxguide.models.dit import network_time
 from jaxguide.samplers import adaptive
 
@@ -250,3 +250,23 @@ def test_sit_dopri5_is_that_of_torchdiffeq(tmp_path):
         **tight,
     )
     close(np.asarray(found.x), sit_torch.nhwc(solution[-1]))
+
+
+def test_diffusers_own_layout_is_read_written_and_opened_by_it(tmp_path):
+    config = models.DiTConfig(EDGE, 4, 2, 24, 2, HEADS, CLASSES, learn_sigma=True)
+    theirs = diffusers_dit.their_network(config, std=0.15)
+    theirs.save_pretrained(tmp_path / "theirs")
+    weights = read_published(tmp_path / "theirs", "diffusers-dit")
+    with torch.no_grad():
+        expected = theirs(
+            sit_torch.nchw(X),
+            timestep=torch.tensor([0, 417, 999]),
+            class_labels=torch.from_numpy(LABELS),
+        ).sample
+    times = (np.array([0, 417, 999]) + 1) / 1000
+    close(forward(weights, times), sit_torch.nhwc(expected))
+    write_published(tmp_path / "ours", weights, "diffusers-dit")
+    again = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "ours")
+    assert again.config.sample_size == EDGE
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
