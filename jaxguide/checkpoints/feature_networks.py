@@ -19,6 +19,7 @@ from flax import traverse_util
 from jax import Array
 
 from jaxguide.checkpoints import container
+from jaxguide.checkpoints.tensor_files import Entry
 from jaxguide.checkpoints.tensors import Tensors, open_tensors, take
 from jaxguide.models import Params, efficientnet_lite, inception
 from jaxguide.names import lookup
@@ -104,10 +105,11 @@ def read_efficientnet_lite0(tensors: Tensors) -> Params:
 
 
 def read_inception(tensors: Tensors) -> Params:
-    """Inception-v3 in PyTorch's layout, as `models.inception` wants it.
+    """Inception-v3 as `models.inception` wants it, from a published file.
 
-    Takes `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid and
-    `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
+    Takes `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid,
+    `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity, and the TensorFlow
+    graph `classify_image_graph_def.pb` that both were made from and ADM runs.
 
     Raises:
         ValueError: if names or shapes differ from those of the published files.
@@ -116,8 +118,36 @@ def read_inception(tensors: Tensors) -> Params:
     for place in inception.convolutions():
         name = ".".join(place)
         layers[place] = (f"{name}.conv", f"{name}.bn")
-    blank = inception.shapes()
-    return _read("read_inception", tensors, blank, layers, "classes", "fc")
+    if "softmax/weights" in tensors.names:
+        tensors = Tensors(tensors.path, [_GraphAsPyTorch(tensors)], {})
+    return _read("read_inception", tensors, inception.shapes(), layers, "classes", "fc")
+
+
+class _GraphAsPyTorch:
+    """TensorFlow's graph of Inception under PyTorch's names, kernels transposed."""
+
+    def __init__(self, tensors: Tensors):
+        self._tensors = tensors
+        self._sources = {"fc.weight": "softmax/weights", "fc.bias": "softmax/biases"}
+        norm = ("gamma", "beta", "moving_mean", "moving_variance")
+        for place, graph in inception.graph_names().items():
+            name = ".".join(place)
+            self._sources[f"{name}.conv.weight"] = f"{graph}/conv2d_params"
+            for ours, theirs in zip(NORM, norm, strict=True):
+                self._sources[f"{name}.bn.{ours}"] = f"{graph}/batchnorm/{theirs}"
+        self.entries = {
+            name: Entry(self._turn(tensors.shape(source)), tensors.dtype(source))
+            for name, source in self._sources.items()
+            if source in tensors.names
+        }
+
+    def get(self, name: str) -> np.ndarray:
+        value = self._tensors.get(self._sources[name])
+        return value.transpose(self._turn(tuple(range(value.ndim))))
+
+    def _turn(self, axes: tuple[int, ...]) -> tuple[int, ...]:
+        """Of TensorFlow's axes to PyTorch's: (0, 1, 2, 3) to (3, 2, 0, 1)."""
+        return (*axes[:1:-1], *axes[:2]) if len(axes) == 4 else axes[::-1]
 
 
 READERS: dict[str, Callable[[Tensors], Params]] = {
@@ -149,7 +179,7 @@ def load_features(name: str, path: str | Path) -> Params:
     Args:
         name: of the network, one of `READERS`.
         path: a `.safetensors` file of `save_features`, which needs no PyTorch, or the
-            published `.pth` file.
+            published file, of which only `.pth` needs it.
 
     Raises:
         ValueError: if the file is missing, holds something else, or PyTorch is missing.

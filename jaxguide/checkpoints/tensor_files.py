@@ -1,4 +1,4 @@
-"""One file of named arrays: safetensors, or PyTorch's read by its safe loader."""
+"""One file of named arrays: safetensors, PyTorch's by its safe loader, a TF graph."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
 import numpy as np
 from safetensors import SafetensorError, safe_open
+
+from jaxguide.checkpoints import tf_graph
 
 PICKLED = (".pt", ".pth", ".bin")
 # A training checkpoint holds one state dict per name; the first of these is taken.
@@ -48,8 +50,10 @@ def open_file(path: Path, key: str) -> tuple[File, str]:
     if path.suffix in PICKLED:
         file = _Pickled(path, key)
         return file, file.key
+    if path.suffix == ".pb":
+        return _Graph(path), ""
     raise ValueError(
-        "open_tensors: need a .safetensors, .pt, .pth or .bin file, got "
+        "open_tensors: need a .safetensors, .pt, .pth, .bin or .pb file, got "
         f"path={str(path)!r}. Rename it if it is one of them."
     )
 
@@ -135,6 +139,20 @@ class _Pickled:
         self.key = key or (known[0] if known else "")
         state = content[self.key] if self.key else content
         return {n: v for n, v in state.items() if isinstance(v, torch.Tensor)}
+
+
+class _Graph:
+    """The constants of one frozen TensorFlow graph."""
+
+    def __init__(self, path: Path):
+        self._constants = tf_graph.read_constants(path)
+        self.entries = {
+            name: Entry(constant.shape, "float32")
+            for name, constant in self._constants.items()
+        }
+
+    def get(self, name: str) -> np.ndarray:
+        return tf_graph.as_array(self._constants[name])
 
 
 def _torch(path: Any) -> Any:

@@ -96,8 +96,10 @@ def inception(
 
     Args:
         path: of the weights: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid,
-            `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity, or what
-            `python -m jaxguide.convert --from inception` made of one.
+            `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity,
+            `classify_image_graph_def.pb`, which ADM runs, or what
+            `python -m jaxguide.convert --from inception` made of one. Only `.pth` files
+            need PyTorch.
         protocol: one of `inputs.INCEPTION_INPUTS`.
         batch_size: images per call.
 

@@ -180,6 +180,35 @@ def convolutions() -> Iterator[tuple[str, ...]]:
         yield from ((block, name) for name in inside(branches))
 
 
+def graph_names() -> dict[tuple[str, ...], str]:
+    """Place of every convolution: its name in TensorFlow's graph of 2015.
+
+    >>> graph_names()["Mixed_6d", "branch1x1"], graph_names()["Mixed_7c", "branch_pool"]
+    ('mixed_6/conv', 'mixed_10/tower_2/conv')
+    """
+
+    def numbered(name: str, index: int) -> str:
+        return f"{name}_{index}" if index else name
+
+    def walk(steps: Branch, scope: str) -> Iterator[tuple[str, str]]:
+        convs = [step for step in steps if isinstance(step, Conv)]
+        for index, conv in enumerate(convs):
+            yield conv.name, scope + numbered("conv", index)
+        for fork in (step for step in steps if not isinstance(step, Conv | Pool)):
+            yield from walk(sum(fork, ()), f"{scope}mixed/")
+
+    names = {(name,): graph for name, graph in walk(STEM, "")}
+    for number, (block, branches) in enumerate(BLOCKS.items()):
+        scope, towers = numbered("mixed", number) + "/", 0
+        for branch in branches:
+            if len(branch) > 1:
+                inner, towers = f"{scope}{numbered('tower', towers)}/", towers + 1
+            else:
+                inner = scope
+            names |= {(block, name): graph for name, graph in walk(branch, inner)}
+    return names
+
+
 class Steps(nnx.Module):
     """Convolutions and pools one after the other, or side by side."""
 
