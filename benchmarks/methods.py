@@ -1,0 +1,264 @@
+"""Guidance methods side by side on the embedded Fashion-MNIST network.
+
+    python -m jaxguide.train --config configs/guided_fashion.py:weak    (and the others)
+    python -m benchmarks.methods --companions outputs/guided-fashion
+
+Every method is swept on one seed; the point of the least kernel distance is measured on
+three other seeds. `--study ablations` measures every point on the three seeds instead.
+What was measured is kept in the folder, so that a stopped run carries on. Writes a CSV
+of all points, a table, quality over cost and, for the methods, samples of their points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.methods_arms import STUDIES, Arm
+from jaxguide import data, pictures, sweeping
+from jaxguide.config_evaluate import EvaluateConfig
+from jaxguide.config_sweep import SweepConfig
+
+KERNEL = "KD-efficientnet-lite0"
+OTHERS = ("precision", "recall", "density", "coverage")
+SWEEP_SEED, SEEDS = 0, (1, 2, 3)
+NEUTRAL = dict(name="cfg", scale=1.0)  # costs nothing; a sweep needs an axis
+SHOWN = 4
+
+
+class Cell(NamedTuple):
+    """One point on one seed."""
+
+    title: str
+    setting: Mapping[str, Any]
+    point: Mapping[str, float]
+    seed: int
+    images: int
+    nfe: float
+    seconds: float  # of sampling all images, compilation apart
+    measures: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        """Its numbers, for people."""
+        learnt = {k: v for k, v in self.setting.items() if k == "learnt_scale"}
+        numbers = {**learnt, **self.point}
+        return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+
+
+class Bench:
+    """Measures cells and remembers them.
+
+    Args:
+        folder: where they are kept.
+        steps: of the sampler.
+        batch: images per call.
+    """
+
+    def __init__(self, folder: Path, steps: int, batch: int):
+        self._folder, self._steps, self._batch = folder, steps, batch
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+
+    def measure(self, arm: Arm, seed: int, images: int) -> list[Cell]:
+        """Every point of every setting, from the disk if it was measured before."""
+        cells = []
+        for setting in arm.settings:
+            alone = arm._replace(settings=[setting])
+            file = self._file(alone, seed, images)
+            if not file.is_file():
+                self._run(alone, seed, images, file)
+            cells += [Cell(**cell) for cell in json.loads(file.read_text())]
+        return cells
+
+    def samples(self, arm: Arm, seed: int, images: int) -> np.ndarray:
+        """Images [classes, `SHOWN`, H, W, C] of an arm with one point."""
+        return np.load(self._file(arm, seed, images).with_suffix(".npy"))[0]
+
+    def _file(self, arm: Arm, seed: int, images: int) -> Path:
+        identity = json.dumps([*arm[1:], seed, images, self._steps])
+        name = hashlib.sha1(identity.encode()).hexdigest()[:16]
+        return self._folder / "cells" / f"{name}.json"
+
+    def _run(self, arm: Arm, seed: int, images: int, file: Path) -> None:
+        (setting,) = arm.settings
+        guidance = [dict(entry) for entry in arm.guidance] or [NEUTRAL]
+        config = SweepConfig(
+            **{"checkpoint": "fashion", **setting},
+            guidance=guidance,
+            columns=("+".join(entry["name"] for entry in guidance),),
+            axes={name: tuple(values) for name, values in arm.axes.items()}
+            or {f"{guidance[0]['name']}.t_hi": (guidance[0].get("t_hi", 1.0),)},
+            num_steps=self._steps,
+            num_samples=images,
+            batch_size=self._batch,
+            per_class=SHOWN,
+            seed=seed,
+            score=EvaluateConfig(
+                reference="fashion_mnist(split='test')",
+                metrics=f"kd,{','.join(OTHERS)}",
+                floor_seeds=0,
+                cache=str(self._folder / "features"),
+            ),
+        )
+        results = sweeping.run(sweeping.build(config)).results
+        cells = [
+            Cell(
+                title=arm.title,
+                setting=dict(setting),
+                point=dict(result.point) if arm.axes else {},
+                seed=seed,
+                images=result.number,
+                nfe=result.cost.nfe,
+                seconds=result.seconds,
+                measures=result.measures,
+            )
+            for result in results
+        ]
+        np.save(file.with_suffix(".npy"), np.stack([one.images for one in results]))
+        file.write_text(json.dumps([cell._asdict() for cell in cells]))
+        for cell in cells:
+            print(f"{cell.title}: {cell.label or '-'}: {cell.measures[KERNEL]:.4f}")
+
+
+def best(cells: Sequence[Cell], arm: Arm) -> Arm:
+    """The arm at its point of the least kernel distance."""
+    cell = min(cells, key=lambda cell: cell.measures[KERNEL])
+    axes = {axis: (value,) for axis, value in cell.point.items()}
+    return arm._replace(axes=axes, settings=[cell.setting])
+
+
+def points(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of every point, over its seeds."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        key = json.dumps([cell.title, cell.setting, cell.point])
+        found.setdefault(key, []).append(cell)
+    return list(found.values())
+
+
+def row(cells: Sequence[Cell]) -> list[str]:
+    """A row of the table: one point over its seeds."""
+    first = cells[0]
+    distances = [cell.measures[KERNEL] for cell in cells]
+    spread = statistics.stdev(distances) if len(distances) > 1 else 0.0
+    per_image = statistics.median(cell.seconds / cell.images for cell in cells)
+    others = [statistics.mean(cell.measures[name] for cell in cells) for name in OTHERS]
+    return [
+        first.title,
+        first.label or "-",
+        f"{first.nfe:g}",
+        f"{1000 * per_image:.1f}",
+        f"{statistics.mean(distances):.4f} ± {spread:.4f}",
+        *(f"{value:.3f}" for value in others),
+    ]
+
+
+HEAD = ["method", "at", "NFE", "ms per image", KERNEL, *OTHERS]
+
+
+def write_csv(file: Path, cells: Sequence[Cell]) -> None:
+    """One row per point and seed."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        head = ["method", "at", "seed", "images", "nfe", "seconds", KERNEL, *OTHERS]
+        table.writerow(head)
+        for cell in cells:
+            took = [cell.seed, cell.images, f"{cell.nfe:g}", f"{cell.seconds:.2f}"]
+            values = [f"{cell.measures[name]:.6g}" for name in (KERNEL, *OTHERS)]
+            table.writerow([cell.title, cell.label, *took, *values])
+
+
+def draw(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> None:
+    """Kernel distance over evaluations and over seconds, one mark per point."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    marks = "osD^v<>P*X"
+    for number, cells in enumerate(found):
+        distances = [cell.measures[KERNEL] for cell in cells]
+        mean, spread = statistics.mean(distances), np.std(distances)
+        seconds = statistics.median(cell.seconds / cell.images for cell in cells)
+        title = " ".join([cells[0].title, cells[0].label if not number else ""])
+        style = dict(fmt=marks[number % len(marks)], capsize=2, label=title.strip())
+        left.errorbar(cells[0].nfe, mean, spread, **style)
+        right.errorbar(1000 * seconds, mean, spread, **style)
+    for panel, name in ((left, "network evaluations"), (right, "milliseconds")):
+        panel.axhline(floor, color="grey", linestyle="--", linewidth=1)
+        panel.grid(alpha=0.3)
+        panel.set(xlabel=f"{name} per image")
+    left.set(ylabel=f"{KERNEL} (dashed: real images)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right", fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def floor_of(bench_folder: Path, images: int) -> dict[str, float]:
+    """What real images reach: measures of test images against the others."""
+    from jaxguide.scoring import build_scorer
+
+    scorer = build_scorer(
+        EvaluateConfig(
+            reference="fashion_mnist(split='test')",
+            metrics=f"kd,{','.join(OTHERS)}",
+            cache=str(bench_folder / "features"),
+        ),
+        images,
+    )
+    assert scorer is not None
+    return {scorer.title(name): found.value for name, found in scorer.floor.items()}
+
+
+def main() -> None:
+    """Measures what is not measured yet, then writes everything."""
+    parser = argparse.ArgumentParser("benchmarks.methods")
+    parser.add_argument("--companions", type=Path, required=True)
+    parser.add_argument("--study", choices=sorted(STUDIES), default="methods")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/methods"))
+    parser.add_argument("--sweep", type=int, default=500, help="images, to find points")
+    parser.add_argument("--images", type=int, default=1000, help="per point and seed")
+    parser.add_argument("--steps", type=int, default=25, help="of Euler")
+    parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--only", default="", help="titles, joined by commas")
+    options = parser.parse_args()
+
+    arms = STUDIES[options.study](options.companions)
+    only = [title for title in options.only.split(",") if title]
+    arms = [arm for arm in arms if not only or arm.title in only]
+    bench = Bench(options.folder, options.steps, options.batch)
+    chosen, cells = [], []
+    for arm in arms:
+        if options.study == "methods":
+            arm = best(bench.measure(arm, SWEEP_SEED, options.sweep), arm)
+        chosen.append(arm)
+        for seed in SEEDS:
+            cells += bench.measure(arm, seed, options.images)
+    floor = floor_of(options.folder, options.images)
+    found = points(cells)
+    reached = [f"{floor[KERNEL]:.4f}", *(f"{floor[name]:.3f}" for name in OTHERS)]
+    rows = [["real images (floor)", "", "", "", *reached], *map(row, found)]
+    text = timing.table(HEAD, rows)
+    print(f"{options.images} images, seeds {SEEDS}; {timing.machine()['processor']}")
+    print(text)
+    stem = options.folder / options.study
+    stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    write_csv(stem.with_suffix(".csv"), cells)
+    draw(stem.with_suffix(".png"), found, floor[KERNEL])
+    if options.study == "methods":
+        sheet = {
+            arm.title: bench.samples(arm, SEEDS[0], options.images) for arm in chosen
+        }
+        names = data.fashion_mnist(split="test").class_names
+        pictures.write_sheet(options.folder / "samples.png", sheet, names, zoom=1)
+
+
+if __name__ == "__main__":
+    main()
