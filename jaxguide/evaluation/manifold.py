@@ -156,7 +156,12 @@ def _inside(
 
 
 def precision_recall(
-    samples: np.ndarray, reals: np.ndarray, *, k: int = 3, balls: Balls | None = None
+    samples: np.ndarray,
+    reals: np.ndarray,
+    *,
+    k: int = 3,
+    balls: Balls | None = None,
+    radii: np.ndarray | None = None,
 ) -> tuple[Share, Share]:
     """Improved precision and recall.
 
@@ -164,6 +169,7 @@ def precision_recall(
         samples, reals: features [N, D] and [M, D].
         k: neighbours that a ball reaches to.
         balls: how distances are found.
+        radii: `balls.radii(reals, k)`, if they are at hand.
 
     Returns:
         (precision, recall), each in [0, 1]. Both depend on N and M.
@@ -174,13 +180,19 @@ def precision_recall(
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, Eq. 1 and 2.
     """
     balls = balls or Balls()
-    real = balls.around(samples, reals, balls.radii(reals, k), edge=True)
+    radii = balls.radii(reals, k) if radii is None else radii
+    real = balls.around(samples, reals, radii, edge=True)
     made = balls.around(reals, samples, balls.radii(samples, k), edge=True)
     return Share.of(real[0] > 0), Share.of(made[0] > 0)
 
 
 def density_coverage(
-    samples: np.ndarray, reals: np.ndarray, *, k: int = 5, balls: Balls | None = None
+    samples: np.ndarray,
+    reals: np.ndarray,
+    *,
+    k: int = 5,
+    balls: Balls | None = None,
+    radii: np.ndarray | None = None,
 ) -> tuple[Share, Share]:
     """Density and coverage, which bear outliers among the real images.
 
@@ -188,6 +200,7 @@ def density_coverage(
         samples, reals: features [N, D] and [M, D].
         k: neighbours that a ball reaches to.
         balls: how distances are found.
+        radii: `balls.radii(reals, k)`, if they are at hand.
 
     Returns:
         (density, coverage); density may exceed 1. For two large sets from one source
@@ -200,5 +213,6 @@ def density_coverage(
         edge, as in the authors' code.
     """
     balls = balls or Balls()
-    holding, held = balls.around(samples, reals, balls.radii(reals, k), edge=False)
+    radii = balls.radii(reals, k) if radii is None else radii
+    holding, held = balls.around(samples, reals, radii, edge=False)
     return Share.of(holding / k), Share.of(held > 0)

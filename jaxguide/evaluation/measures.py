@@ -107,25 +107,20 @@ class _Task:
         """Those that the protocol compares single images with."""
         return self.reals[: self.protocol.reals or None]
 
+    def _manifold(self, of: Callable, k: int) -> tuple[manifold.Share, manifold.Share]:
+        reals, balls = self.first_reals, self.protocol.balls
+        radii = self.reference.radii(k, balls, len(reals))
+        return of(self.features, reals, k=k, balls=balls, radii=radii)
+
     @functools.cached_property
     def precision_recall(self) -> tuple[manifold.Share, manifold.Share]:
         """Both, which have their distances in common."""
-        return manifold.precision_recall(
-            self.features,
-            self.first_reals,
-            k=self.protocol.precision_k,
-            balls=self.protocol.balls,
-        )
+        return self._manifold(manifold.precision_recall, self.protocol.precision_k)
 
     @functools.cached_property
     def density_coverage(self) -> tuple[manifold.Share, manifold.Share]:
         """Both, which have their distances in common."""
-        return manifold.density_coverage(
-            self.features,
-            self.first_reals,
-            k=self.protocol.coverage_k,
-            balls=self.protocol.balls,
-        )
+        return self._manifold(manifold.density_coverage, self.protocol.coverage_k)
 
 
 def _frechet(task: _Task) -> Measured:

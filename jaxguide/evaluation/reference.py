@@ -20,6 +20,7 @@ from jaxguide.evaluation import frechet
 from jaxguide.evaluation.features import FeatureNetwork
 from jaxguide.evaluation.frechet import Gaussian
 from jaxguide.evaluation.images import Images, InMemory, open_images
+from jaxguide.evaluation.manifold import Balls
 from jaxguide.evaluation.store import Store, extract
 from jaxguide.sharded import write_whole
 
@@ -39,6 +40,17 @@ class Reference:
     spatial: Gaussian | None = None
     features: np.ndarray | None = None
     count: int = 0
+    _radii: dict[Any, np.ndarray] = dataclasses.field(
+        default_factory=dict, repr=False, init=False
+    )
+
+    def radii(self, k: int, balls: Balls, count: int) -> np.ndarray:
+        """`balls.radii` of the first `count` features; computed once."""
+        assert self.features is not None
+        asked = (k, balls, count)
+        if asked not in self._radii:
+            self._radii[asked] = balls.radii(self.features[:count], k)
+        return self._radii[asked]
 
     @functools.cached_property
     def factor(self) -> np.ndarray:
