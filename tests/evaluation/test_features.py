@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
+from jaxguide.evaluation import inputs
 from jaxguide.evaluation.features import FeatureNetwork, Features, efficientnet_lite0
+from jaxguide.models import efficientnet_lite, inception
 
+FAST_COMPILE = True
 TRACED = []
 
 
@@ -80,3 +84,27 @@ def test_wrong_choices_are_named():
         tiny(batch_size=0)
     with pytest.raises(ValueError, match="efficientnet_lite0: need edge >= 32"):
         efficientnet_lite0(edge=16)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(
+    "network, prepare",
+    [
+        (efficientnet_lite, inputs.efficientnet_input(96)),
+        (inception, inputs.inception_input),
+    ],
+    ids=["efficientnet", "inception"],
+)
+def test_networks_lower_for_other_devices(network, prepare, platform):
+    forward = {efficientnet_lite: efficientnet_lite.apply, inception: inception.layers}
+
+    def run(params, images):
+        return forward[network](params, prepare(images))
+
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8)
+    lowered = export.export(jax.jit(run), platforms=[platform])(
+        network.shapes(), images
+    )
+    grouped = "feature_group_count = 32" in lowered.mlir_module()
+    assert grouped == (network is efficientnet_lite)
