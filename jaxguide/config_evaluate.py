@@ -22,9 +22,9 @@ NETWORKS: dict[str, Callable[..., FeatureNetwork]] = {
 }
 WEIGHTS = (
     "Download pt_inception-2015-12-05-6726825d.pth, from pytorch-fid's releases, or "
-    "weights-inception-2015-12-05-6726825d.pth, from torch-fidelity's, and write "
-    "--config.network=inception --config.weights=FILE; python -m jaxguide.convert "
-    "--from inception FILE OUT spares later runs PyTorch. Without it: "
+    "weights-inception-2015-12-05-6726825d.pth, from torch-fidelity's, or "
+    "classify_image_graph_def.pb, from ADM's, which needs no PyTorch, and write "
+    "--config.network=inception --config.weights=FILE. Without it: "
     "--config.network=efficientnet_lite0 --config.metrics=fd,kd"
 )
 
