@@ -20,6 +20,7 @@ import numpy as np
 from jaxguide import guidance, losses, models, samplers, schedules
 from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
+from jaxguide.checkpoints.autoencoders import decoder_of
 from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import PATHS
 from jaxguide.guidance import Chain, Network, Transform
@@ -343,8 +344,6 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     """
     if not config.autoencoder:
         return None
-    from jaxguide.checkpoints.autoencoders import decoder_of
-
     channels, hint = weights.model.channels, weights.latents
     return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
 

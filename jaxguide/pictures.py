@@ -20,7 +20,8 @@ def write_sheet(
 
     Args:
         file: of the PNG; its folder is made if missing.
-        columns: title -> images [rows, n, H, W, C] in [-1, 1], C = 1 or 3.
+        columns: title -> images [rows, n, H, W, C] in [-1, 1], C = 1 or 3; others are
+            taken for latents and shown as false colours.
         row_names: one per row.
         zoom: edge of an image pixel in the file.
     """
@@ -63,6 +64,7 @@ def false_colours(latents: np.ndarray) -> np.ndarray:
 
 def _block(images: np.ndarray, zoom: int) -> Image.Image:
     """Images [rows, n, H, W, C] as one picture with one pixel between them."""
+    images = images if images.shape[-1] in (1, 3) else false_colours(images)
     pixels = np.clip(np.rint((images.astype(np.float32) + 1) * 127.5), 0, 255)
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
     rows, count, height, width, _ = pixels.shape

@@ -87,14 +87,20 @@ def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
         Whether all files of all processes are there, and the manifest with them.
 
     Raises:
-        ValueError: if the config has several columns, or the folder was begun with
-            another config.
+        ValueError: if the config has several columns, or no autoencoder for a network
+            of latents, or the folder was begun with another config.
     """
     config = job.config
     if len(job.columns) != 1:
         raise ValueError(
             "sample: need one column for a set of samples, got "
             f"columns={config.columns!r}. Write --config.columns=\"('cfg',)\"."
+        )
+    channels = job.weights.model.channels
+    if job.decode is None and channels not in (1, 3):
+        raise ValueError(
+            f"sample: need an autoencoder for latents of {channels} channels, got "
+            "autoencoder=''. Convert one with python -m jaxguide.convert."
         )
     lookup("rounding", config.rounding, dict.fromkeys(("nearest", "floor")))
     labels = set_labels(config, job.labels)

@@ -1,5 +1,6 @@
 """Sets of samples: files, resuming, and the same bits on any machines."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,8 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxguide import config_sampling, jobs, sample, sample_set
+from jaxguide import config_sampling, jobs, pictures, sample, sample_set, sampling
+from jaxguide.checkpoints.autoencoders import (
+    Autoencoder,
+    decode_latents,
+    load_autoencoder,
+    save_autoencoder,
+)
 from jaxguide.config_sampling import SampleConfig
+from jaxguide.models import tiny_autoencoder
+from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 from jaxguide.sample_set import SampleSet
 from tests import tiny_checkpoint
 
@@ -28,7 +37,7 @@ def checkpoint(tmp_path_factory):
     )
 
 
-def settings(checkpoint, folder, **fields):
+def settings(checkpoint="", folder="", **fields):
     """A set of 22 images in three files, two per device and call."""
     given = dict(
         checkpoint=str(checkpoint),
@@ -205,6 +214,48 @@ def test_adaptive_solvers_count_their_evaluations(checkpoint, tmp_path):
         config_sampling.parse_sampler("recurrent(sampler='dopri5', repeats=2)")
     with pytest.raises(ValueError, match="need a sampler that walks the grid"):
         job.fixed()
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory):
+    """A checkpoint of latents, and an autoencoder that doubles the edge."""
+    folder = tmp_path_factory.mktemp("latent")
+    model = dataclasses.replace(
+        tiny_checkpoint.MODEL, channels=4, image_size=4, patch=2
+    )
+    weights = tiny_checkpoint.write(folder / "weights.safetensors", model=model)
+    architecture = TinyAutoencoderConfig(4, 4, (0, 1), (1, 0))
+    params = tiny_autoencoder.init(architecture, jax.random.key(0))
+    file = folder / "autoencoder.safetensors"
+    save_autoencoder(file, Autoencoder(architecture, params, 0.5, 0.1))
+    return dict(checkpoint=weights, autoencoder=str(file), guidance=CFG[:1])
+
+
+def test_latents_are_decoded_few_at_a_time(latent, tmp_path):
+    config = settings(
+        folder=tmp_path, columns=("cfg",), num_samples=5, decode_batch=1, **latent
+    )
+    job = jobs.build_job(config)
+    assert write(config)
+    found = arrays(tmp_path)
+    assert found["images"].shape == (5, 8, 8, 3)
+    labels, numbers = (jax.numpy.asarray(found[n]) for n in ("labels", "numbers"))
+    chain = job.columns["cfg"]
+    x0, _ = jobs.draw(job, chain, job.network, job.networks, labels, numbers)
+    images = decode_latents(load_autoencoder(latent["autoencoder"]), x0)
+    apart = np.abs(sampling.decoded(job, np.asarray(x0)) - images)
+    assert apart.max() < 1e-5
+    levels = np.asarray(sample_set.to_uint8(images, "nearest")).astype(int)
+    assert np.abs(levels - found["images"]).max() <= 1
+    assert images.std() > 0.05
+
+
+def test_latents_without_an_autoencoder_are_a_picture_only(latent, tmp_path):
+    config = settings(folder=tmp_path, columns=("cfg",), **latent | {"autoencoder": ""})
+    refused(config, "need an autoencoder for latents of 4 channels")
+    sheet = {"latents": np.zeros((1, 2, 4, 4, 4), np.float32)}
+    pictures.write_sheet(tmp_path / "grid.png", sheet, ["row"])
+    assert (tmp_path / "grid.png").is_file()
 
 
 def test_published_channels_come_with_the_checkpoint(checkpoint):
