@@ -10,8 +10,9 @@ Train:    any config with --config.data.name=latents --config.data.path=<the fol
 Cost:     not measured. Moments of 32 x 32 x 4 latents take 32 KB per image in float16,
           42 GB for ImageNet; one file of 4,096 images is in memory at a time.
 Expected: manifest.json and moments-*.npz. "space_to_depth" is an exact stand-in of the
-          same factor, 8, with 192 channels; name an autoencoder as
-          --config.encoder=package.module:function, with its scale and shift.
+          same factor, 8, with 192 channels; docs/autoencoders.md has real ones:
+          --config.encoder="autoencoder(file='sd-vae-ft-ema.safetensors')"
+          or one of yours: --config.encoder=package.module:function.
 """
 
 from jaxguide.config import DataConfig

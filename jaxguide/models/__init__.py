@@ -6,6 +6,7 @@ from jaxguide.models.adapters import (
     apply_adapted as apply_adapted,
     init_adapters as init_adapters,
 )
+from jaxguide.models.autoencoder_kl import AutoencoderKLConfig as AutoencoderKLConfig
 from jaxguide.models.dit import (
     DiT as DiT,
     Params as Params,
@@ -19,4 +20,7 @@ from jaxguide.models.dit_config import (
     DiTConfig as DiTConfig,
     dit_config as dit_config,
     flops as flops,
+)
+from jaxguide.models.tiny_autoencoder import (
+    TinyAutoencoderConfig as TinyAutoencoderConfig,
 )

@@ -76,6 +76,22 @@ def test_all_tiles_are_one_program():
     assert convolutions(4) == convolutions(9) == convolutions(15) > 0
 
 
+def test_tiles_need_a_tenth_of_the_memory():
+    config = AutoencoderKLConfig((32, 32), 1, groups=4, mid_attention=False)
+    shapes = jax.eval_shape(
+        lambda key: autoencoder_kl.init(config, key), jax.random.key(0)
+    )
+
+    def scratch(**tiles):
+        model = autoencoder_kl
+        decode = model.decode_tiled if tiles else model.decode
+        run = jax.jit(lambda params, x: decode(config, params, x, **tiles))
+        memory = run.lower(shapes, draw(1, 48, 48, 4)).compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    assert scratch(tile=12, overlap=3) < 0.15 * scratch()
+
+
 def test_published_sizes():
     """83,653,863 and 2,445,063 values, as counted in PyTorch."""
     count = parameter_count(autoencoder_kl.init, AutoencoderKLConfig())
