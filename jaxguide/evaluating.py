@@ -41,7 +41,12 @@ class Job:
     @property
     def needs_reals(self) -> bool:
         """Whether features of real images are looked at one by one."""
-        return self.statistics is None or bool(set(self.names) - _MOMENTS)
+        return self.statistics is None or self.looks_at_images
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether a measure needs the features of single images."""
+        return bool(set(self.names) - measures.MOMENTS_ONLY)
 
     def describe(self) -> str:
         """What will be done, for people."""
@@ -56,9 +61,6 @@ class Job:
             lines.append(f"samples    {name}: {_size(images)}")
         titles = ", ".join(measures.title(name, network) for name in self.names)
         return "\n".join([*lines, f"measures   {titles}"])
-
-
-_MOMENTS = {"fid", "fd", "sfid", "is"}
 
 
 def _size(images: Images | None) -> str:
@@ -114,7 +116,7 @@ def _open_reference(
 def _check(job: Job) -> None:
     """Raises ValueError unless sizes and numbers of images suit the measures."""
     if job.needs_reals and job.reals is None:
-        wanted = sorted(set(job.names) - _MOMENTS)
+        wanted = sorted(set(job.names) - measures.MOMENTS_ONLY)
         raise ValueError(
             f"evaluate: need real images for {', '.join(wanted)}, got "
             f"reference={job.config.reference!r} with statistics alone. Name images, "
@@ -188,7 +190,9 @@ def run(job: Job, share: Share = (0, 1)) -> Result | None:
     values = {
         name: measures.measure(
             job.names,
-            measures.Sample.of_store(store),
+            measures.Sample.of_store(
+                store, features=job.looks_at_images or job.config.blocks > 1
+            ),
             reference,
             job.protocol,
             blocks=job.config.blocks,
@@ -216,7 +220,10 @@ def _extract(job: Job, images: Images, fields: Sequence[str], share: Share) -> P
 
 def _reference(job: Job, folder: Path | None, processes: int) -> Reference:
     """From the features of real images, a file of statistics, or both."""
-    found = None if folder is None else Reference.of_store(Store(folder, processes))
+    wanted = job.looks_at_images or bool(job.config.floor_seeds)
+    found = None
+    if folder is not None:
+        found = Reference.of_store(Store(folder, processes), features=wanted)
     if job.statistics is None:
         assert found is not None
         return found

@@ -105,26 +105,27 @@ def test_two_sets_with_spread_floor_and_everything_to_compare(folder, tmp_path, 
 
 
 def test_a_config_of_the_sampler_is_sampled_first(tmp_path):
+    np.savez(tmp_path / "real.npz", arr_0=made(90, channels=1))
     weights = tiny_checkpoint.write(tmp_path / "tiny.safetensors")
     (tmp_path / "sampling.py").write_text(
         "from jaxguide.config_sampling import SampleConfig\n"
         "def get_config(arg=''):\n"
-        f"    return SampleConfig(checkpoint={weights!r}, num_steps=2, batch_size=2)\n"
+        f"    return SampleConfig(checkpoint={weights!r}, num_steps=1, batch_size=2)\n"
     )
     found = judged(
         EvaluateConfig(
             samples=f"{tmp_path}/sampling.py",
-            reference="digits(split='test')",
+            reference=f"{tmp_path}/real.npz",
             metrics="kd",
             network=NETWORK,
             num_samples=48,
-            num_reference=90,
+            num_reference=80,
             floor_seeds=1,
             cache=str(tmp_path / "cache"),
             folder=str(tmp_path / "out"),
         )
     )
-    assert found["samples"][0]["count"] == 48 and found["reference"]["count"] == 90
+    assert found["samples"][0]["count"] == 48 and found["reference"]["count"] == 80
     assert found["samples"][0]["measures"]["KD-toy"]["value"] > 0
     assert (tmp_path / "out" / "samples-0" / "manifest.json").is_file()
 

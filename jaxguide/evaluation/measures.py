@@ -65,13 +65,13 @@ class Sample:
         return cls(len(pool), Moments.of(pool), pool, **others)
 
     @classmethod
-    def of_store(cls, store: Store) -> Sample:
-        """From features on disk."""
+    def of_store(cls, store: Store, *, features: bool = True) -> Sample:
+        """From features on disk; `features` takes them into memory."""
         fields = store.fields
         return cls(
             len(store),
             store.moments("pool"),
-            store.all("pool"),
+            store.all("pool") if features else None,
             store.moments("spatial") if "spatial" in fields else None,
             store.all("logits") if "logits" in fields else None,
         )
@@ -185,6 +185,7 @@ MEASURES: dict[str, Callable[[_Task], Measured]] = {
     "density": lambda task: _shown(task.density_coverage[0]),
     "coverage": lambda task: _shown(task.density_coverage[1]),
 }
+MOMENTS_ONLY = {"fid", "fd", "sfid", "is"}  # no features of single images
 INCEPTION_ONLY = {"fid": "fd", "kid": "kd", "sfid": "fd"}
 BIGGER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
 

@@ -58,13 +58,14 @@ class Reference:
         return frechet.factor(self.pool.covariance)
 
     @classmethod
-    def of_store(cls, store: Store) -> Reference:
-        """From features on disk."""
+    def of_store(cls, store: Store, *, features: bool = True) -> Reference:
+        """From features on disk; `features` takes them into memory."""
         spatial = None
         if "spatial" in store.fields:
             spatial = Gaussian.of(store.moments("spatial"))
         pool = Gaussian.of(store.moments("pool"))
-        return cls(pool, spatial, store.all("pool"), len(store))
+        rows = store.all("pool") if features else None
+        return cls(pool, spatial, rows, len(store))
 
     @classmethod
     def of(
