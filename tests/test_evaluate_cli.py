@@ -11,6 +11,7 @@ import pytest
 
 from jaxguide import config_evaluate, evaluate, evaluating
 from jaxguide.config_evaluate import EvaluateConfig
+from jaxguide.config_hosts import HostsConfig
 from jaxguide.evaluation.protocols import ADM, TORCH_FIDELITY
 from jaxguide.evaluation.reference import Reference, write_statistics
 from tests import tiny_checkpoint
@@ -202,6 +203,22 @@ def test_adms_file_holds_statistics_and_the_images_for_precision(folder, tmp_pat
         np.testing.assert_allclose(one[name]["value"], other[name]["value"], rtol=1e-9)
     counts = [report["floor"]["count"] for report in (found, direct)]
     assert counts == [30, 75], "60 real images, not 150"
+
+
+def test_hosts_without_a_connection_share_a_folder(folder, tmp_path, capsys):
+    for index in (1, 0):
+        hosts = HostsConfig(count=2, index=index)
+        evaluate.run(settings(folder, tmp_path, hosts=hosts))
+        printed = capsys.readouterr().out
+        assert ("FD-toy  " in printed) == (index == 0), "whoever ends last"
+        record = tmp_path / "evaluation.json"
+        assert record.is_file() == (index == 0)
+        assert index == 0 or "the features of host 1 are written" in printed
+    found = json.loads(record.read_text(encoding="utf-8"))
+    alone = judged(settings(folder, tmp_path / "alone"))
+    for name, value in alone["samples"][0]["measures"].items():
+        together = found["samples"][0]["measures"][name]["value"]
+        np.testing.assert_allclose(together, value["value"], rtol=1e-9)
 
 
 CONFIG = """
