@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from jaxguide.checkpoints import autoencoder_layouts as layouts
-from jaxguide.checkpoints.autoencoders import FAMILIES, Autoencoder
+from jaxguide.checkpoints.autoencoders import FAMILIES, KL, TINY, Autoencoder
 from jaxguide.checkpoints.tensors import Tensors, open_tensors
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
@@ -48,7 +48,7 @@ def read_autoencoder_kl(
             "another format."
         )
     config = layouts.kl_config(tensors, names, groups)
-    scale, shift = _scale(owner, tensors, family, config.latent_channels)
+    scale, shift = _scale(owner, tensors, family, config.latent_channels, KL)
     shapes = parameter_shapes(autoencoder_kl.init, config)
     params = layouts.take_params(owner, tensors, shapes, layouts.kl_name, names)
     return Autoencoder(config, params, scale, shift, _note(path, family))
@@ -88,7 +88,7 @@ def read_tiny_autoencoder(path: str | Path, *, family: str = "") -> Autoencoder:
         params |= layouts.take_params(owner, tensors, wanted, name, known)
     first = opened["encoder"]
     if family:
-        _scale(owner, first, family, config.latent_channels)
+        _scale(owner, first, family, config.latent_channels, TINY)
     scale = float(first.config.get("scaling_factor", 1.0))
     shift = float(first.config.get("shift_factor") or 0.0)
     return Autoencoder(config, params, scale, shift, _note(path, family))
@@ -125,11 +125,12 @@ def export_autoencoder(folder: str | Path, autoencoder: Autoencoder) -> None:
 
 
 def _scale(
-    owner: str, tensors: Tensors, family: str, channels: int
+    owner: str, tensors: Tensors, family: str, channels: int, kind: str
 ) -> tuple[float, float]:
     """Scale and shift by the name of a family, or else by config.json."""
+    alike = {name: other for name, other in FAMILIES.items() if other.kind == kind}
     if family:
-        found = lookup(owner, family, FAMILIES)
+        found = lookup(owner, family, alike)
         if found.channels != channels:
             raise ValueError(
                 f"{owner}: need {found.channels} latent channels, got {channels} in "
@@ -137,7 +138,7 @@ def _scale(
             )
         return found.scale, found.shift
     if not tensors.config:
-        known = sorted(n for n, f in FAMILIES.items() if f.channels == channels)
+        known = sorted(n for n, f in alike.items() if f.channels == channels)
         raise ValueError(
             f"{owner}: need a family in {known} for a file without config.json, got "
             "family=''. It tells the scale of the latents."

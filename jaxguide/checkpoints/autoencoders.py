@@ -26,10 +26,8 @@ from jaxguide.names import lookup
 
 FORMAT = "jaxguide-autoencoder-1"
 Config = AutoencoderKLConfig | TinyAutoencoderConfig
-KINDS: dict[str, type] = {
-    "autoencoder-kl": AutoencoderKLConfig,
-    "tiny": TinyAutoencoderConfig,
-}
+KL, TINY = "autoencoder-kl", "tiny"
+KINDS: dict[str, type] = {KL: AutoencoderKLConfig, TINY: TinyAutoencoderConfig}
 
 
 class Family(NamedTuple):
@@ -38,25 +36,27 @@ class Family(NamedTuple):
     Attributes:
         channels: of the latents.
         scale, shift: x0 = (latent - shift) * scale.
+        kind: of network, one of `KINDS`.
         about: what uses them.
     """
 
     channels: int
     scale: float
     shift: float
+    kind: str
     about: str
 
 
 FAMILIES = {
-    "sd": Family(4, 0.18215, 0.0, "Stable Diffusion 1 and 2, sd-vae-ft-*, DiT, SiT"),
-    "sdxl": Family(4, 0.13025, 0.0, "Stable Diffusion XL"),
-    "sd3": Family(16, 1.5305, 0.0609, "Stable Diffusion 3 and 3.5"),
-    "flux": Family(16, 0.3611, 0.1159, "FLUX.1"),
-    "taesd": Family(4, 1.0, 0.0, "tiny, for the x0 of sd"),
-    "taesdxl": Family(4, 1.0, 0.0, "tiny, for the x0 of sdxl"),
-    "taesd3": Family(16, 1.0, 0.0, "tiny, for the x0 of sd3"),
-    "taef1": Family(16, 1.0, 0.0, "tiny, for the x0 of flux"),
-    "taef2": Family(32, 1.0, 0.0, "tiny, for the x0 of FLUX.2, unfolded"),
+    "sd": Family(4, 0.18215, 0.0, KL, "Stable Diffusion 1, 2, sd-vae-ft-*, DiT, SiT"),
+    "sdxl": Family(4, 0.13025, 0.0, KL, "Stable Diffusion XL"),
+    "sd3": Family(16, 1.5305, 0.0609, KL, "Stable Diffusion 3 and 3.5"),
+    "flux": Family(16, 0.3611, 0.1159, KL, "FLUX.1"),
+    "taesd": Family(4, 1.0, 0.0, TINY, "x0 of sd"),
+    "taesdxl": Family(4, 1.0, 0.0, TINY, "x0 of sdxl"),
+    "taesd3": Family(16, 1.0, 0.0, TINY, "x0 of sd3"),
+    "taef1": Family(16, 1.0, 0.0, TINY, "x0 of flux"),
+    "taef2": Family(32, 1.0, 0.0, TINY, "x0 of FLUX.2, before it is folded"),
 }
 
 

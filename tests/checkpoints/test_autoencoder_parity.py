@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxguide.checkpoints import autoencoder_import as published
+from jaxguide import convert
+from jaxguide.checkpoints import autoencoder_import as published, load_autoencoder
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 
@@ -176,6 +177,21 @@ def test_exported_folders_open_in_diffusers(pair, tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+def test_the_command_converts_and_goes_back(pair, tiny, tmp_path):
+    _, ours = pair
+    theirs, mine, back = (tmp_path / name for name in ("a", "b.safetensors", "c"))
+    published.export_autoencoder(theirs, ours)
+    told = convert.import_file("autoencoder-kl", theirs, mine)
+    assert "encoder.conv_in.weight" in told and "* 0.18215" in told
+    read = load_autoencoder(mine)
+    assert jax.tree.all(jax.tree.map(np.array_equal, read.params, ours.params))
+    convert.export_file("autoencoder-kl", mine, back)
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (theirs / name).read_bytes() == (back / name).read_bytes()
+    convert.import_file("taesd", tiny[1], mine, family="taesd")
+    assert load_autoencoder(mine).note["family"] == "taesd"
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """diffusers' AutoencoderTiny with random weights, and the folder it wrote."""
@@ -282,8 +298,10 @@ def test_a_wrong_file_is_told_in_one_line(pair, tiny, tmp_path):
         published.read_autoencoder_kl(file, family="sd", groups=8)
     with pytest.raises(ValueError, match=r"need a family in \['"):
         published.read_autoencoder_kl(file, groups=8)
-    with pytest.raises(ValueError, match="need 32 latent channels, got"):
-        published.read_autoencoder_kl(file, family="taef2", groups=8)
+    with pytest.raises(ValueError, match="need 16 latent channels, got 4 in vae.saf"):
+        published.read_autoencoder_kl(file, family="flux", groups=8)
+    with pytest.raises(ValueError, match="need a name in .*, got name='taesd'"):
+        published.read_autoencoder_kl(file, family="taesd", groups=8)
     with pytest.raises(ValueError, match="need layers of a tiny encoder, got path="):
         published.read_tiny_autoencoder(file)
     with pytest.raises(ValueError, match="need an AutoencoderKL of diffusers or"):
