@@ -4,13 +4,13 @@ Prints what was read, what was taken for granted, and what was written.
 """
 
 import argparse
+import ast
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxguide import cli
-from jaxguide.arguments import parse_call
 from jaxguide.checkpoints.container import DTYPES
 from jaxguide.checkpoints.tensors import open_tensors, table
 from jaxguide.config_convert import FORMATS, Format
@@ -130,9 +130,22 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the reader, such as heads=8 or noise_path='gvp'; may be repeated",
+        help="of the reader, such as heads=8 or noise_path=gvp; may be repeated",
     )
     return parser
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of "name=value"; a value that is no literal is text."""
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals or name in ("format", "path", "out"):
+        raise ValueError(
+            f"convert: need --option NAME=VALUE, got {text!r}. Write --option heads=8."
+        )
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def run(words: Sequence[str] | None = None) -> None:
@@ -141,8 +154,8 @@ def run(words: Sequence[str] | None = None) -> None:
     if chosen.target:
         print(export_file(chosen.target, chosen.file, chosen.out))
         return
-    _, options = parse_call("convert", f"options({', '.join(chosen.option)})")
-    named = {"key": chosen.key, "dtype": chosen.dtype, **options}
+    options = dict(map(_option, chosen.option))
+    named = {**options, "key": chosen.key, "dtype": chosen.dtype}
     print(import_file(chosen.source, chosen.file, chosen.out, **named))
 
 

@@ -205,14 +205,15 @@ def table(tensors: Tensors, *, longest: int = 40) -> str:
 
 def _grouped(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Rows that differ in numbers alone become one, with how often it stands there."""
-    groups: dict[tuple[str, str, str], int] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for name, shape, dtype in rows:
         parts = ["*" if part.isdigit() else part for part in name.split(".")]
-        row = (".".join(parts), shape, dtype)
-        groups[row] = groups.get(row, 0) + 1
+        groups.setdefault((".".join(parts), shape, dtype), []).append(name)
     return [
-        (name, shape, dtype if count == 1 else f"{dtype}  x {count}")
-        for (name, shape, dtype), count in groups.items()
+        (names[0], shape, dtype)
+        if len(names) == 1
+        else (pattern, shape, f"{dtype}  x {len(names)}")
+        for (pattern, shape, dtype), names in groups.items()
     ]
 
 
