@@ -92,6 +92,7 @@ def test_batched_branches_equal_separate_ones_in_float32():
     np.testing.assert_allclose(images("float32", True), separate, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_drift_of_batched_branches_in_bfloat16_is_bounded():
     exact = images("float32", False)
     size = np.sqrt(np.mean(exact**2))
