@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCKS = 20  # for the jackknife
-_ROWS = 256  # at once: the kernel of all pairs is never held
+_ROWS, _COLUMNS = 256, 4096  # at once: the kernel of all pairs is never held
 
 
 class Estimate(NamedTuple):
@@ -40,14 +40,15 @@ def kernel_sums(
     Returns:
         [B, C].
     """
-    sums = np.zeros((len(bounds_x) - 1, len(bounds_y) - 1))
-    y = np.asarray(y, np.float64)
-    for row, (start, stop) in enumerate(itertools.pairwise(bounds_x)):
-        for first in range(start, stop, _ROWS):
-            rows = np.asarray(x[first : min(first + _ROWS, stop)], np.float64)
-            columns = _kernel(rows, y).sum(axis=0)
-            sums[row] += np.add.reduceat(columns, bounds_y[:-1])
-    return sums
+    sums = np.zeros((len(bounds_x) - 1, len(y)))
+    for left in range(0, len(y), _COLUMNS):
+        columns = np.asarray(y[left : left + _COLUMNS], np.float64)
+        for row, (start, stop) in enumerate(itertools.pairwise(bounds_x)):
+            for first in range(start, stop, _ROWS):
+                rows = np.asarray(x[first : min(first + _ROWS, stop)], np.float64)
+                found = _kernel(rows, columns).sum(axis=0)
+                sums[row, left : left + _COLUMNS] += found
+    return np.add.reduceat(sums, bounds_y[:-1], axis=1)
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -63,7 +64,44 @@ def _diagonal(x: np.ndarray, bounds: list[int]) -> np.ndarray:
     return np.add.reduceat((squares / x.shape[1] + 1) ** 3, bounds[:-1])
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray, *, blocks: int = BLOCKS) -> Estimate:
+class Within(NamedTuple):
+    """The kernels inside one set, summed by blocks.
+
+    Args:
+        sums: over all pairs of two blocks [B, B].
+        own: over the pairs of an image with itself, by block [B].
+        sizes: images in a block [B].
+    """
+
+    sums: np.ndarray
+    own: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, blocks: int = BLOCKS) -> Within:
+        """Of features [N, D]."""
+        cut = _cuts(x, blocks)
+        return cls(kernel_sums(x, x, cut, cut), _diagonal(x, cut), np.diff(cut))
+
+    def mean(self, kept: np.ndarray) -> float:
+        """Over pairs of different images in the blocks that are kept, bool [B]."""
+        count = self.sizes[kept].sum()
+        total = self.sums[np.ix_(kept, kept)].sum() - self.own[kept].sum()
+        return float(total / (count * (count - 1)))
+
+
+def _cuts(x: np.ndarray, blocks: int) -> list[int]:
+    """Bounds of equal blocks of rows."""
+    return [block * len(x) // blocks for block in range(blocks + 1)]
+
+
+def kernel_distance(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    blocks: int = BLOCKS,
+    within_y: Within | None = None,
+) -> Estimate:
     """The unbiased estimate from all pairs, and its standard error.
 
     The error is the jackknife's: the estimate is made again without each of the
@@ -72,6 +110,7 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, *, blocks: int = BLOCKS) -> Es
     Args:
         x, y: features [N, D] and [M, D] of two sets, in random order.
         blocks: 2 or more, each of 2 images or more.
+        within_y: `Within.of(y, blocks)`, if it is at hand.
 
     Returns:
         The estimate, slightly below 0 at times, and its standard error.
@@ -84,19 +123,15 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, *, blocks: int = BLOCKS) -> Es
     Differs from the source: all pairs at once, where KID averages over subsets.
     """
     _check("kernel_distance", x, y, 2 * blocks)
-    cuts = [[b * len(a) // blocks for b in range(blocks + 1)] for a in (x, y)]
-    xx, yy = (kernel_sums(a, a, cut, cut) for a, cut in zip((x, y), cuts, strict=True))
-    xy = kernel_sums(x, y, *cuts)
-    own = [_diagonal(a, cut) for a, cut in zip((x, y), cuts, strict=True)]
-    sizes = [np.diff(cut) for cut in cuts]
+    within_x = Within.of(x, blocks)
+    within_y = within_y or Within.of(y, blocks)
+    between = kernel_sums(x, y, _cuts(x, blocks), _cuts(y, blocks))
 
     def estimate(kept: np.ndarray) -> float:
         """From the blocks that are kept, bool [B]."""
-        n, m = (float(size[kept].sum()) for size in sizes)
-        inside = np.ix_(kept, kept)
-        within = (xx[inside].sum() - own[0][kept].sum()) / (n * (n - 1))
-        within += (yy[inside].sum() - own[1][kept].sum()) / (m * (m - 1))
-        return float(within - 2 * xy[inside].sum() / (n * m))
+        pairs = within_x.sizes[kept].sum() * within_y.sizes[kept].sum()
+        across = between[np.ix_(kept, kept)].sum() / pairs
+        return float(within_x.mean(kept) + within_y.mean(kept) - 2 * across)
 
     every = np.arange(blocks)
     left_out = [estimate(every != block) for block in every]

@@ -21,7 +21,7 @@ from jaxguide.evaluation import frechet, kernel, manifold
 from jaxguide.evaluation.features import FeatureNetwork
 from jaxguide.evaluation.frechet import Gaussian
 from jaxguide.evaluation.protocols import PLAIN, Protocol
-from jaxguide.evaluation.reference import Reference
+from jaxguide.evaluation.reference import Reference, shuffled
 from jaxguide.evaluation.statistics import Moments, without
 from jaxguide.evaluation.store import Store
 from jaxguide.names import lookup
@@ -93,23 +93,13 @@ class _Task:
         return self.sample.features
 
     @property
-    def reals(self) -> np.ndarray:
-        """Of the real images, [M, D]."""
-        if self.reference.features is None:
-            raise ValueError(
-                "measures: need features of real images for this measure, got "
-                "statistics alone. Name real images as the reference."
-            )
-        return self.reference.features
-
-    @property
-    def first_reals(self) -> np.ndarray:
-        """Those that the protocol compares single images with."""
-        return self.reals[: self.protocol.reals or None]
+    def chosen_reals(self) -> np.ndarray:
+        """Real images that the protocol compares single ones with, in random order."""
+        return self.reference.some(self.protocol.reals)
 
     def _manifold(self, of: Callable, k: int) -> tuple[manifold.Share, manifold.Share]:
-        reals, balls = self.first_reals, self.protocol.balls
-        radii = self.reference.radii(k, balls, len(reals))
+        reals, balls = self.chosen_reals, self.protocol.balls
+        radii = self.reference.radii(k, balls, self.protocol.reals)
         return of(self.features, reals, k=k, balls=balls, radii=radii)
 
     @functools.cached_property
@@ -139,7 +129,8 @@ def _spread(task: _Task, distance: Callable[[Moments], float]) -> float:
     features, blocks = task.sample.features, task.blocks
     if blocks < 2 or features is None or len(features) < 2 * blocks:
         return math.nan
-    parts = (features[block::blocks] for block in range(blocks))
+    order = shuffled(len(features))
+    parts = (features[order[block::blocks]] for block in range(blocks))
     left = (without(task.sample.pool, Moments.of(part)) for part in parts)
     return kernel.jackknife_error([distance(moments) for moments in left])
 
@@ -155,7 +146,20 @@ def _spatial(task: _Task) -> Measured:
 
 
 def _kernel(task: _Task) -> Measured:
-    found = task.protocol.kernel_distance(task.features, task.reals)
+    protocol, samples = task.protocol, task.features
+    if protocol.kernel_subsets:
+        found = kernel.subset_kernel_distance(
+            samples,
+            task.reference.reals,
+            subsets=protocol.kernel_subsets,
+            size=protocol.kernel_size,
+            seed=protocol.seed,
+        )
+        return Measured(found.value, found.spread)
+    samples, reals = samples[shuffled(len(samples))], task.chosen_reals
+    few = min(len(samples), len(reals)) < protocol.least
+    within = None if few else task.reference.within(protocol.reals)
+    found = kernel.kernel_distance(samples, reals, within_y=within)
     return Measured(found.value, found.spread)
 
 

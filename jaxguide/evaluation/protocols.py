@@ -34,8 +34,8 @@ class Protocol:
         coverage_k: neighbours for density and coverage.
         half: squared distances in float16 where they are finite.
         block: images in a block of distances.
-        reals: images of the reference that precision, recall, density and coverage
-            look at, the first ones; 0 is all.
+        reals: images of the reference that precision, recall, density, coverage and
+            a kernel distance of all pairs look at, a random choice; 0 is all.
     """
 
     name: str
@@ -76,28 +76,12 @@ class Protocol:
             logits = inception_score.shuffled(logits, self.seed)
         return inception_score.inception_score(logits, bounds)
 
-    def kernel_distance(self, samples: np.ndarray, reals: np.ndarray):
-        """Of features [N, D] and [M, D], as a `kernel.Estimate`.
-
-        Raises:
-            ValueError: if there are too few images.
-        """
-        if not self.kernel_subsets:
-            return kernel.kernel_distance(samples, reals)
-        return kernel.subset_kernel_distance(
-            samples,
-            reals,
-            subsets=self.kernel_subsets,
-            size=self.kernel_size,
-            seed=self.seed,
-        )
-
 
 ADM = Protocol(
     "adm", input="adm", score_size=5000, half=True, block=10_000, reals=10_000
 )
 TORCH_FIDELITY = Protocol("torch-fidelity", input="torch-fidelity", kernel_subsets=100)
 # For networks of one's own: unbiased where it can be, in full precision.
-PLAIN = Protocol("plain")
+PLAIN = Protocol("plain", reals=10_000)
 
 PROTOCOLS = {one.name: one for one in (ADM, TORCH_FIDELITY, PLAIN)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxguide.evaluation import frechet
 from jaxguide.evaluation.features import FeatureNetwork
 from jaxguide.evaluation.frechet import Gaussian
 from jaxguide.evaluation.images import Images, InMemory, open_images
+from jaxguide.evaluation.kernel import Within
 from jaxguide.evaluation.manifold import Balls
 from jaxguide.evaluation.store import Store, extract
 from jaxguide.sharded import write_whole
@@ -40,17 +42,46 @@ class Reference:
     spatial: Gaussian | None = None
     features: np.ndarray | None = None
     count: int = 0
-    _radii: dict[Any, np.ndarray] = dataclasses.field(
+    _kept: dict[Any, Any] = dataclasses.field(
         default_factory=dict, repr=False, init=False
     )
 
+    @property
+    def reals(self) -> np.ndarray:
+        """`features`.
+
+        Raises:
+            ValueError: if there are statistics alone.
+        """
+        if self.features is None:
+            raise ValueError(
+                "Reference: need features of real images for this measure, got "
+                "features=None, statistics alone. Name real images as the reference."
+            )
+        return self.features
+
+    def some(self, count: int) -> np.ndarray:
+        """At most `count` features (0: all) in random order, always the same.
+
+        Files are often sorted by class, so the first ones would be no fair choice.
+        """
+        order = shuffled(len(self.reals))[: count or None]
+        return self._once(("some", count), lambda: self.reals[order])
+
     def radii(self, k: int, balls: Balls, count: int) -> np.ndarray:
-        """`balls.radii` of the first `count` features; computed once."""
-        assert self.features is not None
-        asked = (k, balls, count)
-        if asked not in self._radii:
-            self._radii[asked] = balls.radii(self.features[:count], k)
-        return self._radii[asked]
+        """`balls.radii` of `some(count)`."""
+        asked = ("radii", k, balls, count)
+        return self._once(asked, lambda: balls.radii(self.some(count), k))
+
+    def within(self, count: int) -> Within:
+        """Kernels inside `some(count)`."""
+        return self._once(("within", count), lambda: Within.of(self.some(count)))
+
+    def _once(self, asked: Any, find: Callable[[], Any]) -> Any:
+        """What `find` gives, kept for the next time."""
+        if asked not in self._kept:
+            self._kept[asked] = find()
+        return self._kept[asked]
 
     @functools.cached_property
     def factor(self) -> np.ndarray:
@@ -96,6 +127,11 @@ class Reference:
         fields = ("pool", "spatial") if spatial else ("pool",)
         folder = extract(images, network, cache, fields=fields, title="reference")
         return cls.of_store(Store(folder))
+
+
+def shuffled(count: int) -> np.ndarray:
+    """Numbers below `count` in a random order, always the same."""
+    return np.random.default_rng(0).permutation(count)
 
 
 def as_images(images: Any) -> Images:

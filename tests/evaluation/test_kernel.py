@@ -51,7 +51,10 @@ def test_its_error_is_that_of_leaving_blocks_out_by_hand():
 def test_large_sets_are_summed_in_pieces(monkeypatch):
     x, y = features(50, 0), features(40, 1)
     whole = kernel.kernel_distance(x, y, blocks=3)
+    kept = kernel.kernel_distance(x, y, blocks=3, within_y=kernel.Within.of(y, 3))
+    assert kept == whole
     monkeypatch.setattr(kernel, "_ROWS", 7)
+    monkeypatch.setattr(kernel, "_COLUMNS", 9)
     np.testing.assert_allclose(kernel.kernel_distance(x, y, blocks=3), whole, rtol=1e-9)
 
 
@@ -99,7 +102,9 @@ def test_too_few_images_for_the_parts_are_named():
     with pytest.raises(ValueError, match=r"kernel_distance: need 40 images or more"):
         kernel.kernel_distance(features(39, 0), features(99, 0))
     with pytest.raises(ValueError, match=r"need 1000 images or more in both sets"):
-        TORCH_FIDELITY.kernel_distance(features(999, 0), features(1000, 0))
+        kernel.subset_kernel_distance(
+            features(999, 0), features(1000, 0), subsets=1, size=1000, seed=0
+        )
 
 
 def logits(count, classes=5, seed=0):

@@ -143,6 +143,16 @@ def test_the_reference_is_read_once(tmp_path, network, monkeypatch):
     np.testing.assert_array_equal(first.pool.covariance, second.pool.covariance)
 
 
+def test_some_real_images_are_a_random_choice_of_sorted_ones():
+    rows = np.arange(1000.0)[:, None] * np.ones((1, 3))
+    reference = Reference(None, features=rows)
+    some = reference.some(100)
+    assert some is reference.some(100) and len(np.unique(some[:, 0])) == 100
+    assert abs(some.mean() - 500) < 120, "four of its deviations"
+    np.testing.assert_array_equal(np.sort(reference.some(0), 0), rows)
+    np.testing.assert_array_equal(reference.some(10**6), reference.some(0))
+
+
 def test_statistics_files_come_back_and_are_adms(tmp_path, network):
     real = Reference.of(made(120, 1), network, cache=tmp_path, spatial=True)
     path = tmp_path / "VIRTUAL_made.npz"
