@@ -1,6 +1,7 @@
 """Autoencoders in files, and the scale of their latents."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jaxguide.checkpoints.autoencoders import (
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
+from tests.drawn import drawn
 
 FAST_COMPILE = True
 KL = AutoencoderKLConfig(widths=(8, 8), layers=1, groups=4)
@@ -29,7 +31,7 @@ TINY = TinyAutoencoderConfig(4, 4, (0, 1), (1, 0))
 
 def make(config):
     model = autoencoder_kl if config is KL else tiny_autoencoder
-    params = model.init(config, jax.random.key(0))
+    params = drawn(model.init, config)
     return Autoencoder(config, params, 0.5, 0.25, {"source": "drawn"})
 
 
@@ -76,7 +78,8 @@ def test_decoding_passes_through_jit_with_weights_as_arguments():
     large = draw(1, 4, 6, 4)
     tiled = decode_latents(ours, large, tile=4)
     latents = large / 0.5 + 0.25
-    expected = autoencoder_kl.decode_tiled(KL, ours.params, latents, tile=4, overlap=1)
+    run = functools.partial(autoencoder_kl.decode_tiled, KL, tile=4, overlap=1)
+    expected = jax.jit(run)(ours.params, latents)
     np.testing.assert_allclose(tiled, jnp.clip(expected, -1, 1), atol=1e-5)
 
 

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from jaxguide.checkpoints.autoencoders import Autoencoder, save_autoencoder
 from jaxguide.data import encode
 from jaxguide.models import tiny_autoencoder
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
+from tests.drawn import drawn
 
 FAST_COMPILE = True
 CONFIG = str(Path(__file__).parents[2] / "configs" / "encode.py")
@@ -63,7 +63,7 @@ def test_an_encoder_may_be_anybodys_function(monkeypatch, tmp_path):
 
 def test_a_converted_autoencoder_is_named_by_its_file(monkeypatch, tmp_path):
     architecture = TinyAutoencoderConfig(2, 4, (0, 1), (1, 0), channels=1)
-    params = tiny_autoencoder.init(architecture, jax.random.key(0))
+    params = drawn(tiny_autoencoder.init, architecture)
     ours = Autoencoder(architecture, params, 0.5, 0.25)
     save_autoencoder(tmp_path / "vae.safetensors", ours)
     name = f"autoencoder(file='{tmp_path}/vae.safetensors')"

@@ -13,6 +13,7 @@ from jaxguide.checkpoints.autoencoders import Autoencoder, save_autoencoder
 from jaxguide.config import DataConfig, LossConfig, ModelConfig, TrainConfig
 from jaxguide.models import tiny_autoencoder
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
+from tests.drawn import drawn
 
 FAST_COMPILE = True
 
@@ -89,7 +90,7 @@ def test_previews_of_latents_are_decoded_where_an_autoencoder_is_named(
     x0 = np.random.default_rng(0).standard_normal((3, 2, 8, 8, 4)).astype(np.float32)
     monkeypatch.setattr(training.Preview, "__call__", lambda self, params: x0)
     architecture = TinyAutoencoderConfig(4, 4, (0, 1), (1, 0))
-    params = tiny_autoencoder.init(architecture, jax.random.key(0))
+    params = drawn(tiny_autoencoder.init, architecture)
     file = tmp_path / "vae.safetensors"
     save_autoencoder(file, Autoencoder(architecture, params, 0.5, 0.25))
     shown = []
