@@ -234,18 +234,13 @@ def _reference(job: Job, folder: Path | None, processes: int) -> Reference:
 def _floor(
     job: Job, reference: Reference, count: int
 ) -> tuple[int, dict[str, Measured]]:
-    """What real images reach, where there are enough of them."""
-    features, seeds = reference.features, job.config.floor_seeds
-    if (
-        features is None
-        or not seeds
-        or len(features) < 4 * max(5, job.protocol.coverage_k)
-    ):
+    """What real images reach, where half of them are enough for every measure."""
+    features, seeds, protocol = reference.features, job.config.floor_seeds, job.protocol
+    kernels = bool(set(job.names) & {"kid", "kd"})
+    least = max(protocol.coverage_k + 1, protocol.least if kernels else 2)
+    if features is None or not seeds or min(count, len(features) // 2) < least:
         return 0, {}
-    try:
-        return measures.floor(job.names, features, count, job.protocol, seeds=seeds)
-    except ValueError:  # half of the real images are too few for this protocol
-        return 0, {}
+    return measures.floor(job.names, features, count, protocol, seeds=seeds)
 
 
 def _over_sets(values: dict[str, dict[str, Measured]]) -> dict[str, Measured]:
