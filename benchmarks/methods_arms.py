@@ -121,8 +121,8 @@ def ablations(folder: Path) -> list[Arm]:
             ],
         ),
         *(
-            Arm(f"MG: drop ratio {drop}", settings=[trained(folder, f"mg_drop{drop}")])
-            for drop in (5, 10, 20)
+            Arm(f"MG: {drop} % of the labels dropped", settings=[trained(folder, name)])
+            for drop, name in ((5, "mg_drop5"), (10, "mg"), (20, "mg_drop20"))
         ),
     ]
 
