@@ -78,6 +78,19 @@ def test_a_killed_run_carries_on_to_the_same_bits(tmp_path, network):
     assert again.seen == []
 
 
+def test_a_file_that_was_cut_short_is_made_again(tmp_path, network):
+    folder = extracted(InMemory(made()), network, tmp_path)
+    before = contents(folder)
+    file = folder / "features-00001-of-00005.npz"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="need .* bytes in features-00001-of-00005"):
+        store.Store(folder)
+    again = Counting(made())
+    assert extracted(again, network, tmp_path) == folder and again.seen == [20]
+    for one, other in zip(before, contents(folder), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_parts_are_what_all_at_once_are(tmp_path, network):
     found = store.Store(extracted(InMemory(made()), network, tmp_path))
     whole = network.extract(made())
