@@ -1,9 +1,9 @@
 """Companions of the embedded Fashion-MNIST network, for comparisons of guidance.
 
 "mg" and "gft" are the embedded network, trained a little longer to predict what
-guidance would make of it; "mg_drop5", "mg_drop20" and "mg_scale" are for ablations: other
-shares of hidden labels, and the scale as an input. "weak" is what autoguidance pushes
-away from: the same architecture, fresh and trained briefly.
+guidance would make of it; "mg_drop5", "mg_drop20" and "mg_scale" are for ablations:
+other shares of hidden labels, and the scale as an input. "weak" is what autoguidance
+pushes away from: the same architecture, fresh and trained briefly.
 
 Run:      python -m jaxguide.train --config configs/guided_fashion.py:mg
           python -m jaxguide.train --config configs/guided_fashion.py:gft
