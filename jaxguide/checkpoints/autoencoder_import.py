@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
 from jaxguide.checkpoints import autoencoder_layouts as layouts
 from jaxguide.checkpoints.autoencoders import FAMILIES, KL, TINY, Autoencoder
+from jaxguide.checkpoints.tensor_files import PICKLED
 from jaxguide.checkpoints.tensors import Tensors, open_tensors
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
@@ -19,6 +21,7 @@ from jaxguide.names import lookup
 # What diffusers takes where an old config.json says nothing.
 SCALE, SHIFT = 0.18215, 0.0
 HALVES = ("encoder", "decoder")
+_HALF = re.compile(r"(?<!auto)(?:en|de)coder")
 
 
 def read_autoencoder_kl(
@@ -154,27 +157,27 @@ def _note(path: str | Path, family: str) -> dict:
 
 def _halves(owner: str, path: Path) -> dict[str, Path]:
     """The file of each half; the same one twice if it holds both."""
-    if not path.is_dir():
-        folder, pair = path.parent, any(half in path.name for half in HALVES)
+    if path.is_dir():
+        inside = sorted(path.iterdir())
     else:
-        folder, pair = path, bool(list(path.glob("*encoder*.*")))
-    if not pair:
+        swapped = [_HALF.sub(half, path.name) for half in HALVES]
+        inside = [path.parent / name for name in swapped]
+    files = {half: [f for f in inside if _half_of(f) == half] for half in HALVES}
+    if not any(files.values()):
         return dict.fromkeys(HALVES, path)
-    files = {}
-    for half in HALVES:
-        other = path.name.replace("decoder", half).replace("encoder", half)
-        found = (
-            [folder / other]
-            if not path.is_dir()
-            else [*folder.glob(f"*{half}*.safetensors"), *folder.glob(f"*{half}*.pt*")]
-        )
+    for half, found in files.items():
         if len(found) != 1 or not found[0].is_file():
             raise ValueError(
                 f"{owner}: need one file of the {half}, got path={str(path)!r}. Put "
                 "both halves into one folder."
             )
-        files[half] = found[0]
-    return files
+    return {half: found[0] for half, found in files.items()}
+
+
+def _half_of(file: Path) -> str:
+    """Which half a file of weights is by its name; "" if the name does not tell."""
+    match = _HALF.search(file.name)
+    return match[0] if match and file.suffix in (".safetensors", *PICKLED) else ""
 
 
 def _tiny_names(tensors: Tensors, half: str, files: dict[str, Path]) -> dict[str, str]:

@@ -226,6 +226,10 @@ def test_tiny_autoencoder_equals_diffusers(tiny, tmp_path):
     check_tiny(
         ours, lambda x: theirs.encode(x).latents, lambda z: theirs.decode(z).sample
     )
+    file = tmp_path / "autoencoder.safetensors"  # both halves, whatever its name
+    file.symlink_to(folder / "diffusion_pytorch_model.safetensors")
+    read = published.read_tiny_autoencoder(file)
+    assert jax.tree.all(jax.tree.map(np.array_equal, read.params, ours.params))
     published.export_autoencoder(tmp_path, ours)
     again = diffusers.AutoencoderTiny.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(again[n], v) for n, v in theirs.state_dict().items())
