@@ -267,11 +267,11 @@ def _class_names(names: tuple[str, ...], model: DiTConfig) -> tuple[str, ...]:
 
 def _check_convention(weights: Weights, format: str, convention: Convention) -> None:
     """Raises ValueError unless the weights mean what the format means."""
-    wanted = {**convention.times(), "kind": convention.kind}
-    actual = {name: getattr(weights.model, name) for name in convention.times()}
-    actual["kind"] = weights.kind
-    if weights.note.get("published") == format:  # read with another kind
-        wanted["kind"] = weights.kind
+    wanted: dict[str, Any] = dict(convention.times())
+    actual = {name: getattr(weights.model, name) for name in wanted}
+    if weights.note.get("published") != format:  # else read with options, perhaps
+        wanted |= {"kind": convention.kind, "path": convention.path}
+        actual |= {"kind": weights.kind, "path": weights.path}
     if format != "mg":
         wanted["inputs"], actual["inputs"] = (), weights.model.inputs
     other = {name: actual[name] for name in wanted if wanted[name] != actual[name]}
