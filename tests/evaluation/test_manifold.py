@@ -115,6 +115,10 @@ def test_adm_decides_for_a_whole_block():
     tame = np.asarray(squared_half(x, x))[1:, 1:]
     assert np.abs(np.asarray(squared_half(wild, wild))[1:, 1:] - tame).max() > 0
     assert ADM.block == 10_000 and ADM.balls.distance is squared_half
+
+
+@pytest.mark.exhaustive
+def test_half_precision_moves_precision_and_recall_little():
     found = manifold.precision_recall(*clouds(), balls=ADM.balls)
     exact = manifold.precision_recall(*clouds())
     for one, other in zip(found, exact, strict=True):

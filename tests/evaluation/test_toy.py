@@ -19,17 +19,17 @@ def mixture(size):
     return GaussianMixture(jnp.asarray(means), jnp.asarray(stds), (0, 0, 1, 1, 2, 2))
 
 
-@pytest.mark.parametrize("size", [6, 40])
+@pytest.mark.parametrize("size", [6, pytest.param(40, marks=pytest.mark.exhaustive)])
 def test_exact_samples_are_no_outliers_and_reach_every_component(size):
     known = toy.Mixture(mixture(size))
-    label = np.arange(4000) % 3
+    label = np.arange(900) % 3
     points = known.mixture.sample(jax.random.key(0), jnp.asarray(label))
     places = known.place(points, label)
-    assert toy.outlier_rate(places) < 1e-3
-    assert places.cells == 6 and toy.mode_coverage(places, least=500) == 1
+    assert toy.outlier_rate(places) < 3e-3
+    assert places.cells == 6 and toy.mode_coverage(places, least=100) == 1
     assert toy.outlier_rate(known.place(points, (label + 1) % 3)) == 1
-    null = np.full(4000, 3)
-    assert toy.outlier_rate(known.place(points, null)) < 1e-3
+    null = np.full(900, 3)
+    assert toy.outlier_rate(known.place(points, null)) < 3e-3
 
 
 @pytest.mark.parametrize("size", [6, 100])
@@ -64,8 +64,8 @@ def test_sliced_wasserstein_in_one_dimension_is_that_of_scipy():
 
 def test_sliced_wasserstein_of_a_shift_is_its_length_over_the_root_of_the_size():
     x = np.random.default_rng(0).normal(size=(200, 4, 2))
-    found = distances.sliced_wasserstein(x, x + 0.5, projections=20_000)
-    np.testing.assert_allclose(found, 0.5, rtol=0.02)  # 0.5 sqrt(8) / sqrt(8)
+    found = distances.sliced_wasserstein(x, x + 0.5, projections=5000)
+    np.testing.assert_allclose(found, 0.5, rtol=0.04)  # 0.5 sqrt(8) / sqrt(8)
     assert distances.sliced_wasserstein(x, x[::-1]) == 0
 
 
@@ -78,7 +78,7 @@ def test_sliced_wasserstein_needs_points_of_one_size():
 
 def test_distances_shrink_as_samples_come_from_the_oracle():
     known = mixture(6)
-    label = jnp.arange(600) % 3
+    label = jnp.asarray(np.arange(900) % 3)
     x, y = (known.sample(jax.random.key(seed), label) for seed in (0, 1))
     for distance in (toy.energy_distance, toy.sliced_wasserstein):
         assert distance(x, y) < 0.1 * distance(0.5 * x, y)
