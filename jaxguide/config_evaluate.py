@@ -36,9 +36,8 @@ class EvaluateConfig:
     Args:
         samples: what is judged: an `.npz` (`arr_0`, ADM's format), a folder of
             pictures, a folder that `jaxguide.sample` wrote, a data set as in
-            `reference`, or a config of `jaxguide.sample`, such as configs/demo.py,
-            which is sampled first. Several, such as one for each seed, are joined by
-            commas.
+            `reference`, or a config of `jaxguide.sample` with one column, which is
+            sampled first. Several, such as one for each seed, are joined by commas.
         reference: real images: the same forms, an `.npz` of statistics (`mu`,
             `sigma`, ...), or a data set: "fashion_mnist(split='test')".
         metrics: names in `measures.MEASURES`, joined by commas.
@@ -47,7 +46,8 @@ class EvaluateConfig:
         weights: file of its weights; "" is the one of an installed package.
         protocol: one of `PROTOCOLS`; "" is "adm" for Inception, "plain" for others.
         num_samples: images to make, or to take of each set; 0 is all there are.
-        num_reference: real images to take, the first ones; 0 is all.
+        num_reference: real images to take, the first ones, which is no fair choice
+            where files are sorted by class; 0 is all.
         floor_seeds: random halves of the real images for the floor; 0 leaves it out.
         blocks: of images that are left out in turn for the standard error of a
             Frechet distance; 0 leaves it out.
