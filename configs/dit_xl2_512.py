@@ -13,7 +13,7 @@ Run:      python -m jaxguide.convert --from dit DiT-XL-2-512x512.pt \\
               --config.samples=outputs/dit-xl2-512-fid --config.network=inception \\
               --config.weights=pt_inception-2015-12-05-6726825d.pth \\
               --config.metrics=fid,sfid,is,precision,recall \\
-              --config.reference=VIRTUAL_imagenet512_labeled.npz
+              --config.reference=VIRTUAL_imagenet512.npz
 Cost:     500 NFE per image, 525 TFLOP; 50,000 images 2.6e19 FLOP, decoding not counted.
           Not run here.
 Expected: not run here. Published: FID 3.04, sFID 5.02, IS 240.8, precision 0.84, recall

@@ -132,6 +132,9 @@ def test_dit_respacing_feeds_the_published_timesteps():
         assert len(set(seen)) == steps and not np.any(seen % 1)
         assert seen[: len(first)].tolist() == first
         assert seen[-len(last) :].tolist() == last
+    # Rounding to whole timesteps must not stop derivatives in time.
+    slope = jax.grad(lambda t: network_time(config, t).sum())
+    np.testing.assert_array_equal(slope(jnp.array([0.5, 0.50017, 1.0])), 1000.0)
 
 
 def test_dit_guided_sampling_is_that_of_diffusers(tmp_path, monkeypatch):
