@@ -42,7 +42,9 @@ def fingerprint(network: FeatureNetwork) -> str:
     checksum = 0
     for leaf in jax.tree.leaves(network.params):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
-    return f"{network.protocol}-{checksum:08x}"
+    name, protocol = network.name, network.protocol
+    whole = protocol if protocol.startswith(name) else f"{name}-{protocol}"
+    return f"{whole}-{checksum:08x}"
 
 
 def plan_of(
