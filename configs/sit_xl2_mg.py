@@ -18,8 +18,8 @@ Cost:     250 NFE per image, 59 TFLOP; 50,000 images 3.0e18 FLOP, decoding not c
           Not run here.
 Expected: not run here. Published: FID 1.34, IS 321.5, sFID 4.58, precision 0.81, recall
           0.65; two users and the author on one machine: FID 1.39, IS 300.4. The authors
-          use torch-fidelity (--config.protocol=torch-fidelity). A checkpoint that takes the scale:
-          --config.learnt_scale=1.45.
+          use torch-fidelity (--config.protocol=torch-fidelity). A checkpoint that takes
+          the scale: --config.learnt_scale=1.45.
 Source:   Tang et al. 2025, arXiv:2502.12154; tzco/Diffusion-wo-CFG, sampler.py.
 """
 
