@@ -27,7 +27,7 @@ from jaxguide.evaluation.statistics import Moments, merge_all
 from jaxguide.progress import Progress
 
 KIND = sharded.Kind(
-    name="jaxguide-features-1",
+    name="jaxguide-feature-set-1",
     stem="features",
     writer="extract",
     reader="Store",
