@@ -61,8 +61,15 @@ def check(program, platform):
     return text
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize("name", ["pmap", "fsdp"])
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [
+        ("pmap", "cuda"),
+        ("fsdp", "tpu"),
+        pytest.param("pmap", "tpu", marks=pytest.mark.exhaustive),
+        pytest.param("fsdp", "cuda", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_step_lowers(name, platform):
     text = check(exported(name, TINY, platform), platform)
     if name == "pmap":

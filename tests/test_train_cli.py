@@ -26,6 +26,7 @@ def call(monkeypatch, *words):
 def test_the_tiny_run_leaves_numbers_weights_pictures_and_its_config(tmp_path):
     words = [f"--config={DIGITS}:tiny", f"--config.folder={tmp_path}"]
     command = [sys.executable, "-m", "jaxguide.train", *words, "--config.steps=2"]
+    command += ["--config.preview_classes=2"]
     quick = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=os.environ | quick

@@ -98,6 +98,7 @@ def test_tiles_are_blended_as_diffusers_does(tmp_path):
     np.testing.assert_allclose(actual[:, same, same], decoded[:, same, same], atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_stays_near_float32(pair):
     _, ours = pair
     half = dataclasses.replace(OLD, dtype="bfloat16")

@@ -233,6 +233,7 @@ def test_repa_stochastic_sampling_is_the_published_loop(tmp_path):
     close(generate(weights, jg.euler_maruyama(), grid, guidance), sit_torch.nhwc(x))
 
 
+@pytest.mark.exhaustive
 def test_sit_dopri5_is_that_of_torchdiffeq(tmp_path):
     torchdiffeq = pytest.importorskip("torchdiffeq", reason="SiT's ODE solver")
     state = sit_torch.random_state(outputs=8)

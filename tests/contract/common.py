@@ -44,6 +44,21 @@ every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: ro
 typical_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS))
 # What `compiled` has found is there only in the process that has compiled.
 compiled_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS, grouped=True))
+# For laws that compile each row in a program of its own: every second row.
+some_rows = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=EXHAUSTIVE if i % 2 else [])
+        for i, row in enumerate(tf.ALL_TRANSFORMS)
+    ],
+)
+some_neutral_rows = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=EXHAUSTIVE if i % 2 else [])
+        for i, row in enumerate(tf.WITH_NEUTRAL)
+    ],
+)
 neutral_rows = pytest.mark.parametrize("row", marked(tf.WITH_NEUTRAL))
 
 

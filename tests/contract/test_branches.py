@@ -14,6 +14,7 @@ from tests.contract.common import (
     eager,
     few_steps,
     register,
+    some_rows,
     typical_rows,
 )
 
@@ -41,7 +42,7 @@ def test_two_cfgs_cost_one_null_call():
     assert null == len(GRID) - 1
 
 
-@typical_rows
+@some_rows
 def test_batched_equals_sequential(row):
     noise = jax.random.normal(jax.random.key(5), (tf.BATCH, *tf.SHAPE))
     options = dict(noise=noise, seed=5, grid=SHORT)

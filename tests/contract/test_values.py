@@ -19,6 +19,7 @@ from tests.contract.common import (
     eager,
     few_steps,
     probes,
+    some_rows,
     typical_rows,
 )
 
@@ -35,7 +36,7 @@ def test_other_values_do_not_retrace(row):
     assert traces[0] == traces[1] == traces[2] > 0
 
 
-@typical_rows
+@some_rows
 def test_vmap_over_values_equals_the_loop(row):
     other = row.neutral or 0.0
     values = row.value * jnp.asarray([0.3, 0.6, 1.0]) + other * jnp.asarray(

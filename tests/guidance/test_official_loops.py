@@ -100,7 +100,9 @@ def flow_loop(settings, sigmas):
     return self_guidance(network, update, noise, 1000 * sigmas[:-1], settings)
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize(
+    "shift", [pytest.param(1.0, marks=pytest.mark.exhaustive), 3.0]
+)
 @pytest.mark.parametrize("settings", SETTINGS, ids=name)
 def test_the_loop_of_the_flow_pipelines(settings, shift):
     """Without a shift a step begins at t = 500, where SG-prev is still off."""

@@ -16,10 +16,15 @@ FAST_COMPILE = True
 @pytest.mark.parametrize(
     "t_sampling",
     [
-        losses.uniform_t,
         losses.stratified_t,
-        losses.logit_normal_t(),
-        losses.logit_normal_t(base=losses.stratified_t),
+        *(
+            pytest.param(times, marks=pytest.mark.exhaustive)
+            for times in (
+                losses.uniform_t,
+                losses.logit_normal_t(),
+                losses.logit_normal_t(base=losses.stratified_t),
+            )
+        ),
     ],
 )
 def test_a_batch_in_parts_draws_what_the_whole_batch_draws(key, t_sampling):

@@ -32,7 +32,10 @@ def test_fresh_parameters_make_images_of_about_unit_size():
     assert 0.1 < images.std() < 10
 
 
-@pytest.mark.parametrize("model", [autoencoder_kl, tiny_autoencoder])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(autoencoder_kl, marks=pytest.mark.exhaustive), tiny_autoencoder],
+)
 def test_one_tile_that_covers_all_changes_nothing(model):
     config = KL if model is autoencoder_kl else TINY
     params = drawn(model.init, config)
@@ -106,6 +109,7 @@ def test_tiles_need_a_tenth_of_the_memory():
     assert scratch(tile=12, overlap=3) < 0.15 * scratch()
 
 
+@pytest.mark.exhaustive
 def test_published_sizes():
     """83,653,863 and 2,445,063 values, as counted in PyTorch."""
     count = parameter_count(autoencoder_kl.init, AutoencoderKLConfig())

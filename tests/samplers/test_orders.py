@@ -91,13 +91,13 @@ def measured(name, sampler, steps, kind="velocity"):
 
 
 def cases():
-    """Every solver on the linear and a curved path; on all paths in the exhaustive run.
+    """Every solver on the linear path; on all paths in the exhaustive run.
 
     Heun stands for the rest there: a path is known by its coefficients alone.
     """
     for case in CASES:
         for path in PATHS:
-            shown = path in ("linear", "vp") or case[0] == "heun"
+            shown = path == "linear" or case[0] == "heun"
             marks = [] if shown else EXHAUSTIVE
             yield pytest.param(case, path, marks=marks, id=f"{path}-{case[0]}")
 

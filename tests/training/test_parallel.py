@@ -78,8 +78,9 @@ def difference(one, other):
     return max(map(float, jax.tree.leaves(apart)))
 
 
-MOST = [("pmap", 2, True), ("fsdp", 1, True)]
+MOST = [("pmap", 2, True)]  # `fsdp` trains in the tests below
 REST = [
+    ("fsdp", 1, True),
     ("one", 4, True),
     ("one", 1, False),
     ("pmap", 1, True),

@@ -69,6 +69,7 @@ def test_an_automatic_weight_comes_from_samples(tmp_path):
     assert float(state.tuned["weight"]) == pytest.approx(weights[-1])
 
 
+@pytest.mark.exhaustive
 def test_a_run_on_latents_shows_colours_and_the_loss_of_the_averages(tmp_path):
     made = DataConfig(name="made_latents", size=8, classes=3)
     run = settings(tmp_path, data=made)
