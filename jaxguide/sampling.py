@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxguide.config_sampling import Adaptive
 from jaxguide.guidance import Chain, Network
 from jaxguide.jobs import Job, draw
 from jaxguide.progress import Progress
@@ -55,7 +56,9 @@ def _column(
 ) -> Column:
     """The images of one chain."""
     size = batch_size(job.config.batch_size, len(labels))
-    progress = Progress(title, -(-len(labels) // size) * job.config.num_steps)
+    # An adaptive solver has steps of its own number; whole batches are counted.
+    steps = 1 if isinstance(job.sampler, Adaptive) else job.config.num_steps
+    progress = Progress(title, -(-len(labels) // size) * steps)
     start = time.perf_counter()
     sample = _compile(job, chain, size, progress)
     compiled = time.perf_counter() - start
@@ -106,9 +109,12 @@ def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
     """The compiled sampler of one chain: (network, networks, labels, numbers)."""
 
     def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
-        return draw(
+        x0, nfe = draw(
             job, chain, network, networks, labels, numbers, progress=progress.step
         )
+        if isinstance(job.sampler, Adaptive):
+            jax.debug.callback(progress.step, nfe[0])
+        return x0, nfe
 
     example = shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
     return jax.jit(sample).lower(job.network, job.networks, *example).compile()

@@ -14,6 +14,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # torch beside XLA on the same cores: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Lowering writes no line numbers into programs that nobody reads: a fourteenth.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
+
 import jax
 import pytest
 
@@ -42,6 +46,7 @@ def fast_compile(request):
     jax.config.update("jax_disable_most_optimizations", wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    _keep()
 
 
 def pytest_unconfigure():
@@ -50,10 +55,15 @@ def pytest_unconfigure():
 
 
 def pytest_collection_finish():
-    """What importing has made stays; looking through it again and again is a tenth."""
+    """Looking through all that importing has made, again and again, is a tenth."""
+    _keep()
+    gc.set_threshold(10_000, 20, 20)
+
+
+def _keep():
+    """What is there now stays: programs and their traces, gigabytes in the end."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture

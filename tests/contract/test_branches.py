@@ -15,7 +15,6 @@ from tests.contract.common import (
     few_steps,
     register,
     some_rows,
-    typical_rows,
 )
 
 FAST_COMPILE = True
@@ -24,7 +23,7 @@ FAST_COMPILE = True
 # 2. Branches are declared, then evaluated once.
 
 
-@typical_rows
+@some_rows
 def test_equal_branches_are_evaluated_once(row):
     if row.stochastic or row.own:
         pytest.skip("its draws or numbers are its own")

@@ -18,7 +18,7 @@ from tests.contract.common import (
     every_row,
     masks,
     probes,
-    typical_rows,
+    some_rows,
 )
 
 FAST_COMPILE = True
@@ -80,7 +80,7 @@ def test_state_keeps_structure_shape_and_dtype(row, dtype):
     assert copies == int(row.memory)
 
 
-@typical_rows
+@some_rows
 def test_only_the_stochastic_ones_depend_on_the_key(row):
     one, _, _ = eager(row.make(row.value), seed=1, grid=SHORT)
     two, _, _ = eager(row.make(row.value), seed=2, grid=SHORT)
