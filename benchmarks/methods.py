@@ -27,6 +27,7 @@ from benchmarks.methods_arms import STUDIES, Arm
 from jaxguide import data, pictures, sweeping
 from jaxguide.config_evaluate import EvaluateConfig
 from jaxguide.config_sweep import SweepConfig
+from jaxguide.scoring import build_scorer
 
 KERNEL = "KD-efficientnet-lite0"
 OTHERS = ("precision", "recall", "density", "coverage")
@@ -62,11 +63,29 @@ class Bench:
         folder: where they are kept.
         steps: of the sampler.
         batch: images per call.
+        images: for the floor, what real images reach.
     """
 
-    def __init__(self, folder: Path, steps: int, batch: int):
+    def __init__(self, folder: Path, steps: int, batch: int, images: int):
         self._folder, self._steps, self._batch = folder, steps, batch
         (folder / "cells").mkdir(parents=True, exist_ok=True)
+        scorer = build_scorer(
+            EvaluateConfig(
+                reference="fashion_mnist(split='test')",
+                metrics=f"kd,{','.join(OTHERS)}",
+                cache=str(folder / "features"),
+            ),
+            images,
+        )
+        assert scorer is not None
+        self._scorer = scorer
+
+    def floor(self) -> dict[str, float]:
+        """What real images reach, by the titles of the measures."""
+        return {
+            self._scorer.title(name): found.value
+            for name, found in self._scorer.floor.items()
+        }
 
     def measure(self, arm: Arm, seed: int, images: int) -> list[Cell]:
         """Every point of every setting, from the disk if it was measured before."""
@@ -102,14 +121,8 @@ class Bench:
             batch_size=self._batch,
             per_class=SHOWN,
             seed=seed,
-            score=EvaluateConfig(
-                reference="fashion_mnist(split='test')",
-                metrics=f"kd,{','.join(OTHERS)}",
-                floor_seeds=0,
-                cache=str(self._folder / "features"),
-            ),
         )
-        results = sweeping.run(sweeping.build(config)).results
+        results = sweeping.run(sweeping.build(config, self._scorer)).results
         cells = [
             Cell(
                 title=arm.title,
@@ -201,22 +214,6 @@ def draw(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> None:
     figure.savefig(file, dpi=120)
 
 
-def floor_of(bench_folder: Path, images: int) -> dict[str, float]:
-    """What real images reach: measures of test images against the others."""
-    from jaxguide.scoring import build_scorer
-
-    scorer = build_scorer(
-        EvaluateConfig(
-            reference="fashion_mnist(split='test')",
-            metrics=f"kd,{','.join(OTHERS)}",
-            cache=str(bench_folder / "features"),
-        ),
-        images,
-    )
-    assert scorer is not None
-    return {scorer.title(name): found.value for name, found in scorer.floor.items()}
-
-
 def main() -> None:
     """Measures what is not measured yet, then writes everything."""
     parser = argparse.ArgumentParser("benchmarks.methods")
@@ -233,7 +230,7 @@ def main() -> None:
     arms = STUDIES[options.study](options.companions)
     only = [title for title in options.only.split(",") if title]
     arms = [arm for arm in arms if not only or arm.title in only]
-    bench = Bench(options.folder, options.steps, options.batch)
+    bench = Bench(options.folder, options.steps, options.batch, options.images)
     chosen, cells = [], []
     for arm in arms:
         if options.study == "methods":
@@ -241,7 +238,7 @@ def main() -> None:
         chosen.append(arm)
         for seed in SEEDS:
             cells += bench.measure(arm, seed, options.images)
-    floor = floor_of(options.folder, options.images)
+    floor = bench.floor()
     found = points(cells)
     reached = [f"{floor[KERNEL]:.4f}", *(f"{floor[name]:.3f}" for name in OTHERS)]
     rows = [["real images (floor)", "", "", "", *reached], *map(row, found)]

@@ -65,7 +65,7 @@ def methods(folder: Path) -> list[Arm]:
             {"cfg.scale": (1.25, 1.5, 2.0), "s2.weight": (0.1, 0.25, 0.5)},
         ),
         Arm(
-            "naive S2, 4 masks",
+            "naive S2 (4 masks)",
             [entry("s2", weight=0.25, drop=ONE_BLOCK, num_masks=4)],
             {"s2.weight": WEIGHTS},
         ),
@@ -80,9 +80,9 @@ def methods(folder: Path) -> list[Arm]:
         Arm("APG", [entry("apg", scale=1.5)], {"apg.scale": SCALES}),
         Arm("CFG++", [entry("cfgpp")], {"cfgpp.scale": (0.2, 0.4, 0.6, 0.8)}),
         Arm("CFG-Zero*", [entry("cfg_zero", scale=1.5)], {"cfg_zero.scale": SCALES}),
-        Arm("MG, trained", settings=[trained(folder, "mg")]),
+        Arm("MG (trained)", settings=[trained(folder, "mg")]),
         Arm(
-            "GFT, trained",
+            "GFT (trained)",
             settings=[
                 trained(folder, "gft", learnt_scale=scale) for scale in (1.0, *SCALES)
             ],

@@ -87,8 +87,12 @@ class Outcome(NamedTuple):
     compile_seconds: list[float]  # one per compilation
 
 
-def build(config: SweepConfig) -> Sweep:
+def build(config: SweepConfig, scorer: Scorer | None = None) -> Sweep:
     """Builds all that the config names.
+
+    Args:
+        config: of the sweep.
+        scorer: one that is at hand, for several sweeps; None builds that of the config.
 
     Raises:
         ValueError: for anything wrong in the config, with the fix.
@@ -100,7 +104,7 @@ def build(config: SweepConfig) -> Sweep:
         config_sampling.with_channels(chain, config, job.weights) for chain in chains
     ]
     costs = [job.cost(chain) for chain in chains]
-    scorer = build_scorer(config.score, config.num_samples)
+    scorer = scorer or build_scorer(config.score, config.num_samples)
     return Sweep(job, dict(config.axes), points, chains, costs, scorer)
 
 
