@@ -1,4 +1,4 @@
-"""Sets of samples: files, resuming, and the same bits on any machines."""
+"""Sets of samples: files, resuming, and the same bits on any number of devices."""
 
 import dataclasses
 import json
