@@ -26,10 +26,9 @@ from flax import nnx
 from jax import Array
 
 from jaxguide.attention import softmax_attention
-from jaxguide.models import convolution
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
 from jaxguide.models.dit_config import DTYPES
-from jaxguide.models.tiling import tiled
+from jaxguide.models.halves import Halves
 
 Params = dict
 LOG_VARIANCES = (-30.0, 20.0)
@@ -80,6 +79,11 @@ class AutoencoderKLConfig:
                 f"AutoencoderKLConfig: need {name} {condition}, got "
                 f"{name}={getattr(self, name)!r}. Change {name}."
             )
+
+    @property
+    def channels(self) -> int:
+        """Of the images that are encoded."""
+        return self.in_channels
 
     @property
     def factor(self) -> int:
@@ -221,101 +225,16 @@ def _middle(config: AutoencoderKLConfig, rngs: nnx.Rngs) -> Stage:
     return Stage(width, width, 2, config, rngs, attention=attention)
 
 
-def init(config: AutoencoderKLConfig, key: Array) -> Params:
-    """Fresh parameters.
-
-    Args:
-        config: the architecture.
-        key: PRNG key.
-
-    Returns:
-        {"encoder": ..., "decoder": ...}, nested dicts of float32 arrays; one of the two
-        is enough for the functions that use no other.
-    """
-    first, second = jax.random.split(key)
-    return {
-        "encoder": convolution.fresh(Encoder, config, first),
-        "decoder": convolution.fresh(Decoder, config, second),
-    }
-
-
-def encode(config: AutoencoderKLConfig, params: Params, images: Array) -> Array:
-    """Means and log variances of the latents of images.
-
-    Args:
-        config: the architecture; static.
-        params: as returned by `init`.
-        images: [B, H, W, C] in [-1, 1]; edges are multiples of `config.factor`.
-
-    Returns:
-        [B, h, w, 2c], dtype of `images`; log variances are clipped to [-30, 20].
-
-    Raises:
-        ValueError: if the shape is wrong.
-    """
-    convolution.check_images(images, config.in_channels, config.factor)
-    return _clipped(convolution.run(Encoder, config, params["encoder"], images))
-
-
-def decode(config: AutoencoderKLConfig, params: Params, latents: Array) -> Array:
-    """Images of latents.
-
-    Args:
-        config: the architecture; static.
-        params: as returned by `init`.
-        latents: [B, h, w, c], as the encoder makes them.
-
-    Returns:
-        [B, H, W, C], dtype of `latents`; about [-1, 1], not clipped.
-
-    Raises:
-        ValueError: if the shape is wrong.
-    """
-    convolution.check_latents(latents, config.latent_channels)
-    return convolution.run(Decoder, config, params["decoder"], latents)
-
-
-def encode_tiled(
-    config: AutoencoderKLConfig,
-    params: Params,
-    images: Array,
-    *,
-    tile: int = 64,
-    overlap: int = 16,
-) -> Array:
-    """`encode`, tile by tile; see `models.tiling`.
-
-    Args:
-        config, params, images: as for `encode`.
-        tile, overlap: in latent pixels.
-    """
-    convolution.check_images(images, config.in_channels, config.factor)
-    run = functools.partial(convolution.run, Encoder, config, params["encoder"])
-    cells = {"cell_in": config.factor, "cell_out": 1}
-    return _clipped(tiled(run, images, tile=tile, overlap=overlap, **cells))
-
-
-def decode_tiled(
-    config: AutoencoderKLConfig,
-    params: Params,
-    latents: Array,
-    *,
-    tile: int = 64,
-    overlap: int = 16,
-) -> Array:
-    """`decode`, tile by tile; see `models.tiling`.
-
-    Args:
-        config, params, latents: as for `decode`.
-        tile, overlap: in latent pixels.
-    """
-    convolution.check_latents(latents, config.latent_channels)
-    run = functools.partial(convolution.run, Decoder, config, params["decoder"])
-    cells = {"cell_in": 1, "cell_out": config.factor}
-    return tiled(run, latents, tile=tile, overlap=overlap, **cells)
-
-
 def _clipped(moments: Array) -> Array:
+    """Means and log variances [B, h, w, 2c], the latter within `LOG_VARIANCES`."""
     mean, log_variance = jnp.split(moments, 2, axis=-1)
     log_variance = jnp.clip(log_variance, *LOG_VARIANCES)
     return jnp.concatenate([mean, log_variance], axis=-1)
+
+
+HALVES = Halves(Encoder, Decoder, _clipped)
+init = HALVES.init
+encode = HALVES.encode
+decode = HALVES.decode
+encode_tiled = HALVES.encode_tiled
+decode_tiled = HALVES.decode_tiled

@@ -24,10 +24,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxguide.models import convolution
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
 from jaxguide.models.dit_config import DTYPES
-from jaxguide.models.tiling import tiled
+from jaxguide.models.halves import Halves
 
 Params = dict
 LIMIT = 3.0
@@ -181,95 +180,9 @@ class TinyDecoder(nnx.Module):
         return 2 * self.conv_out(x) - 1
 
 
-def init(config: TinyAutoencoderConfig, key: Array) -> Params:
-    """Fresh parameters.
-
-    Args:
-        config: the architecture.
-        key: PRNG key.
-
-    Returns:
-        {"encoder": ..., "decoder": ...}, nested dicts of float32 arrays; one of the two
-        is enough for the functions that use no other.
-    """
-    first, second = jax.random.split(key)
-    return {
-        "encoder": convolution.fresh(TinyEncoder, config, first),
-        "decoder": convolution.fresh(TinyDecoder, config, second),
-    }
-
-
-def encode(config: TinyAutoencoderConfig, params: Params, images: Array) -> Array:
-    """Latents of images.
-
-    Args:
-        config: the architecture; static.
-        params: as returned by `init`.
-        images: [B, H, W, C] in [-1, 1]; edges are multiples of `config.factor`.
-
-    Returns:
-        [B, h, w, c], dtype of `images`.
-
-    Raises:
-        ValueError: if the shape is wrong.
-    """
-    convolution.check_images(images, config.channels, config.factor)
-    return convolution.run(TinyEncoder, config, params["encoder"], images)
-
-
-def decode(config: TinyAutoencoderConfig, params: Params, latents: Array) -> Array:
-    """Images of latents.
-
-    Args:
-        config: the architecture; static.
-        params: as returned by `init`.
-        latents: [B, h, w, c], as the diffusion model sees them.
-
-    Returns:
-        [B, H, W, C], dtype of `latents`; about [-1, 1], not clipped.
-
-    Raises:
-        ValueError: if the shape is wrong.
-    """
-    convolution.check_latents(latents, config.latent_channels)
-    return convolution.run(TinyDecoder, config, params["decoder"], latents)
-
-
-def encode_tiled(
-    config: TinyAutoencoderConfig,
-    params: Params,
-    images: Array,
-    *,
-    tile: int = 64,
-    overlap: int = 16,
-) -> Array:
-    """`encode`, tile by tile; see `models.tiling`.
-
-    Args:
-        config, params, images: as for `encode`.
-        tile, overlap: in latent pixels.
-    """
-    convolution.check_images(images, config.channels, config.factor)
-    run = functools.partial(convolution.run, TinyEncoder, config, params["encoder"])
-    cells = {"cell_in": config.factor, "cell_out": 1}
-    return tiled(run, images, tile=tile, overlap=overlap, **cells)
-
-
-def decode_tiled(
-    config: TinyAutoencoderConfig,
-    params: Params,
-    latents: Array,
-    *,
-    tile: int = 64,
-    overlap: int = 16,
-) -> Array:
-    """`decode`, tile by tile; see `models.tiling`.
-
-    Args:
-        config, params, latents: as for `decode`.
-        tile, overlap: in latent pixels.
-    """
-    convolution.check_latents(latents, config.latent_channels)
-    run = functools.partial(convolution.run, TinyDecoder, config, params["decoder"])
-    cells = {"cell_in": 1, "cell_out": config.factor}
-    return tiled(run, latents, tile=tile, overlap=overlap, **cells)
+HALVES = Halves(TinyEncoder, TinyDecoder)
+init = HALVES.init
+encode = HALVES.encode
+decode = HALVES.decode
+encode_tiled = HALVES.encode_tiled
+decode_tiled = HALVES.decode_tiled
