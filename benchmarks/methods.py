@@ -4,9 +4,10 @@
     python -m benchmarks.methods --companions outputs/guided-fashion
 
 Every method is swept on one seed; the point of the least kernel distance is measured on
-three other seeds. `--study ablations` measures every point on the three seeds instead.
-What was measured is kept in the folder, so that a stopped run carries on. Writes a CSV
-of all points, a table, quality over cost and, for the methods, samples of their points.
+three other seeds, and timed in rounds that take the methods in turn. Of the study
+"ablations" every point is measured on the three seeds, untimed. What was measured is
+kept in the folder, so that a stopped run carries on. Writes a CSV of all points, a
+table, a picture and, for the methods, samples of their points.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.methods_arms import STUDIES, Arm
+from benchmarks.timing import Timing
 from jaxguide import data, pictures, sweeping
 from jaxguide.config_evaluate import EvaluateConfig
 from jaxguide.config_sweep import SweepConfig
@@ -34,6 +36,8 @@ OTHERS = ("precision", "recall", "density", "coverage")
 SWEEP_SEED, SEEDS = 0, (1, 2, 3)
 NEUTRAL = dict(name="cfg", scale=1.0)  # costs nothing; a sweep needs an axis
 SHOWN = 4
+ROUNDS = 3
+MARKS = "osD^v<>P*X"
 
 
 class Cell(NamedTuple):
@@ -45,7 +49,6 @@ class Cell(NamedTuple):
     seed: int
     images: int
     nfe: float
-    seconds: float  # of sampling all images, compilation apart
     measures: Mapping[str, float]
 
     @property
@@ -98,6 +101,11 @@ class Bench:
             cells += [Cell(**cell) for cell in json.loads(file.read_text())]
         return cells
 
+    def seconds(self, arm: Arm, images: int) -> float:
+        """What an image takes at an arm's only point, compilation apart."""
+        job = self._sweep(arm, SEEDS[0], images, scored=False)
+        return sweeping.run(job).results[0].seconds / images
+
     def samples(self, arm: Arm, seed: int, images: int) -> np.ndarray:
         """Images [classes, `SHOWN`, H, W, C] of an arm with one point."""
         return np.load(self._file(arm, seed, images).with_suffix(".npy"))[0]
@@ -107,7 +115,10 @@ class Bench:
         name = hashlib.sha1(identity.encode()).hexdigest()[:16]
         return self._folder / "cells" / f"{name}.json"
 
-    def _run(self, arm: Arm, seed: int, images: int, file: Path) -> None:
+    def _sweep(
+        self, arm: Arm, seed: int, images: int, *, scored: bool = True
+    ) -> sweeping.Sweep:
+        """The points of an arm of one setting."""
         (setting,) = arm.settings
         guidance = [dict(entry) for entry in arm.guidance] or [NEUTRAL]
         config = SweepConfig(
@@ -122,16 +133,18 @@ class Bench:
             per_class=SHOWN,
             seed=seed,
         )
-        results = sweeping.run(sweeping.build(config, self._scorer)).results
+        return sweeping.build(config, self._scorer if scored else None)
+
+    def _run(self, arm: Arm, seed: int, images: int, file: Path) -> None:
+        results = sweeping.run(self._sweep(arm, seed, images)).results
         cells = [
             Cell(
                 title=arm.title,
-                setting=dict(setting),
+                setting=dict(arm.settings[0]),
                 point=dict(result.point) if arm.axes else {},
                 seed=seed,
                 images=result.number,
                 nfe=result.cost.nfe,
-                seconds=result.seconds,
                 measures=result.measures,
             )
             for result in results
@@ -158,60 +171,98 @@ def points(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def row(cells: Sequence[Cell]) -> list[str]:
-    """A row of the table: one point over its seeds."""
-    first = cells[0]
+def time_arms(bench: Bench, arms: Sequence[Arm], images: int) -> dict[str, Timing]:
+    """Seconds per image by title: the arms in turn, `ROUNDS` times."""
+    seconds: dict[str, list[float]] = {arm.title: [] for arm in arms}
+    for _ in range(ROUNDS):
+        for arm in arms:
+            seconds[arm.title].append(bench.seconds(arm, images))
+    return {title: Timing(found) for title, found in seconds.items()}
+
+
+def over_seeds(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Mean and standard deviation of the kernel distance."""
     distances = [cell.measures[KERNEL] for cell in cells]
-    spread = statistics.stdev(distances) if len(distances) > 1 else 0.0
-    per_image = statistics.median(cell.seconds / cell.images for cell in cells)
+    return statistics.mean(distances), statistics.stdev(distances)
+
+
+def row(cells: Sequence[Cell], times: Mapping[str, Timing]) -> list[str]:
+    """A row of the table: one point over its seeds."""
+    first, (mean, spread) = cells[0], over_seeds(cells)
     others = [statistics.mean(cell.measures[name] for cell in cells) for name in OTHERS]
     return [
         first.title,
         first.label or "-",
         f"{first.nfe:g}",
-        f"{1000 * per_image:.1f}",
-        f"{statistics.mean(distances):.4f} ± {spread:.4f}",
+        *([f"{1000 * times[first.title].median:.1f}"] if times else []),
+        f"{mean:.4f} ± {spread:.4f}",
         *(f"{value:.3f}" for value in others),
     ]
 
 
-HEAD = ["method", "at", "NFE", "ms per image", KERNEL, *OTHERS]
+def head(times: Mapping[str, Timing]) -> list[str]:
+    """Of the table."""
+    cost = ["NFE", "ms per image"] if times else ["NFE"]
+    return ["method", "at", *cost, KERNEL, *OTHERS]
 
 
-def write_csv(file: Path, cells: Sequence[Cell]) -> None:
-    """One row per point and seed."""
+def write_csv(file: Path, cells: Sequence[Cell], times: Mapping[str, Timing]) -> None:
+    """One row per point and seed; the times are those of the method."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        head = ["method", "at", "seed", "images", "nfe", "seconds", KERNEL, *OTHERS]
-        table.writerow(head)
+        cost = ["nfe", "seconds_per_image"] if times else ["nfe"]
+        table.writerow(["method", "at", "seed", "images", *cost, KERNEL, *OTHERS])
         for cell in cells:
-            took = [cell.seed, cell.images, f"{cell.nfe:g}", f"{cell.seconds:.2f}"]
+            took = [cell.seed, cell.images, f"{cell.nfe:g}"]
+            took += [f"{times[cell.title].median:.5f}"] if times else []
             values = [f"{cell.measures[name]:.6g}" for name in (KERNEL, *OTHERS)]
             table.writerow([cell.title, cell.label, *took, *values])
 
 
-def draw(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> None:
-    """Kernel distance over evaluations and over seconds, one mark per point."""
+def draw_costs(
+    file: Path,
+    found: Sequence[Sequence[Cell]],
+    times: Mapping[str, Timing],
+    floor: float,
+) -> None:
+    """Kernel distance over evaluations, and over milliseconds, per image."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(13, 6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    marks = "osD^v<>P*X"
     for number, cells in enumerate(found):
-        distances = [cell.measures[KERNEL] for cell in cells]
-        mean, spread = statistics.mean(distances), np.std(distances)
-        seconds = statistics.median(cell.seconds / cell.images for cell in cells)
-        title = " ".join([cells[0].title, cells[0].label if not number else ""])
-        style = dict(fmt=marks[number % len(marks)], capsize=2, label=title.strip())
-        left.errorbar(cells[0].nfe, mean, spread, **style)
-        right.errorbar(1000 * seconds, mean, spread, **style)
+        first, (mean, spread) = cells[0], over_seeds(cells)
+        label = " ".join([first.title, first.label]).strip()
+        style = dict(fmt=MARKS[number % len(MARKS)], capsize=2, label=label)
+        left.errorbar(first.nfe, mean, spread, **style)
+        right.errorbar(1000 * times[first.title].median, mean, spread, **style)
     for panel, name in ((left, "network evaluations"), (right, "milliseconds")):
         panel.axhline(floor, color="grey", linestyle="--", linewidth=1)
         panel.grid(alpha=0.3)
         panel.set(xlabel=f"{name} per image")
     left.set(ylabel=f"{KERNEL} (dashed: real images)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right", fontsize=8)
-    figure.savefig(file, dpi=120)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    figure.savefig(file, dpi=110)
+
+
+def draw_points(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> None:
+    """Kernel distance of every point, one colour per arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.25 * len(found) + 1), layout="constrained")
+    panel = figure.subplots()
+    titles = list(dict.fromkeys(cells[0].title for cells in found))
+    for place, cells in enumerate(found):
+        colour = f"C{titles.index(cells[0].title) % 10}"
+        mean, spread = over_seeds(cells)
+        panel.errorbar(mean, place, xerr=spread, fmt="o", color=colour, capsize=2)
+    panel.axvline(floor, color="grey", linestyle="--", linewidth=1)
+    names = [f"{cells[0].title}: {cells[0].label}".rstrip(": ") for cells in found]
+    panel.set_yticks(range(len(found)), names)
+    panel.invert_yaxis()
+    panel.grid(alpha=0.3)
+    panel.set(xlabel=f"{KERNEL} (dashed: real images)")
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
@@ -220,10 +271,11 @@ def main() -> None:
     parser.add_argument("--companions", type=Path, required=True)
     parser.add_argument("--study", choices=sorted(STUDIES), default="methods")
     parser.add_argument("--folder", type=Path, default=Path("outputs/methods"))
-    parser.add_argument("--sweep", type=int, default=500, help="images, to find points")
-    parser.add_argument("--images", type=int, default=1000, help="per point and seed")
-    parser.add_argument("--steps", type=int, default=25, help="of Euler")
+    parser.add_argument("--sweep", type=int, default=250, help="images, to find points")
+    parser.add_argument("--images", type=int, default=500, help="per point and seed")
+    parser.add_argument("--steps", type=int, default=20, help="of Euler")
     parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--timed", type=int, default=100, help="images per timing")
     parser.add_argument("--only", default="", help="titles, joined by commas")
     options = parser.parse_args()
 
@@ -240,16 +292,23 @@ def main() -> None:
             cells += bench.measure(arm, seed, options.images)
     floor = bench.floor()
     found = points(cells)
+    times = {}
+    if options.study == "methods":
+        times = time_arms(bench, chosen, options.timed)
     reached = [f"{floor[KERNEL]:.4f}", *(f"{floor[name]:.3f}" for name in OTHERS)]
-    rows = [["real images (floor)", "", "", "", *reached], *map(row, found)]
-    text = timing.table(HEAD, rows)
+    gap = [""] * (len(head(times)) - len(reached) - 1)
+    rows = [["real images (floor)", *gap, *reached]]
+    text = timing.table(head(times), rows + [row(cells, times) for cells in found])
     print(f"{options.images} images, seeds {SEEDS}; {timing.machine()['processor']}")
     print(text)
     stem = options.folder / options.study
     stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    write_csv(stem.with_suffix(".csv"), cells)
-    draw(stem.with_suffix(".png"), found, floor[KERNEL])
-    if options.study == "methods":
+    write_csv(stem.with_suffix(".csv"), cells, times)
+    picture = stem.with_suffix(".png")
+    if options.study == "ablations":
+        draw_points(picture, found, floor[KERNEL])
+    else:
+        draw_costs(picture, found, times, floor[KERNEL])
         sheet = {
             arm.title: bench.samples(arm, SEEDS[0], options.images) for arm in chosen
         }

@@ -1,6 +1,7 @@
 """Strict numerics, eight host devices and one compilation cache for every test."""
 
 import gc
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -37,6 +38,12 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+# Reference models in PyTorch: looked through for doctests like every module, where
+# they can be imported.
+if not all(map(importlib.util.find_spec, ("torch", "diffusers"))):
+    collect_ignore = ["diffusers_autoencoders.py", "diffusers_dit.py", "sit_torch.py"]
 
 
 @pytest.fixture(autouse=True, scope="module")
