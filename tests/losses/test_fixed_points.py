@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxguide import paths
-from tests.losses import fixed_points
-from tests.losses.fixed_points import CASES, CLASSES, MEANS, STDS, TIMES
+from jaxguide.experiments import linear_classes
+from jaxguide.experiments.linear_classes import CLASSES, MEANS, STDS, TIMES
+from jaxguide.experiments.mg_fixed_points import CASES
 
 FAST_COMPILE = True
 # The first of three losses that guide; the others in the exhaustive run.
@@ -27,7 +28,7 @@ SHOWN = [
 
 @pytest.mark.parametrize("case", SHOWN)
 def test_a_loss_teaches_the_scale_of_its_closed_form(case):
-    scale, error = fixed_points.measure(case)
+    scale, error = linear_classes.measure(case)
     # Another class is drawn for every sample: its mean is met up to the draws.
     drawn = "other" in case.setting
     np.testing.assert_allclose(scale, case.scale, rtol=0.05 if drawn else 1e-3)
@@ -36,10 +37,10 @@ def test_a_loss_teaches_the_scale_of_its_closed_form(case):
 
 def test_at_weight_one_there_is_no_fixed_point():
     case = CASES[0]
-    base = fixed_points.plain(case.options)
+    base = linear_classes.plain(case.options)
     away = base[CLASSES]
     learnt = [
-        fixed_points.solve(case, weight=1.0, rounds=rounds) for rounds in (5, 10, 20)
+        linear_classes.solve(case, weight=1.0, rounds=rounds) for rounds in (5, 10, 20)
     ]
     change = [
         float(((p - away)[:CLASSES] * (base - away)[:CLASSES]).sum()) for p in learnt
@@ -50,7 +51,7 @@ def test_at_weight_one_there_is_no_fixed_point():
 
 
 def test_the_unguided_network_is_the_posterior_mean_of_the_gaussians():
-    params = fixed_points.plain()[:CLASSES]
+    params = linear_classes.plain()[:CLASSES]
     slope, offset = params[:, len(TIMES) :], params[:, : len(TIMES)]
     t, std = np.array(TIMES)[None], np.array(STDS)[:, None]
     mean = np.array(MEANS)[:, None]
@@ -68,7 +69,7 @@ def test_a_linear_model_reads_its_inputs():
     label = jnp.ones(1, jnp.int32)
     row = np.arange(12.0, 24.0)
     for value in (1.0, 0.5):
-        made = fixed_points.predict(params, x, t, label, beta=jnp.full(1, value))
+        made = linear_classes.predict(params, x, t, label, beta=jnp.full(1, value))
         expected = row[1] + 2 * row[4] + (row[7] + 2 * row[10]) / value
         np.testing.assert_allclose(made.ravel(), expected)
 

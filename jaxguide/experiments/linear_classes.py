@@ -1,4 +1,4 @@
-"""What losses converge to on linear models: `python -m tests.losses.fixed_points`.
+"""Linear models of Gaussian classes, on which training is solved exactly.
 
 Every class is a Gaussian, a network is linear in features of (x, t) that all labels
 share, and every round of training is solved exactly: least squares against a target
@@ -68,89 +68,10 @@ class Case(NamedTuple):
 
 
 LINEAR = (("path", paths.Linear()),)
-NOISE = (("path", paths.VP()), ("kind", "noise"))
-SCALES = (*LINEAR, ("scales", (1.0, 4.0)), ("guided_share", 0.5))
 REFERENCES = {
     "other": losses.other_class(CLASSES),
     "mean": losses.mean_class(CLASSES),
 }
-# At other classes the pull on one class counts N / (N - 1) times.
-OTHER = CLASSES / (CLASSES - 1)
-
-
-def _guided(weight: float, **changes) -> Case:
-    fields = dict(
-        options=(*LINEAR, ("t_hi", 1.0)),
-        weight=weight,
-        scale=1 / (1 - weight),
-        rounds=80,
-    )
-    return Case("model_guidance", **(fields | changes))
-
-
-def _flow(omega: float, kappa: float) -> Case:
-    fixed = ("flow_ratio", 1.0), ("power", 0.0)
-    return Case(
-        "mean_flow",
-        (*LINEAR, ("omega", omega), ("kappa", kappa), *fixed),
-        extra="duration",
-        value=0.0,
-        scale=omega / (1 - kappa),
-        rounds=200,
-    )
-
-
-CASES = [
-    *[_guided(weight) for weight in (0.0, 0.25, 0.45, 0.5, 0.75)],
-    _guided(0.45, options=(*NOISE, ("t_hi", 1.0))),
-    _guided(
-        0.45,
-        options=(*LINEAR, ("t_hi", 1.0), ("reference", "mean"), ("label_drop", 0.0)),
-        about="classes",
-    ),
-    _guided(
-        0.3,
-        options=(*LINEAR, ("t_hi", 1.0), ("reference", "other"), ("label_drop", 0.0)),
-        about="classes",
-        scale=1 / (1 - 0.3 * OTHER),
-    ),
-    *[
-        Case(
-            "scale_aware_model_guidance",
-            (*SCALES, ("t_hi", 1.0)),
-            extra="scale",
-            value=scale,
-            scale=scale,
-            rounds=4,
-            spread=0.0,
-        )
-        for scale in (1.0, 1.5, 2.0, 4.0)
-    ],
-    *[
-        Case(
-            "gft",
-            LINEAR,
-            extra="beta",
-            value=beta,
-            scale=1 / beta,
-            rounds=4,
-            spread=0.0,
-        )
-        for beta in (1.0, 0.5, 0.25)
-    ],
-    *[
-        Case(
-            "cfg_distillation",
-            (*LINEAR, ("scales", (1.0, 4.0))),
-            extra="scale",
-            value=scale,
-            scale=scale,
-            teacher="plain",
-        )
-        for scale in (1.0, 2.5, 4.0)
-    ],
-    *[_flow(*pair) for pair in [(1.0, 0.0), (0.6, 0.5), (0.3, 0.9)]],
-]
 
 
 def batch(key: jax.Array, spread: float = 1.0) -> losses.Batch:
@@ -229,7 +150,7 @@ def solve(case: Case, *, weight: float | None = None, rounds: int = 0) -> np.nda
 @functools.cache
 def plain(options: tuple = (*LINEAR, ("t_hi", 1.0))) -> np.ndarray:
     """Parameters of the unguided network for the same draws."""
-    return solve(_guided(0.0, options=options, rounds=2))
+    return solve(Case("model_guidance", options, weight=0.0))
 
 
 def unguided(case: Case) -> np.ndarray:
@@ -267,21 +188,3 @@ def measure(case: Case) -> tuple[float, float]:
     change, base = (p[:CLASSES] - away for p in (params, before))
     scale = float((change * base).sum() / np.square(base).sum())
     return scale, float(np.abs(change - case.scale * base).max())
-
-
-def main() -> None:
-    """Prints the table."""
-    print("| loss | setting | expected scale | learnt scale | largest error |")
-    print("| --- | --- | --- | --- | --- |")
-    for case in CASES:
-        scale, error = measure(case)
-        name = case.loss.replace("_", " ")
-        print(
-            f"| {name} | {case.setting} | {case.scale:.4f} | {scale:.4f} "
-            f"| {error:.1e} |",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,49 @@
+"""The frame of all figures: sizes, colours that colour-blind people tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Okabe & Ito 2008, Color Universal Design: told apart by (nearly) everybody.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#202020", "#8a8a8a"
+CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+MARKERS = "os^Dvx"
+
+
+def panels(
+    columns: int, rows: int = 1, *, width: float = 3.2, height: float = 3.0, **how: Any
+) -> tuple[Any, np.ndarray]:
+    """A figure and its axes [rows, columns]."""
+    from matplotlib.figure import Figure  # takes a second to import
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
+
+
+def histogram(panel: Any, points: np.ndarray, bins: np.ndarray, **how: Any) -> None:
+    """The density of points on a line, filled."""
+    look = {"color": GREY, "alpha": 0.45, "label": "samples"} | how
+    panel.hist(points.ravel(), bins=bins, density=True, **look)
+
+
+def curves(
+    panel: Any, x: Sequence[float], lines: Mapping[str, Sequence[float]], **how: Any
+) -> None:
+    """Lines with markers, told apart by colour and by marker."""
+    for (name, values), colour, marker in zip(
+        lines.items(), CYCLE, MARKERS, strict=False
+    ):
+        panel.plot(x, values, color=colour, marker=marker, label=name, ms=4, **how)
+    panel.grid(alpha=0.3)
+
+
+def scatter(panel: Any, points: np.ndarray, edge: float, **how: Any) -> None:
+    """Points in the plane, in a square of half an edge `edge`."""
+    look = {"s": 1.5, "color": BLUE, "linewidths": 0, "alpha": 0.6} | how
+    panel.scatter(*points.T, **look)
+    panel.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    panel.tick_params(labelsize="small")
