@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Entry = Mapping[str, Any]
-SCALES = (1.25, 1.5, 2.0, 3.0)
-WEIGHTS = (0.25, 0.5, 1.0, 2.0)
+SCALES = (1.5, 2.0, 3.0, 4.0)
+WEIGHTS = (0.5, 1.0, 2.0, 4.0)
 ONE_BLOCK = 0.17  # of six
 DEPTH = 6
 
@@ -47,7 +47,7 @@ def methods(folder: Path) -> list[Arm]:
         Arm("no guidance"),
         Arm("CFG", [cfg], {"cfg.scale": SCALES}),
         Arm("CFG in a window", [cfg], {"cfg.scale": SCALES, "cfg.t_hi": (0.5, 0.75)}),
-        Arm("SG", [entry("sg", weight=1.0)], {"sg.weight": (*WEIGHTS, 4.0)}),
+        Arm("SG", [entry("sg", weight=1.0)], {"sg.weight": WEIGHTS}),
         Arm(
             "SG-prev",
             [entry("sg_prev", weight=1.0)],
@@ -56,13 +56,13 @@ def methods(folder: Path) -> list[Arm]:
         Arm(
             "CFG + SG-prev",
             [cfg, entry("sg_prev", weight=0.5)],
-            {"cfg.scale": (1.25, 1.5, 2.0), "sg_prev.weight": (0.25, 0.5, 1.0)},
+            {"cfg.scale": (2.0, 3.0), "sg_prev.weight": (0.25, 0.5, 1.0)},
         ),
         Arm("S2", [s2], {"s2.weight": WEIGHTS}),
         Arm(
             "CFG + S2",
             [cfg, s2],
-            {"cfg.scale": (1.25, 1.5, 2.0), "s2.weight": (0.1, 0.25, 0.5)},
+            {"cfg.scale": (2.0, 3.0), "s2.weight": (0.1, 0.25, 0.5)},
         ),
         Arm(
             "naive S2 (4 masks)",
