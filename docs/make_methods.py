@@ -33,7 +33,6 @@ MADE = (
     "<!-- Made by docs/make_methods.py; edit the docstring or notes.toml instead. -->"
 )
 OTHER = "other"
-UNMEASURED = "not measured yet"
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})(v\d+)?")
 KINDS = {"dit": "DiT, SiT", "text": "text to image", "video": "video"}
 
@@ -280,8 +279,8 @@ def render_costs(found: Mapping[str, Page]) -> str:
     import method_pictures
 
     lines = [
-        "| chain | NFE | GFLOP | x unguided | fidelity | diversity |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| chain | NFE | GFLOP | x unguided |",
+        "| --- | --- | --- | --- |",
     ]
     _, unguided = method_pictures.demo_job({"method": []}).costs().values()
     plain = unguided.flops or math.nan
@@ -295,14 +294,11 @@ def render_costs(found: Mapping[str, Page]) -> str:
         job = method_pictures.demo_job(page.settings("demo"))
         _, cost = job.costs().values()
         flops = cost.flops or math.nan
-        measured = page.notes.get("measured", {})
         cells = [
             calls(entries),
             f"{cost.nfe}",
             f"{flops / 1e9:.3g}",
             f"{flops / plain:.2f}",
-            measured.get("fidelity", UNMEASURED),
-            measured.get("diversity", UNMEASURED),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

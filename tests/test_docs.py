@@ -1,4 +1,8 @@
-"""Every python block of the README and the docs runs as it stands."""
+"""Every python block of the README and the docs runs as it stands.
+
+Links between pages, and to their headings, are checked by `mkdocs build --strict`; those
+to other sites are not: the tests are offline.
+"""
 
 import re
 from pathlib import Path
@@ -28,6 +32,15 @@ def test_block_runs(code):
 
 def test_there_are_blocks_in_the_readme():
     assert any("README" in block.id for block in BLOCKS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_are_run_or_marked_as_not(page):
+    """A fence says python, and runs; or text or bash, and does not."""
+    fences = re.findall(r"^```.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) % 2 == 0, "a fence is open"
+    assert set(fences[::2]) <= {"```python", "```text", "```bash"}
+    assert set(fences[1::2]) <= {"```"}
 
 
 def test_relative_links_lead_somewhere():
