@@ -83,11 +83,11 @@ def sample(network: guidance.Network, scale: float, count: int, *, seed: int = 1
 def run(report: Report) -> None:
     """Fills the report."""
     setting = report.setting
-    recipe = Recipe(setting.pick(8000, 10))
+    recipe = Recipe(setting.pick(5000, 10))
     networks = {
         weight: train(weight, recipe, seed=setting.seed) for weight in (0.0, *WEIGHTS)
     }
-    count = setting.pick(8000, 40)
+    count = setting.pick(4000, 40)
     rng = np.random.default_rng(setting.seed + 2)
     label = np.arange(count) % 2
     sets = {"data": (BOARD.sample(rng, label), label)}

@@ -116,7 +116,8 @@ class Report:
     def table(self) -> str:
         """The lines as Markdown."""
         head = ("quantity", "paper's claim", "measured", "agrees", "by which rule")
-        lines = [head, ("---",) * len(head), *self.rows]
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        lines = [head, ("---",) * len(head), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def text(self) -> str:

@@ -51,7 +51,7 @@ def run(report: Report) -> None:
     """Fills the report."""
     setting = report.setting
     model = models.DiTConfig(
-        image_size=setting.pick(16, 4),
+        image_size=setting.pick(8, 4),
         channels=4,
         patch=2,
         width=setting.pick(128, 8),
@@ -68,7 +68,7 @@ def run(report: Report) -> None:
         for name, chain in arms().items()
     }
     noise = jax.random.normal(
-        jax.random.key(1), (setting.pick(4, 1), *model.image_shape)
+        jax.random.key(1), (setting.pick(8, 1), *model.image_shape)
     )
     programs = {
         name: compiled(network, noise, chain, steps) for name, chain in arms().items()

@@ -25,7 +25,7 @@ from jaxguide.experiments.fitting import Recipe, fit
 from jaxguide.experiments.network import PointNet
 from jaxguide.experiments.report import Report
 
-SCALE, WEIGHT, MASKS, STEPS = 3.0, 0.25, 8, 50
+SCALE, WEIGHT, MASKS, STEPS = 3.0, 0.25, 4, 50
 STRONG = 4 * WEIGHT  # a weight at which S2 is seen beside CFG
 SHAPES = {1: "1-D", 2: "2-D"}
 
@@ -52,7 +52,7 @@ def run(report: Report) -> None:
             "trained": trained(report, mixture, size),
             "exact": exact(mixture),
         }
-        count = setting.pick(4000, 40)
+        count = setting.pick(2000, 40)
         noise = points.start(count, size, setting.seed + 1)
         for source, (main, weak) in networks.items():
             rows, sets = {}, {}
@@ -73,8 +73,8 @@ def trained(report: Report, mixture, size: int) -> tuple[Any, Any]:
     setting = report.setting
     data = points.draw(mixture, 20_000, setting.seed)
     classes = mixture.num_classes
-    main = PointNet(size, classes, width=64, depth=8)
-    weak = PointNet(size, classes, width=32, depth=2)
+    main = PointNet(size, classes, width=32, depth=8)
+    weak = PointNet(size, classes, width=16, depth=2)
     params = fit(main, *data, Recipe(setting.pick(2000, 10)), seed=setting.seed)
     poor = fit(weak, *data, Recipe(setting.pick(400, 10)), seed=setting.seed + 1)
     return main.network(params.params), weak.network(poor.params)

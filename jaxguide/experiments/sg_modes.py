@@ -33,11 +33,11 @@ def run(report: Report) -> None:
     """Fills the report."""
     setting, mixture = report.setting, points.two_modes(STD)
     net = PointNet(1, width=64, depth=3)
-    data = points.draw(mixture, 50_000, setting.seed)
+    data = points.draw(mixture, setting.pick(50_000, 500), setting.seed)
     recipe = Recipe(setting.pick(4000, 20), label_drop=0.0)
     fitted = fit(net, *data, recipe, seed=setting.seed)
     networks = {"exact": mixture.network(), "trained": net.network(fitted.params)}
-    noise = points.start(setting.pick(20_000, 200), 1, setting.seed + 1)
+    noise = points.start(setting.pick(5000, 200), 1, setting.seed + 1)
     densities(report, networks, noise)
     levels(report, networks, noise)
     outliers(report, networks, noise)
@@ -208,8 +208,8 @@ def _draw_densities(report: Report, here, later, made, reached) -> None:
     right.set(title="data")
     for panel in (left, middle, right):
         panel.set(xlabel="x", xlim=(-2.5, 2.5), ylim=(0, None))
-        panel.legend(fontsize="x-small")
-    left.set(ylabel="density")
+        panel.legend(fontsize="x-small", loc="upper right")
+    left.set(ylabel="density", ylim=(0, 0.95))
     middle.set(ylim=(0, 1.35 * max(d.max() for d in made.values())))
     report.save(figure, "densities")
 

@@ -29,7 +29,7 @@ NAMES = {"score": "scores (Eq. 9)", "native": "raw outputs (code)"}
 def run(report: Report) -> None:
     """Fills the report."""
     setting, mixture = report.setting, points.two_modes()
-    count = setting.pick(20_000, 100)
+    count = setting.pick(5000, 100)
     noise = points.start(count, 1, setting.seed)
     alike = {
         shift: [

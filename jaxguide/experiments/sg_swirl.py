@@ -35,11 +35,11 @@ def run(report: Report) -> None:
     setting = report.setting
     mixture = points.swirl(setting.pick(64, 8))
     net = PointNet(2, width=128, depth=3, waves=3)
-    data = points.draw(mixture, 50_000, setting.seed)
-    recipe = Recipe(setting.pick(6000, 20), batch=512, label_drop=0.0)
+    data = points.draw(mixture, setting.pick(50_000, 500), setting.seed)
+    recipe = Recipe(setting.pick(6000, 20), batch=256, label_drop=0.0)
     fitted = fit(net, *data, recipe, seed=setting.seed)
     networks = {"exact": mixture.network(), "trained": net.network(fitted.params)}
-    noise = points.start(setting.pick(4000, 100), 2, setting.seed + 1)
+    noise = points.start(setting.pick(2000, 100), 2, setting.seed + 1)
     real = points.draw(mixture, len(noise), setting.seed + 2)[0]
     other = points.draw(mixture, len(noise), setting.seed + 3)[0]
     found, shown = {}, {}

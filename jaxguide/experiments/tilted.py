@@ -20,8 +20,6 @@ Source: Bradley & Nakkiran 2024, arXiv:2408.09000 (CFG does not sample the
 
 from __future__ import annotations
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -75,7 +73,7 @@ def run(report: Report) -> None:
 def gaussians(report: Report) -> None:
     """One Gaussian: measured beside both closed forms."""
     setting = report.setting
-    noise = points.start(setting.pick(20_000, 100), 1, setting.seed)
+    noise = points.start(setting.pick(5000, 100), 1, setting.seed)
     main, base = (gaussian(m, s).network() for m, s in zip(MEANS, STDS, strict=True))
     # This transform is CFG whose null prediction comes from another network.
     made = {
@@ -101,25 +99,22 @@ def gaussians(report: Report) -> None:
         for scale, found in made.items()
     }
     own = max(abs(row["measured"] / row["cfg"] - 1) for row in rows.values())
-    other = {s: abs(r["measured"] / r["tilted"] - 1) for s, r in rows.items() if s > 1}
+    off = [abs(r["measured"] / r["tilted"] - 1) for s, r in rows.items() if s > 1]
     report.claim(
         f"std of one Gaussian guided with scales {', '.join(f'{s:g}' for s in SCALES)}",
-        "CFG recovers p(x|c)^w p(x)^(1-w) (what Eq. 5 of SG and Eq. 10 of MG suggest; "
-        "denied in MG Sec. 3.1 and arXiv:2408.09000)",
+        "the guided score is that of p(x|c)^w p(x)^(1-w) (SG Eq. 5), but sampling does "
+        "not end there (MG Sec. 3.1; arXiv:2408.09000)",
         "; ".join(
-            f"{s:g}: {r['measured']:.3f}, closed form {r['cfg']:.3f}, tilted "
-            f"{r['tilted']:.3f}"
+            f"{s:g}: {r['measured']:.3f}, tilted {r['tilted']:.3f}"
             for s, r in rows.items()
         ),
-        {
-            "within 1 % of the tilted std at every scale above 1": max(other.values())
-            < 0.01
-        },
+        {"more than 5 % from the tilted std at every scale above 1": min(off) > 0.05},
     )
     report.claim(
         "the same beside the closed form s^w u^(1-w)",
         "none: our own closed form",
-        f"at most {own:.1e} away",
+        "; ".join(f"{s:g}: {r['cfg']:.3f}" for s, r in rows.items())
+        + f"; at most {own:.1e} away",
         {"within 0.5 % at every scale": own < 0.005},
     )
     report.numbers["gaussian"] = rows
@@ -131,7 +126,7 @@ def mixtures(report: Report) -> None:
     setting, model = report.setting, mixture()
     null_label = model.num_classes
     cond, null = (points.density(model, LINE, 0.0, c) for c in (LABEL, null_label))
-    noise = points.start(setting.pick(20_000, 100), 1, setting.seed)
+    noise = points.start(setting.pick(5000, 100), 1, setting.seed)
     made = {
         (kind, scale): points.sample(
             model.network(),
@@ -164,7 +159,6 @@ def mixtures(report: Report) -> None:
                 )
             },
         )
-    gap = {s: abs(away["ODE"][s] - away["SDE"][s]) for s in SCALES}
     apart = {s: _between(made["ODE", s], made["SDE", s]) for s in SCALES}
     report.claim(
         "Wasserstein-1 between the samples of the ODE and of the SDE, same scales",
@@ -175,7 +169,7 @@ def mixtures(report: Report) -> None:
             > 3 * apart[1.0]
         },
     )
-    report.numbers["mixture"] = {"away": away, "gap": gap, "apart": apart}
+    report.numbers["mixture"] = {"away": away, "apart": apart}
     _draw_mixture(report, made, wanted, cond)
 
 
@@ -197,7 +191,6 @@ def _draw_gaussian(report: Report, rows: dict) -> None:
     panel.set(title=f"one Gaussian: s = {STDS[0]:g}, u = {STDS[1]:g}")
     panel.grid(alpha=0.3)
     panel.legend(fontsize="small")
-    assert math.isclose(closed[0], other[0])
     report.save(figure, "gaussian")
 
 
