@@ -4,7 +4,7 @@ Run:      python -m jaxguide.data.encode --config configs/encode.py \\
               --config.data.path=imagenet/train --config.folder=outputs/latents
           A stopped run is carried on by the same command. ImageNet as TFDS prepared
           it: --config.data.name=imagenet. On several hosts with one shared folder:
-          --config.hosts.count=8 --config.hosts.index=<number>.
+          --num_processes=8 --process_id=<number>.
 Train:    any config with --config.data.name=latents --config.data.path=<the folder>
           --config.data.flip=True
 Cost:     not measured. Moments of 32 x 32 x 4 latents take 32 KB per image in float16,

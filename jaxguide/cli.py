@@ -1,9 +1,9 @@
 """Command lines: `--config FILE` with overrides, and mistakes in one line.
 
 `run(main)` lets ml_collections parse `--config=FILE[:arg] --config.field=value ...`,
-hands the config to `main`, and turns a mistake of the user, and a folder that cannot be
-written, into one line on standard error with exit code 2. Any other error keeps its
-traceback: it is a bug.
+joins the other processes of the run, if there are any, hands the config to `main`, and
+turns a mistake of the user, and a folder that cannot be written, into one line on
+standard error with exit code 2. Any other error keeps its traceback: it is a bug.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from jaxguide import disk
+from jaxguide import disk, exits, hosts
+from jaxguide.hosts import Hosts
 
-MISTAKE = 2
 _PACKAGE = str(Path(__file__).parent)
+_HOSTS = """
+Several processes find each other on TPU pods, under srun and on Kubernetes. By hand:
+  --coordinator ADDRESS:PORT --num_processes N --process_id I [--wait SECONDS]
+Without --coordinator they share out what needs no connection: files of samples, of
+latents, of features. --num_processes 1 runs alone, wherever it is."""
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
 
@@ -34,18 +39,20 @@ class _Mistake(Exception):
 
 
 def run(
-    main: Callable[[Any], None],
+    main: Callable[[Any, Hosts], None],
     *,
     listing: Callable[[str], str] | None = None,
     about: str = "",
+    saves: bool = False,
 ) -> None:
-    """Runs `main(config)` with the config that `sys.argv` describes.
+    """Runs `main(config, hosts)` with the config that `sys.argv` describes.
 
     Args:
         main: receives what `get_config` of the config file returned, with the
-            overrides of the command line filled in.
+            overrides of the command line filled in, and the processes of the run.
         listing: what `--list` or `--list NAME` prints, from the name or "".
         about: what `--help` prints after the usage.
+        saves: whether `main` saves after SIGTERM; see `hosts.join`.
 
     Raises:
         SystemExit: with code 2 and one line on standard error if a file, a field or
@@ -56,10 +63,17 @@ def run(
     try:
         if listing is not None:
             _list(sys.argv[1:], listing)
-        config = _parse(sys.argv, about)
+        config, numbers = _parse(sys.argv, about)
     except _Mistake as mistake:
         leave(str(mistake))
-    guarded(lambda: main(config))
+    guarded(lambda: _run(main, config, numbers | {"saves": saves}))
+
+
+def _run(
+    main: Callable[[Any, Hosts], None], config: Any, numbers: dict[str, Any]
+) -> None:
+    with hosts.join(**numbers) as processes:
+        guarded(lambda: main(config, processes))
 
 
 def guarded(main: Callable[[], None]) -> None:
@@ -92,7 +106,7 @@ def _line(error: Exception) -> str:
 def leave(line: str) -> NoReturn:
     """Prints one line on standard error and exits with code 2."""
     print(" ".join(line.split()), file=sys.stderr)
-    raise SystemExit(MISTAKE)
+    raise SystemExit(exits.MISTAKE)
 
 
 def _list(words: list[str], listing: Callable[[str], str]) -> None:
@@ -111,12 +125,14 @@ def _list(words: list[str], listing: Callable[[str], str]) -> None:
         raise SystemExit(0)
 
 
-def _parse(argv: list[str], about: str) -> Any:
+def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
+    """The config, and what the flags say of other processes."""
     usage = f"Usage: python -m jaxguide.{_command(argv[0])} --config FILE[:arg]"
     if {"--help", "-h"} & set(argv):
         _help(argv, usage, about)
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    numbers = _define_hosts(values)
     given = _config_file(argv, usage)
     found = _find(given)
     argv = [word.replace(given, found, 1) if given in word else word for word in argv]
@@ -127,7 +143,18 @@ def _parse(argv: list[str], about: str) -> Any:
         raise _Mistake(f"cli: {error}") from error
     if rest[1:]:
         raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
-    return holder.value
+    return holder.value, {name: found.value for name, found in numbers.items()}
+
+
+def _define_hosts(values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
+    """The flags of `hosts.join`."""
+    known = dict(flag_values=values)
+    return {
+        "coordinator": flags.DEFINE_string("coordinator", "", "", **known),
+        "count": flags.DEFINE_integer("num_processes", 0, "", **known),
+        "index": flags.DEFINE_integer("process_id", -1, "", **known),
+        "wait": flags.DEFINE_float("wait", hosts.WAIT, "", **known),
+    }
 
 
 def _command(program: str) -> str:
@@ -151,6 +178,7 @@ def _help(argv: list[str], usage: str, about: str) -> NoReturn:
     """Prints the usage and, if a config is named, what can be overridden."""
     print(f"{usage} [--config.FIELD=VALUE ...]")
     print("FIELD may reach into lists: --config.guidance[0].scale=2")
+    print(_HOSTS)
     print(f"\n{about.strip()}\n" if about else "", end="")
     try:
         config = _load(_find(_config_file(argv, usage)))

@@ -15,7 +15,6 @@ import optax
 
 from jaxguide import data, models, training
 from jaxguide.checkpoints import Weights
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import (
     INPUTS,
     LOSSES,
@@ -128,7 +127,6 @@ class TrainConfig:
         accumulate: micro-batches per update; divides the batch.
         parallel: one of `STRATEGIES`; both use all devices of all hosts.
         shards: of "fsdp": devices over which one copy of the state is cut; 0 is all.
-        hosts: see there.
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
         keep_best, best_by: further checkpoints to keep, those with the lowest
@@ -158,7 +156,6 @@ class TrainConfig:
     accumulate: int = 1
     parallel: str = "fsdp"
     shards: int = 0
-    hosts: HostsConfig = field(default_factory=HostsConfig)
     log_every: int = 50
     save_every: int = 1000
     snapshot_every: int = 1000

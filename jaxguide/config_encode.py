@@ -11,7 +11,6 @@ from jaxguide import data
 from jaxguide.arguments import call, imported, parse_call
 from jaxguide.checkpoints.autoencoders import encode_moments, load_autoencoder
 from jaxguide.config import DataConfig
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.names import lookup
 
 
@@ -54,8 +53,6 @@ class EncodeConfig:
         mirrored: encode mirror images too, for training with flips.
         batch_size: images per call.
         shard_size: images per file.
-        hosts: as for training; or its count and index alone, without a coordinator:
-            each host writes files of its own and needs no connection to the others.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -68,7 +65,6 @@ class EncodeConfig:
     mirrored: bool = True
     batch_size: int = 64
     shard_size: int = 4096
-    hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def build_encoder(config: EncodeConfig) -> data.Encoder:

@@ -3,13 +3,12 @@
 import inspect
 import runpy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxguide import config
 from jaxguide.arguments import call, imported, parse_call
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_sampling import SampleConfig
 from jaxguide.evaluation import features, images, measures
 from jaxguide.evaluation.features import FeatureNetwork
@@ -57,7 +56,6 @@ class EvaluateConfig:
         cache: folder of features, kept for other runs; one with 2,048 features takes
             8 MB per 1,000 images.
         folder: for evaluation.json, and the samples of a config.
-        hosts: as for sampling.
     """
 
     samples: str = ""
@@ -75,7 +73,6 @@ class EvaluateConfig:
     save_reference: str = ""
     cache: str = "outputs/features"
     folder: str = "outputs/evaluation"
-    hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def build_names(config: EvaluateConfig) -> list[str]:
@@ -186,7 +183,6 @@ def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConf
             "Write --config.num_samples=50000."
         )
     found.folder = str(Path(config.folder).expanduser() / f"samples-{number}")
-    found.hosts = config.hosts
     return found
 
 

@@ -21,7 +21,6 @@ from jaxguide import guidance, losses, models, samplers, schedules
 from jaxguide.arguments import call, described_call, parse_call
 from jaxguide.checkpoints import Weights, load_weights
 from jaxguide.checkpoints.autoencoders import decoder_of
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_losses import PATHS
 from jaxguide.guidance import Chain, Network, Transform
 from jaxguide.names import lookup
@@ -177,8 +176,6 @@ class SampleConfig:
         rounding: of a set, to 8 bits: "nearest", or "floor" as REPA's and MG's code.
         shard_size: images per file.
         adm_file: also one samples.npz with `arr_0`, as other evaluators read.
-        hosts: of a set: the processes that share it out; its count and index alone
-            will do, without a coordinator.
     """
 
     checkpoint: str = "fashion"
@@ -207,7 +204,6 @@ class SampleConfig:
     rounding: str = "nearest"
     shard_size: int = 1000
     adm_file: bool = False
-    hosts: HostsConfig = field(default_factory=HostsConfig)
 
 
 def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:

@@ -11,14 +11,15 @@ A stopped run carries on where it was. Exit code 2 and one line: bad input.
 import time
 from pathlib import Path
 
-from jaxguide import cli, config_hosts, evaluating
+from jaxguide import cli, evaluating
 from jaxguide.config_evaluate import EvaluateConfig
+from jaxguide.hosts import ALONE, Hosts
 from jaxguide.sampling import as_json
 
 
-def run(config: EvaluateConfig) -> None:
+def run(config: EvaluateConfig, processes: Hosts = ALONE) -> None:
     """Prints what will be done, does it, and writes `evaluation.json`."""
-    share = config_hosts.share(config.hosts)
+    share = processes.share
     start = time.perf_counter()
     job = evaluating.build_job(config, share)
     if job is None:

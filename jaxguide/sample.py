@@ -10,26 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxguide import cli, config_hosts, jobs, listing, pictures, sampling
+from jaxguide import cli, jobs, listing, pictures, sampling
 from jaxguide.config_sampling import SampleConfig
+from jaxguide.hosts import ALONE, Hosts
 from jaxguide.sample_set import SampleSet, write_adm_file, write_set
 
 SHOWN = 64
 
 
-def run(config: SampleConfig) -> None:
-    """A picture, or a set of samples."""
-    share = config_hosts.share(config.hosts)
+def run(config: SampleConfig, processes: Hosts = ALONE) -> None:
+    """A picture, which the first process makes alone, or a set of samples."""
+    if processes.index and not config.num_samples:
+        return
     job = jobs.build_job(config)
     folder = Path(config.folder).expanduser()
-    if share[0] == 0:
+    if processes.index == 0:
         print(job.describe(), flush=True)
     start = time.perf_counter()
     if not config.num_samples:
         _picture(job, folder, start)
-    elif not write_set(job, share):
-        print(f"the files of host {share[0]} are written; others are missing")
-    elif share[0] == 0 or not config.hosts.coordinator:
+    elif not write_set(job, processes.share):
+        print(f"the files of host {processes.index} are written; others are missing")
+    elif processes.index == 0 or not processes.joined:
         _finish(job, folder, time.perf_counter() - start)
 
 

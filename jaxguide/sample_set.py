@@ -39,7 +39,7 @@ KIND = sharded.Kind(
 )
 LABEL_ORDERS = ("balanced", "random")
 # What a set may be made with a second time and still be the same set.
-FREE = ("folder", "hosts", "zoom", "per_class", "adm_file")
+FREE = ("folder", "zoom", "per_class", "adm_file")
 # What the plan holds in a form of its own.
 APART = ("num_samples", "shard_size", "checkpoint", "weak_checkpoint", "autoencoder")
 

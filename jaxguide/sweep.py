@@ -5,10 +5,16 @@ from pathlib import Path
 
 from jaxguide import cli, listing, sampling, sweeping
 from jaxguide.config_sweep import SweepConfig
+from jaxguide.hosts import ALONE, Hosts
 
 
-def run(config: SweepConfig) -> None:
-    """Prints what will run, samples, and writes pictures, `sweep.csv`, `run.json`."""
+def run(config: SweepConfig, processes: Hosts = ALONE) -> None:
+    """Prints what will run, samples, and writes pictures, `sweep.csv`, `run.json`.
+
+    The first of several processes does it alone.
+    """
+    if processes.index:
+        return
     plan = sweeping.build(config)
     print(plan.describe(), flush=True)
     outcome = sweeping.run(plan)

@@ -5,7 +5,8 @@ The same command carries on where a run has stopped. Exit codes:
     0    all steps are done
     2    one line says what is wrong: a field, a file, a folder that cannot be written,
          a loss or gradient that is not finite; the last checkpoint is good
-    75   SIGTERM (preemption): the state is saved, run the same command again
+    75   run the same command again: SIGTERM (preemption), and the state is saved; or
+         another process of the run is gone, and the last checkpoint is good
     130  Ctrl-C: the state is saved; a second Ctrl-C leaves at once, without saving
 """
 
@@ -16,13 +17,17 @@ import json
 import os
 from pathlib import Path
 
-from jaxguide import cli, config, config_watch, training
-from jaxguide.training import hosts
+from jaxguide import cli, config, config_watch, hosts, training
+from jaxguide.hosts import ALONE, Hosts
 
 
-def run(settings: config.TrainConfig) -> None:
+def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
     """Builds what the config describes and trains it."""
-    hosts.start(**dataclasses.asdict(settings.hosts))
+    if processes.count > 1 and not processes.joined:
+        raise ValueError(
+            "train: need processes that are connected, got num_processes="
+            f"{processes.count} without --coordinator. Add the address of process 0."
+        )
     dataset = config.build_dataset(settings.data)
     experiment = config.build_experiment(settings, dataset)
     loop = config.build_loop(settings)
@@ -47,7 +52,7 @@ def _write_config(folder: Path, settings: config.TrainConfig) -> None:
 def main() -> None:
     """The command line."""
     try:
-        cli.run(run, about=__doc__ or "")
+        cli.run(run, about=__doc__ or "", saves=True)
     except KeyboardInterrupt:  # not waiting for a checkpoint that is being written
         os._exit(training.INTERRUPTED)
 

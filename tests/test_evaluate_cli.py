@@ -11,9 +11,9 @@ import pytest
 
 from jaxguide import config_evaluate, evaluate, evaluating
 from jaxguide.config_evaluate import EvaluateConfig
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.evaluation.protocols import ADM, TORCH_FIDELITY
 from jaxguide.evaluation.reference import Reference, write_statistics
+from jaxguide.hosts import Hosts
 from tests import tiny_checkpoint
 from tests.evaluation import toy_network
 from tests.training.test_hosts import free_port
@@ -207,8 +207,7 @@ def test_adms_file_holds_statistics_and_the_images_for_precision(folder, tmp_pat
 
 def test_hosts_without_a_connection_share_a_folder(folder, tmp_path, capsys):
     for index in (1, 0):
-        hosts = HostsConfig(count=2, index=index)
-        evaluate.run(settings(folder, tmp_path, hosts=hosts))
+        evaluate.run(settings(folder, tmp_path), Hosts(index, count=2))
         printed = capsys.readouterr().out
         assert ("FD-toy  " in printed) == (index == 0), "whoever ends last"
         record = tmp_path / "evaluation.json"
@@ -273,11 +272,11 @@ def test_two_processes_equal_one_and_mistakes_exit_with_2(folder, tmp_path):
     assert "FD-toy" in printed
     two = config_file(folder, tmp_path / "two")
     hosts = [
-        f"--config.hosts.coordinator=127.0.0.1:{free_port()}",
-        "--config.hosts.count=2",
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--num_processes=2",
     ]
     ended = finish(
-        [start(two, *hosts, f"--config.hosts.index={index}") for index in (0, 1)]
+        [start(two, *hosts, f"--process_id={index}") for index in (0, 1)]
     )
     assert [code for *_, code in ended] == [0, 0], ended
     assert "FD-toy" in ended[0][0] and "FD-toy" not in ended[1][0]

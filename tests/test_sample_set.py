@@ -281,13 +281,14 @@ def test_published_channels_come_with_the_checkpoint(checkpoint):
 def test_two_processes_with_other_devices_write_the_same_set(checkpoint, tmp_path):
     words = ["num_samples=22", "shard_size=8", "batch_size=2", "num_steps=2"]
     words += [f"checkpoint={checkpoint}", f"folder={tmp_path}", "labels=all"]
-    words += ["columns=('cfg+s2',)", "hosts.count=2", "seed=0", "zoom=2"]
+    words += ["columns=('cfg+s2',)", "seed=0", "zoom=2"]
     words += ["guidance[0].scale=2.0", "guidance[2].weight=0.5", "guidance[2].drop=0.4"]
     started = []
     for index, devices in enumerate((1, 2)):
         flags = f"--xla_force_host_platform_device_count={devices}"
         env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        more = [f"--config.{word}" for word in [*words, f"hosts.index={index}"]]
+        more = [f"--config.{word}" for word in words]
+        more += ["--num_processes=2", f"--process_id={index}"]
         command = [sys.executable, "-m", "jaxguide.sample", f"--config={DEMO}:tiny"]
         started.append(
             subprocess.Popen(
@@ -297,7 +298,7 @@ def test_two_processes_with_other_devices_write_the_same_set(checkpoint, tmp_pat
     printed = [process.communicate(timeout=500)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], printed
     alone = tmp_path / "alone"
-    again = [f"--config.{word}" for word in words if "hosts" not in word]
+    again = [f"--config.{word}" for word in words]
     again[again.index(f"--config.folder={tmp_path}")] = f"--config.folder={alone}"
     command = [sys.executable, "-m", "jaxguide.sample", f"--config={DEMO}:tiny"]
     env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

@@ -77,7 +77,6 @@ CHILD = """
 import sys
 import jax, numpy as np
 from jaxguide import jobs, sample as command, sampling
-from jaxguide.config_hosts import HostsConfig
 from jaxguide.config_sampling import SampleConfig
 assert jax.device_count() == 1
 config = eval(sys.argv[1])

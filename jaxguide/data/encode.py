@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaxguide import cli, config, config_hosts, data
+from jaxguide import cli, config, data
 from jaxguide.config_encode import EncodeConfig, build_encoder
+from jaxguide.hosts import ALONE, Hosts
 
 
-def run(settings: EncodeConfig) -> None:
+def run(settings: EncodeConfig, processes: Hosts = ALONE) -> None:
     """Encodes the images that the config names, or carries on with them."""
-    share = config_hosts.share(settings.hosts)
     source = config.build_dataset(settings.data)
     images = settings.data
     done = data.write_latents(
@@ -21,13 +21,13 @@ def run(settings: EncodeConfig) -> None:
         batch_size=settings.batch_size,
         shard_size=settings.shard_size,
         note={"data": images.name, "split": images.split, "size": images.size},
-        share=share,
+        share=processes.share,
     )
     if done:
         print(f"{len(source)} images encoded; train with --config.data.name=latents")
         print(f"  --config.data.path={settings.folder}")
     else:
-        print(f"the files of host {share[0]} are written; others are missing")
+        print(f"the files of host {processes.index} are written; others are missing")
 
 
 def main() -> None:

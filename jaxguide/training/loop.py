@@ -13,9 +13,9 @@ import jax
 import optax
 from clu import parameter_overview
 
-from jaxguide import data
+from jaxguide import data, hosts
 from jaxguide.checkpoints import Checkpoints
-from jaxguide.training import hosts, parallel
+from jaxguide.training import parallel
 from jaxguide.training.log import StepLog
 from jaxguide.training.speed import Work, peak_flops
 from jaxguide.training.step import (

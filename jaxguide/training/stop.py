@@ -10,10 +10,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-# EX_TEMPFAIL of sysexits.h: not finished, the same command carries on.
-PREEMPTED = 75
-# What a shell reports for a program that Ctrl-C has ended: 128 + SIGINT.
-INTERRUPTED = 130
+from jaxguide import exits
+
+PREEMPTED, INTERRUPTED = exits.UNFINISHED, exits.INTERRUPTED
 
 
 class Stop:

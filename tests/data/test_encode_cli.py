@@ -78,13 +78,13 @@ def test_a_converted_autoencoder_is_named_by_its_file(monkeypatch, tmp_path):
 
 
 def test_hosts_share_the_work_by_their_numbers(monkeypatch, capsys, tmp_path):
-    words = [f"--config.folder={tmp_path}", "--config.hosts.count=2"]
-    call(monkeypatch, *words, "--config.hosts.index=1")
+    words = [f"--config.folder={tmp_path}", "--num_processes=2"]
+    call(monkeypatch, *words, "--process_id=1")
     assert "the files of host 1 are written" in capsys.readouterr().out
     assert [path.name for path in tmp_path.glob("*.npz")] == [
         "moments-00001-of-00003.npz"
     ]
-    call(monkeypatch, *words, "--config.hosts.index=0")
+    call(monkeypatch, *words, "--process_id=0")
     assert len(data.LatentCache(tmp_path)) == 1498
 
 
@@ -101,7 +101,7 @@ def test_hosts_share_the_work_by_their_numbers(monkeypatch, capsys, tmp_path):
         (["--config.data.name=latents"], "need a finished folder with manifest.json"),
         (["--config.data.name=made_latents"], "got is_latent=True"),
         (["--config.format=zip"], "need format in"),
-        (["--config.hosts.count=2"], "write_latents: need 0 <= index < count"),
+        (["--num_processes=2"], "got process_id=-1, num_processes=2"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxguide import config, training
-from jaxguide.training import hosts, parallel
+from jaxguide import config, hosts, train as train_program, training
+from jaxguide.training import parallel
 
 # Wide enough for `fsdp` to cut its kernels.
 WIDTH = 64
@@ -38,14 +38,14 @@ def train(folder, processes, devices, *words):
     ]
     if processes > 1:
         common += [
-            f"--config.hosts.coordinator=127.0.0.1:{free_port()}",
-            f"--config.hosts.count={processes}",
+            f"--coordinator=127.0.0.1:{free_port()}",
+            f"--num_processes={processes}",
         ]
     flags = f"--xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     started = [
         subprocess.Popen(
-            common + ([f"--config.hosts.index={index}"] if processes > 1 else []),
+            common + ([f"--process_id={index}"] if processes > 1 else []),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -118,22 +118,28 @@ def test_two_processes_equal_one(tmp_path, together, alone):
     assert most < 2e-5
 
 
-@pytest.mark.parametrize(
-    ("numbers", "line"),
-    [
-        (dict(coordinator="somewhere"), "got coordinator='somewhere'"),
-        (dict(coordinator="a:b", count=2, index=0), "got coordinator='a:b'"),
-        (dict(coordinator="a:1", count=2), "got index=-1, count=2"),
-        (dict(coordinator="a:1", count=2, index=2), "got index=2, count=2"),
-    ],
-)
-def test_hosts_need_an_address_and_a_number(numbers, line):
-    with pytest.raises(ValueError, match=line):
-        hosts.start(**numbers)
-
-
 def test_one_process_is_the_first_and_reads_everything(capsys):
-    hosts.start()
+    with hosts.join() as alone:
+        assert alone == hosts.ALONE == (0, 1, False)
+    with hosts.join(count=1) as alone:
+        assert alone == hosts.ALONE
     assert hosts.is_first() and hosts.share() == (0, 1)
+    assert capsys.readouterr().out == "", "nothing is said of one process"
     hosts.say("hello")
     assert capsys.readouterr().out == "hello\n"
+
+
+def test_processes_without_a_connection_have_numbers_only():
+    with hosts.join(count=4, index=3) as last:
+        assert last.share == (3, 4) and not last.joined
+    with pytest.raises(ValueError, match="got process_id=-1, num_processes=4"):
+        with hosts.join(count=4):
+            pass
+    with pytest.raises(ValueError, match="need ADDRESS:PORT of process 0"):
+        with hosts.join(index=1):
+            pass
+
+
+def test_training_needs_a_connection():
+    with pytest.raises(ValueError, match="got num_processes=2 without --coordinator"):
+        train_program.run(config.TrainConfig(), hosts.Hosts(0, 2))

@@ -354,8 +354,8 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_pat
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    words = [f"--config.hosts.coordinator={address}", "--config.hosts.count=2"]
-    both = [run.start(*words, f"--config.hosts.index={index}") for index in (0, 1)]
+    words = [f"--coordinator={address}", "--num_processes=2"]
+    both = [run.start(*words, f"--process_id={index}") for index in (0, 1)]
     try:
         while run.logged() < 3:
             assert both[0].poll() is None, both[0].communicate()

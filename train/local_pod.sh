@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Rehearses a pod on one machine: N processes of one program that join each other.
+#
+#   train/local_pod.sh N [--dry-run] -- python -m jaxguide.train --config FILE ...
+#
+# Every line that they print carries the number of its process. If one fails, the others
+# have a minute to end (they do so by themselves), and its exit code is that of the
+# script. SIGTERM, and Ctrl-C as SIGTERM, are passed on to all.
+# shellcheck source=train/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+PATIENCE=60
+
+count=${1:-}
+[[ $count =~ ^[1-9][0-9]*$ ]] || fail "need the number of processes first, got '$count'."
+parse "${@:2}"
+need_program
+
+free_port() {
+  python3 -c '
+import socket
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    print(probe.getsockname()[1])'
+}
+
+label() {
+  local line
+  while IFS= read -r line || [ -n "$line" ]; do
+    printf '[%s] %s\n' "$1" "$line"
+  done
+}
+
+# Prints nothing; sends a signal to the processes that are still there.
+tell() {
+  kill "-$1" "${pids[@]}" 2>/dev/null || true
+}
+
+port=PORT
+[ -n "$dry_run" ] || port=$(free_port)
+program+=(--coordinator "127.0.0.1:$port" --num_processes "$count" --process_id)
+if [ -n "$dry_run" ]; then
+  for ((i = 0; i < count; i++)); do run "${program[@]}" "$i"; done
+  exit 0
+fi
+
+export PYTHONUNBUFFERED=1
+folder=$(mktemp -d)
+pids=() labels=()
+trap 'tell KILL; rm -rf "$folder"' EXIT
+trap 'tell TERM' TERM INT
+for ((i = 0; i < count; i++)); do
+  mkfifo "$folder/$i"
+  label "$i" <"$folder/$i" &
+  labels+=($!)
+  "${program[@]}" "$i" >"$folder/$i" 2>&1 &
+  pids+=($!)
+done
+
+code=0 deadline=""
+alive=("${pids[@]}")
+while [ ${#alive[@]} -gt 0 ]; do
+  sleep 0.2
+  still=()
+  for pid in "${alive[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then
+      still+=("$pid")
+      continue
+    fi
+    status=0
+    wait "$pid" || status=$?
+    if [ "$status" -ne 0 ] && [ "$code" -eq 0 ]; then
+      code=$status deadline=$((SECONDS + PATIENCE))
+    fi
+  done
+  alive=(${still[@]+"${still[@]}"})
+  [ -z "$deadline" ] || [ "$SECONDS" -lt "$deadline" ] || tell KILL
+done
+wait "${labels[@]}"
+exit "$code"
