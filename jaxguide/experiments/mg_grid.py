@@ -94,21 +94,22 @@ def run(report: Report) -> None:
     for name, arm in ARMS.items():
         made = sample(networks[arm.weight], arm.scale, count, seed=setting.seed + 1)
         sets[name] = made
-    turns = {
-        name: turning(ways(networks[arm.weight], arm.scale, setting.pick(500, 4)))
+    followed = np.arange(setting.pick(500, 4)) % 2
+    lines = {
+        name: ways(networks[arm.weight], arm.scale, followed)
         for name, arm in ARMS.items()
     }
     rows = {name: measures(*one) for name, one in sets.items()}
-    for name, (early, whole) in turns.items():
-        rows[name] |= {"early_turn": early, "turn": whole}
-    anywhere = unconditional(networks[0.0], count, seed=setting.seed + 1)
-    rows["unconditional"] = {"outliers": float(1 - inside_any(anywhere).mean())}
+    for name, line in lines.items():
+        rows[name]["early_turn"], rows[name]["turn"] = turning(line)
+    nowhere = np.full(count, NULL)
+    made = unconditional(networks[0.0], count, seed=setting.seed + 1)
+    rows["unconditional"] = {"outliers": float(1 - inside_any(made).mean())}
     report.numbers["grid"] = rows
     judge(report, rows)
-    shown = {
-        name: sets[name] for name in ("data", "conditional", *list(PAIRS.items())[-1])
-    }
-    draw(report, shown)
+    sets["unconditional"] = made, nowhere
+    lines["unconditional"] = ways(networks[0.0], 1.0, np.full_like(followed, NULL))
+    draw(report, sets, lines)
 
 
 def measures(made: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -144,9 +145,9 @@ def inside_any(made: np.ndarray) -> np.ndarray:
     return BOARD.place(made, ones).inside | BOARD.place(made, 0 * ones).inside
 
 
-def ways(network: guidance.Network, scale: float, count: int) -> np.ndarray:
-    """Trajectories [steps + 1, count, 2] of Euler from the same noise."""
-    label = jnp.arange(count, dtype=jnp.int32) % 2
+def ways(network: guidance.Network, scale: float, label: np.ndarray) -> np.ndarray:
+    """Trajectories [steps + 1, B, 2] of Euler from the same noise, for labels [B]."""
+    count, label = len(label), jnp.asarray(label, jnp.int32)
     null = jnp.full_like(label, NULL)
     guided = guidance.guide(network.predict, guidance.cfg(scale))
 
@@ -230,11 +231,28 @@ def judge(report: Report, rows: dict[str, dict[str, float]]) -> None:
     )
 
 
-def draw(report: Report, sets: dict[str, Any]) -> None:
-    """Samples of both classes, one panel for each way to make them."""
-    figure, (row,) = figures.panels(len(sets), width=2.6, height=2.8)
-    for (title, (made, label)), panel in zip(sets.items(), row, strict=True):
-        for c, colour in enumerate((figures.ORANGE, figures.BLUE)):
-            figures.scatter(panel, made[label == c], 2.6, color=colour)
-        panel.set(title=title)
+COLOURS = (figures.ORANGE, figures.BLUE, figures.GREY)  # of the classes, and none
+SHOWN = ("data", "conditional", "unconditional", *list(PAIRS.items())[-1])
+
+
+def draw(report: Report, sets: dict[str, Any], lines: dict[str, np.ndarray]) -> None:
+    """Samples above, trajectories from noise (crosses) below; one way per column."""
+    figure, axes = figures.panels(len(SHOWN), 2, width=2.5, height=2.6)
+    for name, upper, lower in zip(SHOWN, *axes, strict=True):
+        made, label = sets[name]
+        for c, colour in enumerate(COLOURS):
+            figures.scatter(upper, made[label == c], 2.6, color=colour)
+        upper.set(title=name)
+        if name not in lines:
+            lower.axis("off")
+            continue
+        for i, way in enumerate(lines[name][:, :40].transpose(1, 0, 2)):
+            colour = COLOURS[2 if name == "unconditional" else i % 2]
+            lower.plot(*way.T, color=colour, lw=0.8, alpha=0.8)
+            lower.plot(*way[0], "x", color=colour, ms=3)
+            lower.plot(*way[-1], "o", color=figures.INK, ms=1.5)
+        lower.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal")
+        lower.tick_params(labelsize="small")
+    axes[0, 0].set(ylabel="samples")
+    axes[1, 1].set(ylabel="trajectories")
     report.save(figure, "samples")

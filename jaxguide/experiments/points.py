@@ -12,6 +12,7 @@ import numpy as np
 from jaxguide import guidance, samplers, schedules
 from jaxguide.evaluation import toy
 from jaxguide.oracle import GaussianMixture
+from jaxguide.samplers.sweep import sweep as sweep_over
 
 
 def two_modes(std: float = 0.1) -> GaussianMixture:
@@ -122,7 +123,7 @@ def sweep(
 ) -> np.ndarray:
     """Samples [P, B, n] of one class by Euler, one set for every guidance."""
     return np.asarray(
-        samplers.sweep(
+        sweep_over(
             network,
             noise,
             jnp.full(len(noise), label, jnp.int32),
