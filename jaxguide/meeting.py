@@ -12,7 +12,8 @@ from typing import NoReturn
 from jaxguide.cluster import Place
 from jaxguide.peers import Link, Peers
 
-_PAUSE = 0.5
+# Seconds between two tries, and for a stranger to say who it is.
+_PAUSE, _HELLO = 0.2, 2.0
 
 
 def meet(place: Place, patience: float) -> tuple[Peers, str]:
@@ -47,7 +48,7 @@ def _gather(place: Place, patience: float) -> tuple[Peers, str]:
                     f"hosts: need {place.count} processes within {patience:g} s, got "
                     f"none with process_id={names}. Start them all; --wait is longer.",
                 )
-            match link.read(patience=_PAUSE):
+            match link.read(_HELLO):
                 case ["hello", number, count]:
                     if int(number) not in missing or int(count) != place.count:
                         _refuse(
@@ -69,7 +70,7 @@ def _report(place: Place, patience: float) -> tuple[Peers, str]:
     end = time.monotonic() + patience
     link = Link(_connect(host.strip("[]"), int(port), end, patience))
     link.send("hello", place.index, place.count)
-    match link.read(patience=end - time.monotonic() + 1):
+    match link.read(end - time.monotonic() + 1):
         case ["go", port]:
             return Peers(place.index, {0: link}), _relay(host, int(port))
         case ["no", *words]:
