@@ -47,3 +47,10 @@ def scatter(panel: Any, points: np.ndarray, edge: float, **how: Any) -> None:
     panel.scatter(*points.T, **look)
     panel.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
     panel.tick_params(labelsize="small")
+
+
+def legend_below(figure: Any, panel: Any, columns: int = 3) -> None:
+    """The legend of one panel for all of them, where it hides nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    how = {"loc": "outside lower center", "ncols": columns, "fontsize": "small"}
+    figure.legend(handles, labels, frameon=False, **how)

@@ -180,10 +180,10 @@ def _others(report: Report, name: str, claim: str, found: dict) -> None:
 
 def after(weight: float, rounds: int) -> float:
     """The scale after some rounds of least squares, each taught by the one before."""
-    case = _guided(weight)
+    case = CASES[0]  # without guidance; `weight` may be 1, which has no fixed point
     base = unguided(case)
     away = base[CLASSES]
-    change = (solve(case, rounds=rounds) - away)[:CLASSES]
+    change = (solve(case, weight=weight, rounds=rounds) - away)[:CLASSES]
     plain = (base - away)[:CLASSES]
     return float((change * plain).sum() / np.square(plain).sum())
 

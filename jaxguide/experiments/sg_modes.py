@@ -240,7 +240,7 @@ def _draw_levels(report: Report, network, noise) -> None:
 
 
 def _draw_outliers(report: Report, found) -> None:
-    figure, axes = figures.panels(2, 2, width=4.2, height=2.7, sharex=True)
+    figure, axes = figures.panels(2, 2, width=4.2, height=2.8, sharex=True)
     for column, source in enumerate(("exact", "trained")):
         for row, what in enumerate(("outliers", "width")):
             panel = axes[row, column]
@@ -255,5 +255,5 @@ def _draw_outliers(report: Report, found) -> None:
         axes[1, column].axhline(1.0, color=figures.INK, lw=1, ls=":")
         axes[1, column].set(xlabel="weight", ylabel="width of a mode / truth")
         axes[1, column].set(yscale="log")
-    axes[0, 0].legend(fontsize="x-small")
+    figures.legend_below(figure, axes[0, 0])
     report.save(figure, "outliers")

@@ -121,7 +121,7 @@ def end(mixture, made: np.ndarray) -> dict[str, float]:
 
 def draw(report: Report, alike: dict, found: dict) -> None:
     """Cosine by time; outliers and width by weight."""
-    figure, ((left, middle, right),) = figures.panels(3, width=3.6)
+    figure, ((left, middle, right),) = figures.panels(3, width=3.6, height=3.4)
     lines = {f"shift {shift:g}": values for shift, values in alike.items()}
     figures.curves(left, TIMES, lines)
     left.axhline(0.0, color=figures.INK, lw=1, ls=":")
@@ -141,6 +141,6 @@ def draw(report: Report, alike: dict, found: dict) -> None:
         )
         panel.set(xlabel="weight", ylabel=title)
     right.axhline(1.0, color=figures.INK, lw=1, ls=":")
-    left.legend(fontsize="x-small")
-    middle.legend(fontsize="x-small")
+    left.legend(fontsize="small")
+    figures.legend_below(figure, middle, columns=2)
     report.save(figure, "spaces")

@@ -110,7 +110,7 @@ def draw(report: Report, real: np.ndarray, shown: dict[float, np.ndarray]) -> No
 
 
 def _curves(report: Report, found, floor) -> None:
-    figure, axes = figures.panels(3, 2, width=3.4, height=2.5, sharex=True)
+    figure, axes = figures.panels(3, 2, width=3.4, height=2.6, sharex=True)
     for row, source in enumerate(("exact", "trained")):
         for panel, (what, title) in zip(axes[row], MEASURES.items(), strict=True):
             factor = 1 if what == "distance" else 100
@@ -124,5 +124,5 @@ def _curves(report: Report, found, floor) -> None:
         axes[row, 1].set(title=f"{source} network, {STEPS} Euler steps")
     for panel in axes[1]:
         panel.set(xlabel="weight")
-    axes[0, 0].legend(fontsize="x-small")
+    figures.legend_below(figure, axes[0, 0])
     report.save(figure, "curves")
