@@ -11,8 +11,8 @@ interval, and remembers nothing. Both are what jaxguide adds.
 
 hackable_diffusion needs Python 3.12 and brings TensorFlow, so it is no dependency: the
 classes below stand in for it, with its names and arguments. Where it is installed, the
-example uses it instead. With the modules of version 1.0.1, but without the types that it
-checks at run time (they come with its large dependencies), the numbers were the same.
+example uses it instead. With the modules of version 1.0.1, but without the types that
+it checks at run time (they come with its large dependencies), the numbers are the same.
 
 The data of the class and of "no class" are Gaussians N(2, 0.5^2) and N(2, 1), and the
 network is exact, so the guided ODE is known too: see `exact`.
