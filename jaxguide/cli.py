@@ -143,7 +143,18 @@ def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
         raise _Mistake(f"cli: {error}") from error
     if rest[1:]:
         raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
+    _check_folder(holder.value)
     return holder.value, {name: found.value for name, found in numbers.items()}
+
+
+def _check_folder(config: Any) -> None:
+    """Refuses the address of a bucket, which would become a local folder."""
+    folder = str(getattr(config, "folder", ""))
+    if "://" in folder:
+        raise _Mistake(
+            f"cli: need a folder of a file system, got --config.folder={folder!r}. "
+            "Mount the bucket, for example with gcsfuse."
+        )
 
 
 def _define_hosts(values: flags.FlagValues) -> dict[str, flags.FlagHolder]:

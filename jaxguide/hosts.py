@@ -121,13 +121,14 @@ def _connect(place: Place, wait: float) -> Peers:
 
 def _end(peers: Peers, error: BaseException) -> None:
     """Ends this process at once if it has failed; else waits for the others."""
-    code = error.code if isinstance(error, SystemExit) else 1
-    if code in (None, 0, exits.UNFINISHED, exits.INTERRUPTED):
+    code = (error.code or 0) if isinstance(error, SystemExit) else 1
+    if code in (0, exits.UNFINISHED, exits.INTERRUPTED):
         peers.close()
         return
     if isinstance(error, KeyboardInterrupt):
         code = exits.INTERRUPTED
-    elif not isinstance(error, SystemExit):
+    elif not isinstance(error, SystemExit) or not isinstance(code, int):
+        code = 1
         time.sleep(_NEWS)  # `peers` ends this process if another one is the reason
         traceback.print_exception(error)
     peers.fail(code)

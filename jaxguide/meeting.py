@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterable
 from typing import NoReturn
 
+from jaxguide import exits
 from jaxguide.cluster import Place
 from jaxguide.peers import Link, Peers
 
 # Seconds between two tries, and for a stranger to say who it is.
 _PAUSE, _HELLO = 0.2, 2.0
+# Seconds that JAX in process 0 may take to listen.
+_JAX = 30.0
 
 
 def meet(place: Place, patience: float) -> tuple[Peers, str]:
@@ -72,13 +75,24 @@ def _report(place: Place, patience: float) -> tuple[Peers, str]:
     link.send("hello", place.index, place.count)
     match link.read(end - time.monotonic() + 1):
         case ["go", port]:
-            return Peers(place.index, {0: link}), _relay(host, int(port))
+            peers = Peers(place.index, {0: link})
+            return peers, _reach(host, int(port), peers)
         case ["no", *words]:
             raise ValueError(" ".join(words))
     raise ValueError(
         f"hosts: need {place.count} processes within {patience:g} s, got no start from "
         f"process 0, {place.coordinator}. See what it printed."
     )
+
+
+def _reach(host: str, port: int, peers: Peers) -> str:
+    """A way to JAX's coordinator, which JAX itself would try in vain for minutes."""
+    try:
+        _connect(host, port, time.monotonic() + _JAX, _JAX).close()
+    except ValueError:
+        peers.fail(exits.MISTAKE)
+        raise
+    return _relay(host, port)
 
 
 def _connect(host: str, port: int, end: float, patience: float) -> socket.socket:

@@ -13,10 +13,13 @@ from tests.training.test_hosts import free_port
 
 
 @pytest.fixture
-def place():
-    """Places of two processes."""
+def place(monkeypatch):
+    """Places of two processes, beside something that listens in place of JAX."""
     address = f"127.0.0.1:{free_port()}"
-    return [Place("flags", address, 2, index) for index in range(2)]
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(meeting, "_free_port", lambda: port)
+        yield [Place("flags", address, 2, index) for index in range(2)]
 
 
 @pytest.fixture
@@ -97,6 +100,18 @@ def test_a_number_given_twice_is_refused(place):
     three = [one._replace(count=3) for one in (*place, place[1])]
     for told in meet(*three):
         assert "need every process_id below 3 once, got process_id=1" in told
+
+
+def test_a_coordinator_of_jax_that_is_out_of_reach_is_one_line(
+    place, left, monkeypatch, capfd
+):
+    port = free_port()
+    monkeypatch.setattr(meeting, "_free_port", lambda: port)
+    monkeypatch.setattr(meeting, "_JAX", 0.3)
+    told = meet(*place)[1]
+    assert f"need process 0 at 127.0.0.1:{port} within 0.3 s, got" in told
+    assert left.get(timeout=5) == 2
+    assert "process 1 has left with exit code 2" in capfd.readouterr().err
 
 
 def test_who_is_no_process_of_ours_is_passed_over(place):

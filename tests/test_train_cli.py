@@ -79,6 +79,18 @@ def test_the_tiny_run_leaves_numbers_weights_pictures_and_its_config(tmp_path):
             "got name='cos'",
         ),
         ([f"--config={DIGITS}:tiny", "--config.steps=0"], "got "),
+        (
+            [f"--config={DIGITS}:tiny", "--config.folder=gs://bucket/run"],
+            "need a folder of a file system, got --config.folder='gs://bucket/run'",
+        ),
+        (
+            [f"--config={DIGITS}:tiny", "--coordinator=somewhere"],
+            "got coordinator='somewhere'",
+        ),
+        (
+            [f"--config={DIGITS}:tiny", "--num_processes=2", "--process_id=0"],
+            "got num_processes=2 without --coordinator",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, words, line):
