@@ -83,6 +83,7 @@ class Report:
             f"{rule}: {'holds' if outcome else 'fails'}"
             for rule, outcome in held.items()
         )
+        why = why or "no rule applies"
         self.rows.append(Row(quantity, claim, measured, agrees, why))
 
     def missing(self, quantity: str, claim: str, reason: str) -> None:

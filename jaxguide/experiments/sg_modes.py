@@ -168,6 +168,7 @@ def outliers(report: Report, networks: dict, noise: np.ndarray) -> None:
                 > row[WEIGHTS.index(1)]
                 > row[-1]
                 for name, row in rows.items()
+                if row[0] > 0  # else there is nothing to remove
             },
         )
     report.numbers["outliers"] = {
@@ -250,8 +251,9 @@ def _draw_outliers(report: Report, found) -> None:
                 for name in METHODS
             }
             figures.curves(panel, WEIGHTS, lines)
+        axes[0, column].set_yscale("symlog", linthresh=0.1)
         axes[0, column].set(title=f"{source} network, {STEPS} Euler steps")
-        axes[0, column].set(ylabel="outliers, %")
+        axes[0, column].set(ylabel="outliers, %", ylim=(-0.03, None))
         axes[1, column].axhline(1.0, color=figures.INK, lw=1, ls=":")
         axes[1, column].set(xlabel="weight", ylabel="width of a mode / truth")
         axes[1, column].set(yscale="log")

@@ -121,6 +121,8 @@ def _curves(report: Report, found, floor) -> None:
             figures.curves(panel, WEIGHTS, lines)
             panel.axhline(factor * floor[what], color=figures.INK, ls=":", lw=1)
             panel.set(ylabel=title)
+        axes[row, 0].set_yscale("symlog", linthresh=0.1)
+        axes[row, 0].set(ylim=(-0.03, None))
         axes[row, 1].set(title=f"{source} network, {STEPS} Euler steps")
     for panel in axes[1]:
         panel.set(xlabel="weight")
