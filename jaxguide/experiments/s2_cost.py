@@ -24,6 +24,7 @@ from jaxguide.experiments import figures
 from jaxguide.experiments.report import Report
 
 STEPS, SCALE, WEIGHT, MASKS = 28, 7.5, 0.25, 4
+STEADY = 0.1  # spread of times above which they are not judged
 PAPER_FLOPS, PAPER_TIME = 237.6 / 168.4, 40.2 / 29.2
 ARMS = (
     "no guidance",
@@ -73,7 +74,9 @@ def run(report: Report) -> None:
     programs = {
         name: compiled(network, noise, chain, steps) for name, chain in arms().items()
     }
-    seconds = medians(programs, rounds=setting.pick(7, 1))
+    taken = times(programs, rounds=setting.pick(5, 1))
+    seconds = {name: float(np.median(each)) for name, each in taken.items()}
+    unrest = max(spread(each) for each in taken.values())
     memory = {name: program.memory for name, program in programs.items()}
     rows = {
         name: {
@@ -84,8 +87,9 @@ def run(report: Report) -> None:
         }
         for name in ARMS
     }
-    report.numbers["cost"] = {"rows": rows, "seconds": seconds}
+    report.numbers["cost"] = {"rows": rows, "seconds": taken, "spread": unrest}
     judge(report, rows)
+    judge_time(report, rows, unrest)
     draw(report, rows)
 
 
@@ -121,8 +125,8 @@ def compiled(network, noise: jax.Array, chain, steps: int) -> Program:
     return Program(lambda: program(*arguments).block_until_ready(), memory)
 
 
-def medians(programs: dict[str, Program], rounds: int) -> dict[str, float]:
-    """Median seconds of every arm; one warm-up each, then all in turns."""
+def times(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every arm; one warm-up each, then all in turns."""
     for program in programs.values():
         program.call()
     taken: dict[str, list[float]] = {name: [] for name in programs}
@@ -131,7 +135,12 @@ def medians(programs: dict[str, Program], rounds: int) -> dict[str, float]:
             begun = time.perf_counter()
             program.call()
             taken[name].append(time.perf_counter() - begun)
-    return {name: float(np.median(values)) for name, values in taken.items()}
+    return taken
+
+
+def spread(seconds: list[float]) -> float:
+    """How much times of the same work differ: half their range over their median."""
+    return float((max(seconds) - min(seconds)) / 2 / np.median(seconds))
 
 
 def relative(name: str, values: dict[str, Any]) -> float:
@@ -141,7 +150,7 @@ def relative(name: str, values: dict[str, Any]) -> float:
 
 
 def judge(report: Report, rows: dict[str, dict[str, float]]) -> None:
-    """Counted beside published, measured beside counted, memory."""
+    """Counted beside published, and memory."""
     single, every = rows["CFG + S2"], rows["CFG + S2 at all t"]
     report.claim(
         "FLOPs over those of CFG, counted",
@@ -156,26 +165,47 @@ def judge(report: Report, rows: dict[str, dict[str, float]]) -> None:
         },
     )
     report.claim(
-        "time over that of CFG, measured",
-        f"40.2 / 29.2 s = {PAPER_TIME:.2f}; about 40 % more (Table 5)",
-        f"{single['time']:.3f}",
-        {"within 10 % of the paper's": abs(single["time"] / PAPER_TIME - 1) < 0.1},
-    )
-    report.claim(
-        "time over FLOPs, both relative to CFG, every arm",
-        "none: that our count is what is paid is our own promise",
-        ", ".join(f"{n}: {row['time'] / row['flops']:.2f}" for n, row in rows.items()),
-        {
-            "within 10 % of 1 for every arm": all(
-                abs(row["time"] / row["flops"] - 1) < 0.1 for row in rows.values()
-            )
-        },
-    )
-    report.claim(
         "working memory over that of CFG, as compiled",
         "unchanged: the passes run one after the other (Sec. 4.5)",
         f"{single['memory']:.3f}",
         {"at most 5 % more": single["memory"] <= 1.05},
+    )
+
+
+def judge_time(report: Report, rows: dict[str, dict[str, float]], spread: float):
+    """Times, unless something else was running at the same time."""
+    claims = {
+        "time over that of CFG": f"40.2 / 29.2 s = {PAPER_TIME:.2f}; about 40 % more "
+        "(Table 5)",
+        "time over FLOPs, both relative to CFG, every arm": "none: that our count is "
+        "what is paid is our own promise",
+    }
+    if spread > STEADY:
+        reason = (
+            f"times of the same work differed by {spread:.0%} of their median (limit "
+            f"{STEADY:.0%}): other programs were running"
+        )
+        for quantity, claim in claims.items():
+            report.missing(quantity, claim, reason)
+        return
+    (alone, first), (both, second) = claims.items()
+    taken = rows["CFG + S2"]["time"]
+    ratios = {name: row["time"] / row["flops"] for name, row in rows.items()}
+    report.claim(
+        alone,
+        first,
+        f"{taken:.3f}",
+        {"within 10 % of the paper's": abs(taken / PAPER_TIME - 1) < 0.1},
+    )
+    report.claim(
+        both,
+        second,
+        ", ".join(f"{name}: {ratio:.2f}" for name, ratio in ratios.items()),
+        {
+            "within 10 % of 1 for every arm": all(
+                abs(ratio - 1) < 0.1 for ratio in ratios.values()
+            )
+        },
     )
 
 
@@ -196,6 +226,6 @@ def draw(report: Report, rows: dict[str, dict[str, float]]) -> None:
     names = [f"{name}\n{row['nfe']} NFE" for name, row in rows.items()]
     panel.set_yticks(place, names, fontsize="small")
     panel.invert_yaxis()
-    panel.set(xlabel="relative to CFG", xlim=(0, None))
-    panel.legend(fontsize="x-small", loc="lower right")
+    panel.set(xlabel="relative to CFG", xlim=(0, 1.1 * panel.get_xlim()[1]))
+    figures.legend_below(figure, panel)
     report.save(figure, "cost")
