@@ -111,7 +111,7 @@ def test_a_config_file_that_fails_is_named(monkeypatch, capsys, tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def main(settings):
+    def main(settings, processes):
         int("not from this package")
 
     monkeypatch.setattr(sys, "argv", ["train.py", f"--config={DIGITS}:tiny"])

@@ -75,6 +75,6 @@ while [ ${#alive[@]} -gt 0 ]; do
   done
   alive=(${still[@]+"${still[@]}"})
   [ -z "$deadline" ] || [ "$SECONDS" -lt "$deadline" ] || tell KILL
-done
+done 2>/dev/null # where bash reports what was killed
 wait "${labels[@]}"
 exit "$code"
