@@ -103,7 +103,7 @@ def _run(
 
     def one(state: training.TrainState, index: Array):
         state, report = step(state, pick(index))
-        return state, report.loss.compute()
+        return state, report.compute()["loss"]
 
     state = training.init_state(params, optimizer)
     state, history = lax.scan(one, state, jnp.arange(recipe.steps))

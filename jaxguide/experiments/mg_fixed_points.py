@@ -11,6 +11,8 @@ Source: Tang et al. 2025, arXiv:2502.12154, Eq. 12, 18, 20 and 22: the paper rea
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxguide import paths
@@ -32,7 +34,7 @@ OTHER = CLASSES / (CLASSES - 1)
 
 
 def _guided(weight: float, **changes) -> Case:
-    fields = dict(
+    fields: dict[str, Any] = dict(
         options=(*LINEAR, ("t_hi", 1.0)),
         weight=weight,
         scale=1 / (1 - weight),

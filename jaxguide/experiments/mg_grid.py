@@ -147,13 +147,13 @@ def inside_any(made: np.ndarray) -> np.ndarray:
 
 def ways(network: guidance.Network, scale: float, label: np.ndarray) -> np.ndarray:
     """Trajectories [steps + 1, B, 2] of Euler from the same noise, for labels [B]."""
-    count, label = len(label), jnp.asarray(label, jnp.int32)
-    null = jnp.full_like(label, NULL)
+    count, labels = len(label), jnp.asarray(label, jnp.int32)
+    null = jnp.full_like(labels, NULL)
     guided = guidance.guide(network.predict, guidance.cfg(scale))
 
     def step(x: jax.Array, i: jax.Array) -> tuple[jax.Array, jax.Array]:
         t = jnp.broadcast_to(1 - i.astype(x.dtype) / STEPS, (count,))
-        velocity, _ = guided(x, t, label, guided.init(x), conds={"null": null})
+        velocity, _ = guided(x, t, labels, guided.init(x), conds={"null": null})
         x = x - velocity / STEPS
         return x, x
 

@@ -55,8 +55,7 @@ class PointNet:
 
     def init(self, seed: int) -> Any:
         """Fresh parameters, a nested dict; those of the blocks lead with [depth]."""
-        module = Module(self, nnx.Rngs(params=seed))
-        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+        return _init(self, jax.random.key(seed))
 
     def __call__(
         self, params: Any, x: Array, t: Array, label: Array, keep_blocks: Any = None
@@ -131,3 +130,9 @@ def _graph(config: PointNet) -> nnx.GraphDef:
     """The static half of the module; built without allocating parameters."""
     module = nnx.eval_shape(lambda: Module(config, nnx.Rngs(params=0)))
     return nnx.split(module)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(config: PointNet, key: Array) -> Any:
+    module = Module(config, nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))

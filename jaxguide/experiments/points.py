@@ -54,7 +54,9 @@ def swirl(pieces: int = 64, std: float = 0.05) -> GaussianMixture:
     )
 
 
-def draw(mixture: GaussianMixture, count: int, seed: int) -> tuple[np.ndarray, ...]:
+def draw(
+    mixture: GaussianMixture, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Points [count, n] and labels [count] of a mixture, all classes alike often."""
     label = jnp.arange(count, dtype=jnp.int32) % mixture.num_classes
     points = mixture.sample(jax.random.key(seed), label)

@@ -90,7 +90,7 @@ def run(report: Report) -> None:
     report.numbers["cost"] = {"rows": rows, "seconds": taken, "spread": unrest}
     judge(report, rows)
     judge_time(report, rows, unrest)
-    draw(report, rows)
+    draw(report, rows, timed=unrest <= STEADY)
 
 
 class Program:
@@ -209,14 +209,16 @@ def judge_time(report: Report, rows: dict[str, dict[str, float]], spread: float)
     )
 
 
-def draw(report: Report, rows: dict[str, dict[str, float]]) -> None:
-    """FLOPs and time of every arm as bars, relative to CFG."""
+def draw(report: Report, rows: dict[str, dict[str, float]], timed: bool) -> None:
+    """FLOPs, and time if it is known, of every arm as bars, relative to CFG."""
     figure, ((panel,),) = figures.panels(1, width=6.4, height=2.8)
     place = np.arange(len(rows))
     for offset, what, colour, hatch, label in (
         (0.2, "flops", figures.BLUE, "", "FLOPs, counted"),
         (-0.2, "time", figures.ORANGE, "//", "time, measured"),
     ):
+        if what == "time" and not timed:
+            continue
         values = [row[what] for row in rows.values()]
         look = {"height": 0.38, "color": colour, "hatch": hatch, "edgecolor": "white"}
         panel.barh(place + offset, values, label=label, **look)

@@ -7,6 +7,7 @@ Source: Li et al. 2024, arXiv:2412.05827, Fig. 2 and 5 and Sec. IV. The standard
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jaxguide import guidance
@@ -50,7 +51,7 @@ def guided(t: float, weight: float, shift: float = SHIFT) -> np.ndarray:
     return points.normalised(LINE, here * (here / later) ** weight)
 
 
-def densities(report: Report, networks: dict, noise: np.ndarray) -> None:
+def densities(report: Report, networks: dict, noise: jax.Array) -> None:
     """Fig. 2: the two noise levels, and what the ratio makes of them."""
     mixture = points.two_modes(STD)
     here, later = (points.density(mixture, LINE, t) for t in (AT, AT + SHIFT))
@@ -109,7 +110,7 @@ def _follows(report: Report, network, noise, wanted, plain) -> None:
     report.numbers["eq1"] = {"guided": near, "unguided": far, "floor": floor}
 
 
-def levels(report: Report, networks: dict, noise: np.ndarray) -> None:
+def levels(report: Report, networks: dict, noise: jax.Array) -> None:
     """Fig. 5: this level, a noisier one, and that of the step before."""
     mixture = points.two_modes(STD)
     table = {}
@@ -146,7 +147,7 @@ def levels(report: Report, networks: dict, noise: np.ndarray) -> None:
     _draw_levels(report, networks["trained"], noise)
 
 
-def outliers(report: Report, networks: dict, noise: np.ndarray) -> None:
+def outliers(report: Report, networks: dict, noise: jax.Array) -> None:
     """Outlier mass and width of the modes against the weight."""
     mixture, found = points.two_modes(STD), {}
     for source, network in networks.items():

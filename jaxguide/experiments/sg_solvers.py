@@ -10,6 +10,8 @@ Source: Li et al. 2024, arXiv:2412.05827, Eq. 10, Sec. IV and Fig. 1; that it is
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -55,8 +57,9 @@ def run(report: Report) -> None:
     for title, (mixture, size) in cases.items():
         noise = points.start(count, size, setting.seed)
         label = jnp.zeros(count, jnp.int32)
-        network, close = mixture.network(), {"rtol": 1e-5, "atol": 1e-5}
-        exact = integrate(network, noise, label, per_sample=False, **close).x
+        exact = integrate(
+            mixture.network(), noise, label, per_sample=False, rtol=1e-5, atol=1e-5
+        ).x
         found[title] = table(mixture, noise, np.asarray(exact), budgets)
         judge(report, title, found[title], budgets)
     report.numbers["solvers"] = found
@@ -129,7 +132,7 @@ def draw(report: Report, found: dict, budgets) -> None:
     """Error against evaluations."""
     figure, (row,) = figures.panels(len(found), width=4.2, height=3.5)
     for panel, (title, rows) in zip(row, found.items(), strict=True):
-        lines = {
+        lines: dict[str, Any] = {
             ALSO.get(name, name): [one["error"][b] for b in budgets]
             for name, one in rows.items()
             if "error" in one and name != "AB2"  # it would hide the first of these
