@@ -19,6 +19,7 @@ network is exact, so the guided ODE is known too: see `exact`.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +77,8 @@ class LimitedIntervalGuidanceFn:
 class GuidedDiffusionInferenceFn:
     """Its guided inference function."""
 
-    base_inference_fn: object
-    guidance_fn: object
+    base_inference_fn: Callable
+    guidance_fn: Callable
 
     def __call__(self, time, xt, conditioning):
         shared = dict(time=time, xt=xt)
@@ -102,7 +103,7 @@ def stand_in_sampler(inference_fn, rng, initial_noise, conditioning):
     return jax.lax.scan(step, initial_noise, jnp.stack([times[:-1], times[1:]], 1))[0]
 
 
-def their_sampler():
+def their_sampler() -> Callable:
     """A function `(inference_fn, rng, initial_noise, conditioning) -> x0`."""
     if hd is None:
         return stand_in_sampler
@@ -133,8 +134,8 @@ def as_predict(inference_fn):
 class GuidedInferenceFn:
     """A guidance without memory, where their `GuidedDiffusionInferenceFn` stood."""
 
-    base_inference_fn: object
-    guidance: object
+    base_inference_fn: Callable
+    guidance: jg.Chain | jg.Transform
 
     def __call__(self, time, xt, conditioning):
         # None has another structure than a dict: two calls, not one on a double batch.
@@ -202,7 +203,7 @@ def main():
             batched=False,
         )
 
-    y = run("jaxguide", lambda *args: generate(*args, cfg, STEPS), noise, conditioning)
+    y = run("jaxguide", lambda x, c: generate(x, c, cfg, STEPS), noise, conditioning)
     print(f"largest difference of samplers: {jnp.abs(x - y).max():.6f}")
     for name, guidance in (("Euler", None), ("SG-prev", jg.sg_prev(0.5, t_hi=1.0))):
         x = generate(noise, conditioning, guidance, 20)
