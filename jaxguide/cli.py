@@ -159,12 +159,11 @@ def _check_folder(config: Any) -> None:
 
 def _define_hosts(values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
     """The flags of `hosts.join`."""
-    known = dict(flag_values=values)
     return {
-        "coordinator": flags.DEFINE_string("coordinator", "", "", **known),
-        "count": flags.DEFINE_integer("num_processes", 0, "", **known),
-        "index": flags.DEFINE_integer("process_id", -1, "", **known),
-        "wait": flags.DEFINE_float("wait", hosts.WAIT, "", **known),
+        "coordinator": flags.DEFINE_string("coordinator", "", "", flag_values=values),
+        "count": flags.DEFINE_integer("num_processes", 0, "", flag_values=values),
+        "index": flags.DEFINE_integer("process_id", -1, "", flag_values=values),
+        "wait": flags.DEFINE_float("wait", hosts.WAIT, "", flag_values=values),
     }
 
 

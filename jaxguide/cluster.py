@@ -6,6 +6,7 @@ of Google Cloud. It touches neither JAX nor the other processes.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -13,14 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 # Any free one that all processes agree on.
 PORT = 8476
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
 
 
-class Place(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Place:
     """One process among several.
 
     Attributes:

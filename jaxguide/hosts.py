@@ -8,12 +8,12 @@ of it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax
 
@@ -27,7 +27,8 @@ WAIT = 50.0
 _NEWS = 5.0
 
 
-class Hosts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Hosts:
     """The processes of a run, seen from one of them.
 
     Attributes:

@@ -1,5 +1,6 @@
 """Processes meet, or say who is missing; and leave together when one is gone."""
 
+import dataclasses
 import os
 import queue
 import socket
@@ -86,7 +87,7 @@ def test_processes_meet_and_end_together(place, left, capfd):
 
 
 def test_a_missing_process_is_named_to_all(place):
-    three = [one._replace(count=3) for one in place]
+    three = [dataclasses.replace(one, count=3) for one in place]
     for told in meet(*three, patience=3):
         assert "need 3 processes within 3 s, got none with process_id=2" in told
 
@@ -98,7 +99,7 @@ def test_a_missing_process_0_is_one_line(place):
 
 
 def test_a_number_given_twice_is_refused(place):
-    three = [one._replace(count=3) for one in (*place, place[1])]
+    three = [dataclasses.replace(one, count=3) for one in (*place, place[1])]
     for told in meet(*three):
         assert "need every process_id below 3 once, got process_id=1" in told
 

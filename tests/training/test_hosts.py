@@ -120,7 +120,7 @@ def test_two_processes_equal_one(tmp_path, together, alone):
 
 def test_one_process_is_the_first_and_reads_everything(capsys):
     with hosts.join() as alone:
-        assert alone == hosts.ALONE == (0, 1, False)
+        assert alone == hosts.ALONE == hosts.Hosts(0, 1, joined=False)
     with hosts.join(count=1) as alone:
         assert alone == hosts.ALONE
     assert hosts.is_first() and hosts.share() == (0, 1)
