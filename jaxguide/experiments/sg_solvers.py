@@ -10,8 +10,6 @@ Source: Li et al. 2024, arXiv:2412.05827, Eq. 10, Sec. IV and Fig. 1; that it is
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,7 +19,7 @@ from jaxguide.experiments.report import Report
 from jaxguide.samplers.adaptive import integrate
 
 BUDGETS = (8, 16, 32, 64)  # network evaluations
-ALSO = {"SG-prev, weight 0.5, all t": "SG-prev, weight 0.5, all t: AB2"}
+ALSO: dict[str, str] = {"SG-prev, weight 0.5, all t": "SG-prev, weight 0.5, all t: AB2"}
 
 
 SWEPT = {  # one program; weight 0 is Euler
@@ -132,8 +130,8 @@ def draw(report: Report, found: dict, budgets) -> None:
     """Error against evaluations."""
     figure, (row,) = figures.panels(len(found), width=4.2, height=3.5)
     for panel, (title, rows) in zip(row, found.items(), strict=True):
-        lines: dict[str, Any] = {
-            ALSO.get(name, name): [one["error"][b] for b in budgets]
+        lines = {
+            ALSO.get(name) or name: [one["error"][b] for b in budgets]
             for name, one in rows.items()
             if "error" in one and name != "AB2"  # it would hide the first of these
         }
