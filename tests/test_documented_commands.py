@@ -18,7 +18,8 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "configs").glob("*.py")),
-    *(page for page in (ROOT / "sample", ROOT / "train") for page in page.glob("*.md")),
+    ROOT / "sample" / "README.md",
+    ROOT / "train" / "README.md",
 ]
 COMMAND = re.compile(r"python -m (jaxguide\.[\w.]+)((?:[^\n\\`]|\\\\?\n)*)")
 OTHER_PROGRAMS = ("jaxguide.convert", "jaxguide.experiments")  # no config file
