@@ -7,7 +7,7 @@ Every method is swept on one seed; the point of the least kernel distance is mea
 three other seeds, and timed in rounds that take the methods in turn. Of the study
 "ablations" every point is measured on the three seeds, untimed. What was measured is
 kept in the folder, so that a stopped run carries on. Writes a CSV of all points, a
-table, a picture and, for the methods, samples of their points.
+table, a picture and, for the methods, the sweeps and samples of the best points.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SWEEP_SEED, SEEDS = 0, (1, 2, 3)
 NEUTRAL = dict(name="cfg", scale=1.0)  # costs nothing; a sweep needs an axis
 SHOWN = 4
 ROUNDS = 3
-MARKS = "osD^v<>P*X"
+MARKS = "osD^vPX"  # seven, with twenty colours: no pair comes twice
+IN_A_SHEET = 6
 
 
 class Cell(NamedTuple):
@@ -56,7 +57,11 @@ class Cell(NamedTuple):
         """Its numbers, for people."""
         learnt = {k: v for k, v in self.setting.items() if k == "learnt_scale"}
         numbers = {**learnt, **self.point}
-        return ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+        many = len({name.partition(".")[0] for name in numbers}) > 1
+        return ", ".join(
+            f"{name if many else name.partition('.')[2] or name} {value:.3g}"
+            for name, value in numbers.items()
+        )
 
 
 class Bench:
@@ -171,12 +176,21 @@ def points(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def time_arms(bench: Bench, arms: Sequence[Arm], images: int) -> dict[str, Timing]:
-    """Seconds per image by title: the arms in turn, `ROUNDS` times."""
+def time_arms(
+    bench: Bench, arms: Sequence[Arm], images: int, file: Path
+) -> dict[str, Timing]:
+    """Seconds per image by title: the arms in turn, `ROUNDS` times.
+
+    They are kept in `file`; delete it to time again.
+    """
     seconds: dict[str, list[float]] = {arm.title: [] for arm in arms}
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if set(known) == set(seconds):
+        return {title: Timing(found) for title, found in known.items()}
     for _ in range(ROUNDS):
         for arm in arms:
             seconds[arm.title].append(bench.seconds(arm, images))
+    file.write_text(json.dumps(seconds))
     return {title: Timing(found) for title, found in seconds.items()}
 
 
@@ -226,14 +240,17 @@ def draw_costs(
     floor: float,
 ) -> None:
     """Kernel distance over evaluations, and over milliseconds, per image."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
+    colours = colormaps["tab20"]
     for number, cells in enumerate(found):
         first, (mean, spread) = cells[0], over_seeds(cells)
         label = " ".join([first.title, first.label]).strip()
         style = dict(fmt=MARKS[number % len(MARKS)], capsize=2, label=label)
+        style["color"] = colours(number)
         left.errorbar(first.nfe, mean, spread, **style)
         right.errorbar(1000 * times[first.title].median, mean, spread, **style)
     for panel, name in ((left, "network evaluations"), (right, "milliseconds")):
@@ -265,6 +282,17 @@ def draw_points(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> No
     figure.savefig(file, dpi=110)
 
 
+def write_samples(folder: Path, bench: Bench, arms: Sequence[Arm], images: int) -> None:
+    """Sheets of `IN_A_SHEET` arms: rows are classes, from the same noise."""
+    names = data.fashion_mnist(split="test").class_names
+    for number, start in enumerate(range(0, len(arms), IN_A_SHEET)):
+        sheet = {
+            arm.title: bench.samples(arm, SEEDS[0], images)
+            for arm in arms[start : start + IN_A_SHEET]
+        }
+        pictures.write_sheet(folder / f"samples-{number}.png", sheet, names, zoom=1)
+
+
 def main() -> None:
     """Measures what is not measured yet, then writes everything."""
     parser = argparse.ArgumentParser("benchmarks.methods")
@@ -283,10 +311,11 @@ def main() -> None:
     only = [title for title in options.only.split(",") if title]
     arms = [arm for arm in arms if not only or arm.title in only]
     bench = Bench(options.folder, options.steps, options.batch, options.images)
-    chosen, cells = [], []
+    chosen, cells, swept = [], [], []
     for arm in arms:
         if options.study == "methods":
-            arm = best(bench.measure(arm, SWEEP_SEED, options.sweep), arm)
+            tried = bench.measure(arm, SWEEP_SEED, options.sweep)
+            arm, swept = best(tried, arm), swept + tried
         chosen.append(arm)
         for seed in SEEDS:
             cells += bench.measure(arm, seed, options.images)
@@ -294,7 +323,8 @@ def main() -> None:
     found = points(cells)
     times = {}
     if options.study == "methods":
-        times = time_arms(bench, chosen, options.timed)
+        file = options.folder / "times.json"
+        times = time_arms(bench, chosen, options.timed, file)
     reached = [f"{floor[KERNEL]:.4f}", *(f"{floor[name]:.3f}" for name in OTHERS)]
     gap = [""] * (len(head(times)) - len(reached) - 1)
     rows = [["real images (floor)", *gap, *reached]]
@@ -309,11 +339,8 @@ def main() -> None:
         draw_points(picture, found, floor[KERNEL])
     else:
         draw_costs(picture, found, times, floor[KERNEL])
-        sheet = {
-            arm.title: bench.samples(arm, SEEDS[0], options.images) for arm in chosen
-        }
-        names = data.fashion_mnist(split="test").class_names
-        pictures.write_sheet(options.folder / "samples.png", sheet, names, zoom=1)
+        write_csv(options.folder / "sweep.csv", swept, {})
+        write_samples(options.folder, bench, chosen, options.images)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 Entry = Mapping[str, Any]
 SCALES = (1.5, 2.0, 3.0, 4.0)
-WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (0.1, 0.25, 0.5, 1.0)
 ONE_BLOCK = 0.17  # of six
 DEPTH = 6
 
@@ -46,8 +46,12 @@ def methods(folder: Path) -> list[Arm]:
     return [
         Arm("no guidance"),
         Arm("CFG", [cfg], {"cfg.scale": SCALES}),
-        Arm("CFG in a window", [cfg], {"cfg.scale": SCALES, "cfg.t_hi": (0.5, 0.75)}),
-        Arm("SG", [entry("sg", weight=1.0)], {"sg.weight": WEIGHTS}),
+        Arm(
+            "CFG in a window",
+            [cfg],
+            {"cfg.scale": (3.0, 4.0), "cfg.t_lo": (0.2, 0.4), "cfg.t_hi": (0.8, 1.0)},
+        ),
+        Arm("SG", [entry("sg", weight=1.0)], {"sg.weight": (1.0, 2.0, 4.0, 8.0, 16.0)}),
         Arm(
             "SG-prev",
             [entry("sg_prev", weight=1.0)],
@@ -74,12 +78,16 @@ def methods(folder: Path) -> list[Arm]:
         Arm(
             "autoguidance",
             [entry("autoguidance", scale=1.5)],
-            {"autoguidance.scale": SCALES},
+            {"autoguidance.scale": (1.25, 1.5, 2.0, 3.0)},
             [dict(weak_checkpoint=weak)],
         ),
-        Arm("APG", [entry("apg", scale=1.5)], {"apg.scale": SCALES}),
+        Arm("APG", [entry("apg", scale=1.5)], {"apg.scale": (2.0, 4.0, 6.0, 8.0)}),
         Arm("CFG++", [entry("cfgpp")], {"cfgpp.scale": (0.2, 0.4, 0.6, 0.8)}),
-        Arm("CFG-Zero*", [entry("cfg_zero", scale=1.5)], {"cfg_zero.scale": SCALES}),
+        Arm(
+            "CFG-Zero*",
+            [entry("cfg_zero", scale=1.5)],
+            {"cfg_zero.scale": (3.0, 4.0, 6.0, 8.0)},
+        ),
         Arm("MG (trained)", settings=[trained(folder, "mg")]),
         Arm(
             "GFT (trained)",
