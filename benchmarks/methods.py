@@ -243,7 +243,7 @@ def draw_costs(
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     colours = colormaps["tab20"]
     for number, cells in enumerate(found):
@@ -258,7 +258,8 @@ def draw_costs(
         panel.grid(alpha=0.3)
         panel.set(xlabel=f"{name} per image")
     left.set(ylabel=f"{KERNEL} (dashed: real images)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    handles = left.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", fontsize=9)
     figure.savefig(file, dpi=110)
 
 
