@@ -1,7 +1,7 @@
 """Every python block of the README and the docs runs as it stands.
 
-Links between pages, and to their headings, are checked by `mkdocs build --strict`; those
-to other sites are not: the tests are offline.
+Links between pages, and to headings, are checked by `mkdocs build --strict`; those to
+other sites are not: the tests are offline.
 """
 
 import re

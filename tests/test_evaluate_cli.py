@@ -275,9 +275,7 @@ def test_two_processes_equal_one_and_mistakes_exit_with_2(folder, tmp_path):
         f"--coordinator=127.0.0.1:{free_port()}",
         "--num_processes=2",
     ]
-    ended = finish(
-        [start(two, *hosts, f"--process_id={index}") for index in (0, 1)]
-    )
+    ended = finish([start(two, *hosts, f"--process_id={index}") for index in (0, 1)])
     assert [code for *_, code in ended] == [0, 0], ended
     assert "FD-toy" in ended[0][0] and "FD-toy" not in ended[1][0]
     one, other = (
