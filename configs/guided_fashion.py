@@ -11,8 +11,9 @@ Run:      python -m jaxguide.train --config configs/guided_fashion.py:mg
 Cost:     500 steps (weak), 600 steps (the others) of 64 images, 1.9 M parameters: about
           10 minutes each on two cores of an AMD EPYC that other work shared (30 to 60
           images/s), jax 0.10.2, float32.
-Expected: loss over the last 50 steps, seed 0: weak 0.351, mg 0.228, gft 0.233; the
-          others not measured yet.
+Expected: loss over the last 50 steps, seed 0: weak 0.351, mg 0.228, gft 0.233,
+          mg_scale 0.230, mg_drop5 0.227, mg_drop20 0.231. What they do when sampled:
+          docs/results.md.
 Source:   Model-Guidance, arXiv:2502.12154, and GFT, arXiv:2501.15420, both from a
           trained network; autoguidance, Karras et al. 2024, arXiv:2406.02507.
 """
