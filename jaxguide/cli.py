@@ -8,6 +8,7 @@ standard error with exit code 2. Any other error keeps its traceback: it is a bu
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import inspect
@@ -74,6 +75,15 @@ def _run(
 ) -> None:
     with hosts.join(**numbers) as processes:
         guarded(lambda: main(config, processes))
+
+
+class Parser(argparse.ArgumentParser):
+    """For programs without a config: a mistake is one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leaves with what is wrong; the program is called by its last name."""
+        name = self.prog.rpartition(".")[2]
+        leave(f"{name}: {message}. See {self.prog} --help.")
 
 
 def guarded(main: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import ast
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jaxguide import cli
 from jaxguide.checkpoints.container import DTYPES
@@ -101,15 +101,10 @@ def _wrote(out: Path, seconds: float) -> str:
     return f"wrote     {out}, {size / 1e6:,.1f} MB in {seconds:.1f} s"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        cli.leave(f"convert: {message}. See {PROGRAM} --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, FORMATS))
     known = "\n".join(f"  {n:<{width}}  {f.about}" for n, f in FORMATS.items())
-    parser = _Parser(
+    parser = cli.Parser(
         prog=PROGRAM,
         description="Others' weights into a file of ours, or back.",
         epilog=f"formats:\n{known}",

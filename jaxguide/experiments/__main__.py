@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from jaxguide import cli, experiments
 from jaxguide.experiments.report import Setting
@@ -14,13 +13,8 @@ from jaxguide.experiments.report import Setting
 PROGRAM = "python -m jaxguide.experiments"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        cli.leave(f"experiments: {message}. See {PROGRAM} --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = cli.Parser(
         prog=PROGRAM,
         description="One experiment of a paper: its claims beside what is measured.",
         epilog=f"experiments:\n{experiments.listing()}",

@@ -40,14 +40,13 @@ from jaxguide.config_sampling import build_network
 from jaxguide.data.dataset import Dataset, to_uint8
 from jaxguide.evaluation.features import efficientnet_lite0
 from jaxguide.evaluation.kernel import kernel_distance
-from jaxguide.experiments import figures
+from jaxguide.experiments import figures, s2_modes
 from jaxguide.experiments.report import Report, Setting
 
 CLASSES = {1: "automobile", 7: "horse"}  # CIFAR-10's own numbers
 EDGE, RECORD = 32, 1 + 3 * 32 * 32  # bytes of an image in the binary version
-SCALE, WEIGHT, MASKS, STEPS = 3.0, 0.25, 4, 40
+STEPS = 40  # of sampling
 BATCH = 50  # images sampled at a time
-Arms = dict[str, tuple[Any, ...]]
 
 
 def read(path: str) -> Dataset:
@@ -93,7 +92,7 @@ def run(report: Report) -> None:
     count = setting.pick(1000, 40)
     made = {
         name: sample(main, weak, transforms, count, setting)
-        for name, transforms in arms().items()
+        for name, transforms in s2_modes.arms().items()
     }
     label = np.arange(count) % 2
     real = dataset.images[np.argsort(dataset.labels, kind="stable")]
@@ -112,18 +111,6 @@ def run(report: Report) -> None:
     judge(report, rows)
     draw_map(report, found, truth, label)
     draw_images(report, made)
-
-
-def arms() -> Arms:
-    """The transforms of every arm."""
-    cfg = guidance.cfg(SCALE)
-    return {
-        "conditional": (),
-        "CFG": (cfg,),
-        "autoguidance": (guidance.autoguidance(SCALE),),
-        "CFG + naive S2": (cfg, guidance.s2(WEIGHT, num_masks=MASKS)),
-        "CFG + S2": (cfg, guidance.s2(WEIGHT)),
-    }
 
 
 def architecture(setting: Setting) -> models.DiTConfig:

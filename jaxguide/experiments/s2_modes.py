@@ -26,12 +26,12 @@ from jaxguide.experiments.network import PointNet
 from jaxguide.experiments.report import Report
 
 SCALE, WEIGHT, MASKS, STEPS = 3.0, 0.25, 4, 50
-STRONG = 4 * WEIGHT  # a weight at which S2 is seen beside CFG
+STRONG = 4 * WEIGHT
 SHAPES = {1: "1-D", 2: "2-D"}
 
 
-def methods() -> dict[str, tuple[Any, ...]]:
-    """The transforms of every arm."""
+def arms() -> dict[str, tuple[Any, ...]]:
+    """The transforms of every arm of Fig. 3 and 4."""
     cfg = guidance.cfg(SCALE)
     return {
         "conditional": (),
@@ -39,8 +39,13 @@ def methods() -> dict[str, tuple[Any, ...]]:
         "autoguidance": (guidance.autoguidance(SCALE),),
         "CFG + naive S2": (cfg, guidance.s2(WEIGHT, num_masks=MASKS)),
         "CFG + S2": (cfg, guidance.s2(WEIGHT)),
-        "CFG + S2, weight 1": (cfg, guidance.s2(STRONG)),
     }
+
+
+def methods() -> dict[str, tuple[Any, ...]]:
+    """The same, and S2 at a weight at which it is seen beside CFG."""
+    strong = (guidance.cfg(SCALE), guidance.s2(STRONG))
+    return {**arms(), "CFG + S2, weight 1": strong}
 
 
 def run(report: Report) -> None:
