@@ -89,6 +89,16 @@ def test_a_rehearsal_gives_every_process_its_number():
 
 
 @pytest.mark.parametrize(
+    ("codes", "wanted"), [("0 0", 0), ("75 3", 3), ("3 75", 3), ("75 75", 75)]
+)
+def test_a_rehearsal_ends_as_the_process_that_failed_by_itself(codes, wanted):
+    """Whichever of them is seen to end first."""
+    program = ["bash", "-c", 'codes=($0); exit "${codes[${!#}]}"', codes]
+    launcher = ["bash", "train/local_pod.sh", "2", "--", *program]
+    assert subprocess.run(launcher, cwd=ROOT, timeout=60).returncode == wanted
+
+
+@pytest.mark.parametrize(
     ("action", "wanted"),
     [
         (

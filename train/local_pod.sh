@@ -4,12 +4,14 @@
 #   train/local_pod.sh N [--dry-run] -- python -m jaxguide.train --config FILE ...
 #
 # Every line that they print carries the number of its process. If one fails, the others
-# have a minute to end (they do so by themselves), and its exit code is that of the
-# script. SIGTERM, and Ctrl-C as SIGTERM, are passed on to all.
+# have a minute to end (they do so by themselves). The script ends with the exit code of
+# one that failed by itself if there is one, else with 75, that of those that ended
+# because another did. SIGTERM, and Ctrl-C as SIGTERM, are passed on to all.
 # shellcheck source=train/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 PATIENCE=60
+PEER_GONE=75
 
 count=${1:-}
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail "need the number of processes first, got '$count'."
@@ -69,8 +71,11 @@ while [ ${#alive[@]} -gt 0 ]; do
     fi
     status=0
     wait "$pid" || status=$?
-    if [ "$status" -ne 0 ] && [ "$code" -eq 0 ]; then
-      code=$status deadline=$((SECONDS + PATIENCE))
+    [ "$status" -ne 0 ] || continue
+    : "${deadline:=$((SECONDS + PATIENCE))}"
+    # Within one round, and a peer ends fast, the order says nothing of the cause.
+    if [ "$code" -eq 0 ] || [ "$code" -eq "$PEER_GONE" ]; then
+      code=$status
     fi
   done
   alive=(${still[@]+"${still[@]}"})

@@ -59,8 +59,9 @@ class Work:
     def __str__(self) -> str:
         kind = jax.devices()[0].device_kind
         peak = f"{self.peak:.3g} FLOP/s each" if self.peak else "peak FLOP/s unknown"
+        flops = f"{self.flops:.3g} FLOPs" if self.flops else "FLOPs unknown"
         return (
-            f"{self.parameters:,} parameters; {self.flops:.3g} FLOPs per step of "
+            f"{self.parameters:,} parameters; {flops} per step of "
             f"{self.examples} images; {self.devices} x {kind} ({peak})"
         )
 

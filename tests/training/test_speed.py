@@ -26,7 +26,8 @@ def test_rates_follow_from_the_speed():
 def test_what_is_not_known_is_not_made_up():
     assert set(Work(1, 0.0, 8).rates(1.0)) == {"images_per_second"}
     assert "model_flops_utilisation" not in Work(1, 1e9, 8).rates(1.0)
-    assert "unknown" in str(Work(1, 1e9, 8))
+    assert "peak FLOP/s unknown" in str(Work(1, 1e9, 8))
+    assert "FLOPs unknown per step" in str(Work(1, 0.0, 8))
 
 
 @pytest.mark.parametrize(
