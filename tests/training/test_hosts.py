@@ -76,13 +76,11 @@ def check_same(together, alone):
         assert one["step"] == other["step"] == 2
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
         np.testing.assert_allclose(one["grad_norm"], other["grad_norm"], rtol=1e-4)
-    names = ["together", "alone"]
-    found = {
-        name: load_file(folder / "weights.safetensors")
-        for name, folder in zip(names, (together, alone), strict=True)
-    }
-    for name, leaf in found["alone"].items():
-        np.testing.assert_allclose(found["together"][name], leaf, atol=2e-4)
+    found, wanted = (
+        load_file(folder / "weights.safetensors") for folder in (together, alone)
+    )
+    for name, leaf in wanted.items():
+        np.testing.assert_allclose(found[name], leaf, atol=2e-4)
     assert len(list((together / "samples").iterdir())) == 1
 
 
@@ -100,22 +98,22 @@ def carried_on(folder):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("together", "alone"), [("fsdp", "pmap"), ("pmap", "fsdp")])
-def test_two_processes_equal_one(tmp_path, together, alone):
-    ways = {"two": (together, 2, 4), "one": (alone, 1, 8)}
-    printed = {
-        name: train(tmp_path / name, count, devices, f"--config.parallel={how}")
-        for name, (how, count, devices) in ways.items()
-    }
-    assert "2 steps done" in printed["two"][0]
-    assert "steps done" not in printed["two"][1]
-    check_same(tmp_path / "two", tmp_path / "one")
-    states = [carried_on(tmp_path / name) for name in ways]
-    assert int(states[0].step) == 2
-    apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *states)
-    most = max(jax.tree.leaves(apart))
-    print(f"2 processes {together} and 1 process {alone} differ by {most:.1e}")
-    assert most < 2e-5
+def test_two_processes_equal_one(tmp_path):
+    """Each way of sharing the work, with four devices a process, and eight in one."""
+    alone = tmp_path / "alone"
+    train(alone, 1, 8, "--config.parallel=pmap")
+    wanted = carried_on(alone)
+    for how in ("pmap", "fsdp"):
+        together = tmp_path / how
+        first, second = train(together, 2, 4, f"--config.parallel={how}")
+        assert "2 steps done" in first and "steps done" not in second
+        check_same(together, alone)
+        state = carried_on(together)
+        assert int(state.step) == int(wanted.step) == 2
+        apart = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state, wanted)
+        most = max(jax.tree.leaves(apart))
+        print(f"2 processes with {how} and 1 process differ by {most:.1e}")
+        assert most < 2e-5
 
 
 def test_one_process_is_the_first_and_reads_everything(capsys):
