@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.methods_arms import STUDIES, Arm
+from benchmarks.methods_arms import STUDIES, UNGUIDED, Arm
 from benchmarks.timing import Timing
 from jaxguide import data, pictures, sweeping
 from jaxguide.config_evaluate import EvaluateConfig
@@ -274,12 +274,14 @@ def draw_points(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> No
         colour = f"C{titles.index(cells[0].title) % 10}"
         mean, spread = over_seeds(cells)
         panel.errorbar(mean, place, xerr=spread, fmt="o", color=colour, capsize=2)
+        if cells[0].title == UNGUIDED:
+            panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
     panel.axvline(floor, color="grey", linestyle="--", linewidth=1)
     names = [f"{cells[0].title}: {cells[0].label}".rstrip(": ") for cells in found]
     panel.set_yticks(range(len(found)), names)
     panel.invert_yaxis()
     panel.grid(alpha=0.3)
-    panel.set(xlabel=f"{KERNEL} (dashed: real images)")
+    panel.set(xlabel=f"{KERNEL} (dashed: real images; dotted: no guidance)")
     figure.savefig(file, dpi=110)
 
 

@@ -11,6 +11,7 @@ SCALES = (1.5, 2.0, 3.0, 4.0)
 WEIGHTS = (0.1, 0.25, 0.5, 1.0)
 ONE_BLOCK = 0.17  # of six
 DEPTH = 6
+UNGUIDED = "no guidance"
 
 
 class Arm(NamedTuple):
@@ -44,7 +45,7 @@ def methods(folder: Path) -> list[Arm]:
     cfg, s2 = entry("cfg", scale=1.5), entry("s2", weight=0.25, drop=ONE_BLOCK)
     weak = str(folder / "weak" / "weights.safetensors")
     return [
-        Arm("no guidance"),
+        Arm(UNGUIDED),
         Arm("CFG", [cfg], {"cfg.scale": SCALES}),
         Arm(
             "CFG in a window",
@@ -105,6 +106,7 @@ def ablations(folder: Path) -> list[Arm]:
         for i in range(DEPTH)
     ]
     return [
+        Arm(UNGUIDED),
         Arm(
             "SG: weight and shift",
             [entry("sg", weight=1.0)],
@@ -125,7 +127,7 @@ def ablations(folder: Path) -> list[Arm]:
             "MG: scale",
             settings=[
                 trained(folder, "mg_scale", learnt_scale=scale)
-                for scale in (1.0, 1.25, 1.5, 1.75, 2.0)
+                for scale in (1.0, 1.5, 2.0, 2.5, 3.0)
             ],
         ),
         *(

@@ -2,13 +2,16 @@
 
 import importlib
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide import experiments, guidance, samplers, schedules
+from jaxguide import experiments, guidance, samplers, schedules, training
+from jaxguide.checkpoints import save_weights
+from jaxguide.data.dataset import Dataset
 from jaxguide.experiments import (
     __main__ as command,
     mg_grid,
@@ -110,6 +113,13 @@ def test_the_counted_cost_of_s2_is_that_of_its_blocks_in_its_window():
     assert cost["CFG"].flops == 2 * 28 * 120
     assert cost["CFG + S2"].flops == 2 * 28 * 120 + inside * (120 - 2 * 5)
     assert cost["CFG + S2 at all t"].flops == 28 * (2 * 120 + 110)
+
+
+def test_the_error_of_a_median_is_that_of_medians_drawn_again_and_again():
+    draws = np.random.default_rng(0).normal(3.0, 0.3, (4000, 15))
+    wanted = np.median(draws, axis=1).std() / 3.0
+    found = np.mean([s2_cost.error(draw) for draw in draws])
+    np.testing.assert_allclose(found, wanted, rtol=0.15)
 
 
 # Measures of what is known.
@@ -268,6 +278,29 @@ def test_the_binary_version_is_read_as_red_green_and_blue(tmp_path):
     records.tofile(tmp_path / "data_batch_1.bin")
     with pytest.raises(ValueError, match="s2_cifar: need images of the classes"):
         s2_cifar.read(str(tmp_path))
+
+
+@pytest.mark.exhaustive
+def test_a_training_that_was_stopped_ends_the_experiment(tmp_path, monkeypatch, capsys):
+    """Nothing is measured with a network that is half trained."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    dataset = Dataset(images, np.arange(20, dtype=np.int32) % 2, ("a", "b"))
+    setting = Setting(tmp_path, tiny=True, steps=4)
+
+    def save(file, weights):
+        if not file.exists():
+            signal.raise_signal(signal.SIGTERM)
+        save_weights(file, weights)
+
+    monkeypatch.setattr(s2_cifar, "save_weights", save)
+    with pytest.raises(SystemExit) as left:
+        s2_cifar.train(setting, dataset)
+    assert left.value.code == training.PREEMPTED
+    assert "stopped after step 2; the same" in capsys.readouterr().out
+    main, weak = s2_cifar.train(setting, dataset)
+    assert "resuming at step 2" in capsys.readouterr().out
+    assert main.params.keys() == weak.params.keys()
 
 
 # Tiny runs of everything.

@@ -45,7 +45,7 @@ from jaxguide.experiments.report import Report, Setting
 
 CLASSES = {1: "automobile", 7: "horse"}  # CIFAR-10's own numbers
 EDGE, RECORD = 32, 1 + 3 * 32 * 32  # bytes of an image in the binary version
-STEPS = 40  # of sampling
+STEPS = 20  # of sampling
 BATCH = 50  # images sampled at a time
 
 
@@ -159,8 +159,11 @@ def train(setting: Setting, dataset: Dataset) -> tuple[Weights, Weights]:
         ema=(0.999 if steps > 3000 else 0.99,),
         meta={"data": "s2_cifar", "steps": steps, "seed": setting.seed},
     )
-    with jax.numpy_dtype_promotion("standard"):
-        state = training.run(experiment, loop, snapshot)
+    with training.Stop() as stop, jax.numpy_dtype_promotion("standard"):
+        state = training.run(experiment, loop, snapshot, stop=stop)
+    if stop.code and int(state.step) < steps:
+        print(f"stopped after step {int(state.step)}; the same command carries on")
+        raise SystemExit(stop.code)
     return weights(jax.device_get(state.ema_params)), load_weights(weak)
 
 
