@@ -42,6 +42,7 @@ from jaxguide.evaluation.features import efficientnet_lite0
 from jaxguide.evaluation.kernel import kernel_distance
 from jaxguide.experiments import figures, s2_modes
 from jaxguide.experiments.report import Report, Setting
+from jaxguide.progress import Progress
 
 CLASSES = {1: "automobile", 7: "horse"}  # CIFAR-10's own numbers
 EDGE, RECORD = 32, 1 + 3 * 32 * 32  # bytes of an image in the binary version
@@ -91,7 +92,7 @@ def run(report: Report) -> None:
     main, weak = train(setting, dataset)
     count = setting.pick(1000, 40)
     made = {
-        name: sample(main, weak, transforms, count, setting)
+        name: sample(name, main, weak, transforms, count, setting)
         for name, transforms in s2_modes.arms().items()
     }
     label = np.arange(count) % 2
@@ -188,11 +189,16 @@ def _loss(model: models.DiTConfig) -> training.Loss:
 
 
 def sample(
-    main: Weights, weak: Weights, transforms: Any, count: int, setting: Setting
+    title: str,
+    main: Weights,
+    weak: Weights,
+    transforms: Any,
+    count: int,
+    setting: Setting,
 ) -> np.ndarray:
     """Images uint8 [count, 32, 32, 3], both classes in turn; the same noise for all."""
     network, other = build_network(main), build_network(weak)
-    found = []
+    found, progress = [], Progress(title, -(-count // BATCH))
     for start in range(0, count, BATCH):
         keys = samplers.sample_keys(setting.seed, jnp.arange(start, start + BATCH))
         label = jnp.arange(BATCH, dtype=jnp.int32) % 2
@@ -208,6 +214,8 @@ def sample(
             key=jax.random.key(start),
         )
         found.append(to_uint8(np.asarray(images)))
+        progress.step()
+    progress.close()
     return np.concatenate(found)[:count]
 
 
