@@ -166,7 +166,7 @@ def test_features_of_other_images_are_far_and_collapsed_ones_are_narrow():
     narrow = [one.mean(axis=0) + 0.25 * (one - one.mean(axis=0)) for one in truth]
     found = s2_cifar.measures(narrow, truth)
     np.testing.assert_allclose(found["spread"], 0.25)
-    assert found["separation"] == 1.0
+    assert found["separation"] == 1.0 and found["doubt"] == 0.0
     assert s2_cifar.measures(truth[::-1], truth)["separation"] < 0.1
 
 
