@@ -46,8 +46,10 @@ def test_a_wrong_word_is_named(arg):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("arg", ["tiny", "S/8,512,tiny"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "arg"),
+    [*((name, "tiny") for name in NAMES), (NAMES[0], "S/8,512,tiny")],
+)
 def test_the_tiny_one_trains(name, arg, tmp_path):
     run = get_config(name, arg)
     run.folder, run.steps = str(tmp_path), 2

@@ -343,10 +343,10 @@ def test_a_command_struck_by_three_signals_ends_as_if_it_had_not_been(tmp_path):
 
 @pytest.mark.exhaustive
 def test_kills_at_random_moments_leave_no_trace(tmp_path):
-    """Six; as many as you like by `python tests/training/kill.py 10`."""
-    blows, count = killing["kill"](tmp_path, kills=6, steps=200, seed=1)
+    """Three; as many as you like by `python tests/training/kill.py 10`."""
+    blows, count = killing["kill"](tmp_path, kills=3, steps=200, seed=1)
     assert count > 30
-    assert len({blow.step for blow in blows}) > 3, "different moments"
+    assert len({blow.step for blow in blows}) == 3, "different moments"
 
 
 @pytest.mark.exhaustive
