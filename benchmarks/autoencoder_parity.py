@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import timing
-from jaxguide.checkpoints.autoencoder_import import read_autoencoder_kl
+from jaxguide.convert.autoencoder_import import read_autoencoder_kl
 from jaxguide.models import autoencoder_kl
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.convolution import parameter_count

@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxguide import pictures
-from jaxguide.checkpoints.autoencoder_import import read_tiny_autoencoder
-from jaxguide.checkpoints.autoencoders import (
+from jaxguide.convert.autoencoder_import import read_tiny_autoencoder
+from jaxguide.data.crop import centre_crop
+from jaxguide.models.autoencoders import (
     Autoencoder,
     decode_latents,
     encode_moments,
     load_autoencoder,
 )
-from jaxguide.data.crop import centre_crop
+from jaxguide.runtime import sheets
 
 KINDS = (".jpg", ".jpeg", ".png")
 
@@ -132,7 +132,7 @@ def main() -> None:
             print(f"largest difference of {name} from PyTorch {difference:.1e}")
     if options.picture:
         columns = {"original": images[:, None], "decoded": decoded[:, None]}
-        pictures.write_sheet(options.picture, columns, list(named), zoom=1)
+        sheets.write_sheet(options.picture, columns, list(named), zoom=1)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from jaxguide.evaluation import measures, protocols
-from jaxguide.evaluation.features import FeatureNetwork, Features
-from jaxguide.evaluation.measures import Sample
-from jaxguide.evaluation.reference import Reference
-from jaxguide.evaluation.store import Store, extract
+from jaxguide.evaluate import measures, protocols
+from jaxguide.evaluate.features import FeatureNetwork, Features
+from jaxguide.evaluate.measures import Sample
+from jaxguide.evaluate.reference import Reference
+from jaxguide.evaluate.store import Store, extract
 
 SIZE, EDGE = 2048, 16
 

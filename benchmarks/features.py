@@ -21,10 +21,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from benchmarks import timing
-from jaxguide.checkpoints import feature_networks
-from jaxguide.checkpoints.tensors import open_tensors
-from jaxguide.evaluation import features
-from tests.evaluation import made_networks
+from jaxguide.convert import feature_networks
+from jaxguide.convert.tensors import open_tensors
+from jaxguide.evaluate import features
+from tests.evaluate import made_networks
 
 Call = Callable[[], Any]
 
@@ -86,7 +86,7 @@ def _fidelity(state: dict[str, np.ndarray]) -> Callable[[Any], Any]:
     """torch-fidelity's network."""
     import torch
 
-    from tests.evaluation import fidelity
+    from tests.evaluate import fidelity
 
     module = fidelity.module("feature_extractor_inceptionv3")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide import models
-from jaxguide.checkpoints import layouts
-from jaxguide.checkpoints.container import write_arrays
+from jaxguide.convert import layouts
+from jaxguide.models.container import write_arrays
 
 
 def make(path: Path, model: models.DiTConfig) -> None:

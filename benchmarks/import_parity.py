@@ -21,8 +21,10 @@ import numpy as np
 import torch
 
 import jaxguide as jg
-from jaxguide import config_sampling, models
-from jaxguide.checkpoints import Weights, read_published
+from jaxguide import models
+from jaxguide.convert import read_published
+from jaxguide.models import Weights
+from jaxguide.sample import build
 from tests import diffusers_dit, sit_torch
 
 SCALE, CLASSES = 1.5, 1000
@@ -48,7 +50,7 @@ def sampled(weights: Weights, x: np.ndarray, sampler: Any, grid: np.ndarray):
     """Our forward pass at t = 0.5 and our guided samples."""
     params = jax.tree.map(jnp.asarray, weights.params)
     weights = weights._replace(params=params)
-    network = config_sampling.build_network(weights)
+    network = build.build_network(weights)
     labels, start = jnp.asarray(LABELS), jnp.asarray(x)
     forward = jax.jit(models.apply, static_argnums=0)
     output = forward(weights.model, params, start, jnp.full(2, 0.5), labels)

@@ -26,10 +26,12 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.methods_arms import STUDIES, UNGUIDED, Arm
 from benchmarks.timing import Timing
-from jaxguide import data, pictures, sweeping
-from jaxguide.config_evaluate import EvaluateConfig
-from jaxguide.config_sweep import SweepConfig
-from jaxguide.scoring import build_scorer
+from jaxguide import data
+from jaxguide.evaluate.config import EvaluateConfig
+from jaxguide.runtime import sheets
+from jaxguide.sweep import grid
+from jaxguide.sweep.config import SweepConfig
+from jaxguide.sweep.score import build_scorer
 
 KERNEL = "KD-efficientnet-lite0"
 OTHERS = ("precision", "recall", "density", "coverage")
@@ -109,7 +111,7 @@ class Bench:
     def seconds(self, arm: Arm, images: int) -> float:
         """What an image takes at an arm's only point, compilation apart."""
         job = self._sweep(arm, SEEDS[0], images, scored=False)
-        return sweeping.run(job).results[0].seconds / images
+        return grid.run(job).results[0].seconds / images
 
     def samples(self, arm: Arm, seed: int, images: int) -> np.ndarray:
         """Images [classes, `SHOWN`, H, W, C] of an arm with one point."""
@@ -122,7 +124,7 @@ class Bench:
 
     def _sweep(
         self, arm: Arm, seed: int, images: int, *, scored: bool = True
-    ) -> sweeping.Sweep:
+    ) -> grid.Sweep:
         """The points of an arm of one setting."""
         (setting,) = arm.settings
         guidance = [dict(entry) for entry in arm.guidance] or [NEUTRAL]
@@ -138,10 +140,10 @@ class Bench:
             per_class=SHOWN,
             seed=seed,
         )
-        return sweeping.build(config, self._scorer if scored else None)
+        return grid.build(config, self._scorer if scored else None)
 
     def _run(self, arm: Arm, seed: int, images: int, file: Path) -> None:
-        results = sweeping.run(self._sweep(arm, seed, images)).results
+        results = grid.run(self._sweep(arm, seed, images)).results
         cells = [
             Cell(
                 title=arm.title,
@@ -293,7 +295,7 @@ def write_samples(folder: Path, bench: Bench, arms: Sequence[Arm], images: int) 
             arm.title: bench.samples(arm, SEEDS[0], images)
             for arm in arms[start : start + IN_A_SHEET]
         }
-        pictures.write_sheet(folder / f"samples-{number}.png", sheet, names, zoom=1)
+        sheets.write_sheet(folder / f"samples-{number}.png", sheet, names, zoom=1)
 
 
 def main() -> None:

@@ -23,9 +23,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import jaxguide as jg
 from benchmarks import timing
-from jaxguide import data, losses, pictures
-from jaxguide.checkpoints import load_weights
-from jaxguide.config_sampling import build_network
+from jaxguide import data
+from jaxguide.evaluate.distances import energy_distance
+from jaxguide.models import load_weights
+from jaxguide.runtime import sheets as pictures
+from jaxguide.sample.build import build_network
 
 STEPS, CHUNK, COMPONENTS = 50, 250, 64
 SHOWN = ("plain", "plain, CFG 1.82", "MG")
@@ -132,7 +134,7 @@ def main() -> None:
     chosen = [by_class[half::2][every] for half in (0, 1)]
     halves = [features(data.to_unit(test.images[half])) for half in chosen]
     real = test.labels[chosen[1]]
-    floor = losses.energy_distance(*halves)
+    floor = energy_distance(*halves)
     hits = float((nearest.predict(halves[1]) == real).mean())
     rows = [["real images (floor)", "", f"{floor:.4f}", f"{hits:.3f}"]]
     sheets = {}
@@ -142,7 +144,7 @@ def main() -> None:
         images = sample(network, guidance, labels, model.image_shape, model.null_label)
         found = features(np.clip(images, -1, 1))
         right = float((nearest.predict(found) == labels).mean())
-        distance = losses.energy_distance(found, halves[0])
+        distance = energy_distance(found, halves[0])
         rows.append([title, str(nfe), f"{distance:.4f}", f"{right:.3f}"])
         print(rows[-1], flush=True)
         shown = images[: 6 * model.num_classes].reshape(6, -1, *model.image_shape)

@@ -11,9 +11,10 @@ import runpy
 from pathlib import Path
 
 from benchmarks import timing
-from jaxguide import config_sampling, models, samplers
-from jaxguide.config_losses import PATHS
+from jaxguide import models, samplers
 from jaxguide.guidance import Network
+from jaxguide.paths import PATHS
+from jaxguide.sample import build
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 IMAGES = 50_000
@@ -32,8 +33,8 @@ def row(name: str, tflops: float) -> list[str]:
     """One config: evaluations, FLOPs per image, FLOPs in all, hours, published FID."""
     edge, path, published = PUBLISHED[name]
     config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]("fid")
-    sampler = config_sampling.parse_sampler(config.sampler)
-    if isinstance(sampler, config_sampling.Adaptive):
+    sampler = build.parse_sampler(config.sampler)
+    if isinstance(sampler, build.Adaptive):
         return [name, "counted", "", "", "", published]
     total, block = models.flops(models.dit_config("XL/2", image_size=edge))
     network = Network(
@@ -43,8 +44,8 @@ def row(name: str, tflops: float) -> list[str]:
         flops=float(total),
         block_flops=float(block),
     )
-    (chain,) = config_sampling.build_columns(config).values()
-    grid = config_sampling.build_grid(config, network.path)
+    (chain,) = build.build_columns(config).values()
+    grid = build.build_grid(config, network.path)
     cost = samplers.cost(network, chain, grid, sampler)
     assert cost.flops is not None
     flops = cost.flops * IMAGES

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from jaxguide import config_losses, models, training
-from jaxguide.training import parallel
+from jaxguide import models, train
+from jaxguide.train import loss_config, parallel
 
 PLAIN = "flow_matching"
 LOSSES = (PLAIN, "model_guidance", "scale_aware_model_guidance")
@@ -37,18 +37,18 @@ def make_call(name: str, options: argparse.Namespace) -> Callable[[], None]:
         depth=options.depth,
         heads=options.heads,
         num_classes=10,
-        inputs=config_losses.INPUTS.get(name, ()),
+        inputs=loss_config.INPUTS.get(name, ()),
         dtype=options.dtype,
         remat=not options.no_remat,
     )
-    optimizer = training.adamw(optax.constant_schedule(1e-4), clip=1.0)
-    settings = config_losses.LossConfig(name=name)
-    step = training.make_train_step(
-        config_losses.LOSSES[name](settings, model), optimizer, seed=0
+    optimizer = train.adamw(optax.constant_schedule(1e-4), clip=1.0)
+    settings = loss_config.LossConfig(name=name)
+    step = train.make_train_step(
+        loss_config.LOSSES[name](settings, model), optimizer, seed=0
     )
 
-    def make_state(key: jax.Array) -> training.TrainState:
-        return training.init_state(models.init(model, key), optimizer)
+    def make_state(key: jax.Array) -> train.TrainState:
+        return train.init_state(models.init(model, key), optimizer)
 
     strategy = parallel.one_device()
     held = {"state": parallel.init(strategy, make_state, jax.random.key(0))}

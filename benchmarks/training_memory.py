@@ -37,21 +37,21 @@ def measure(options: argparse.Namespace, count: int) -> Share:
     import jax.numpy as jnp
     import optax
 
-    from jaxguide import config_losses, models, training
-    from jaxguide.training import parallel
+    from jaxguide import models, train
+    from jaxguide.train import loss_config, parallel
 
     model = models.dit_config(options.model, remat=True, dtype=options.dtype)
-    optimizer = training.adamw(optax.constant_schedule(1e-4), clip=1.0)
-    settings = config_losses.LossConfig(name=options.loss)
-    loss = config_losses.LOSSES[options.loss](settings, model)
+    optimizer = train.adamw(optax.constant_schedule(1e-4), clip=1.0)
+    settings = loss_config.LossConfig(name=options.loss)
+    loss = loss_config.LOSSES[options.loss](settings, model)
 
-    def make_state(key: Any) -> training.TrainState:
+    def make_state(key: Any) -> train.TrainState:
         params = models.init(model, key)
-        return training.init_state(params, optimizer, averages=options.averages)
+        return train.init_state(params, optimizer, averages=options.averages)
 
     strategy = parallel.Fsdp(tuple(jax.devices()[:count]))
     decays = (0.9999,) * options.averages
-    step = training.make_train_step(loss, optimizer, seed=0, ema=decays)
+    step = train.make_train_step(loss, optimizer, seed=0, ema=decays)
     state = parallel.abstract(strategy, make_state, jax.random.key(0))
     x0 = jax.ShapeDtypeStruct((options.batch, *model.image_shape), jnp.float32)
     label = jax.ShapeDtypeStruct((options.batch,), jnp.int32)

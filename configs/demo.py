@@ -6,7 +6,7 @@ Cost:     50 Euler steps; 50, 100, 100 and 140 NFE per image (printed at start).
 Expected: a labelled picture, outputs/demo-emoji/grid.png; no metric is attached to it.
 """
 
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
 
 
 def get_config(arg: str = "emoji") -> SampleConfig:

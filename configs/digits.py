@@ -7,8 +7,8 @@ Expected: loss 1.24 over the first 100 steps, 0.355 over the last 100 (seed 0); 
           digits in samples/. No metric was measured.
 """
 
-from jaxguide.config import (
-    DataConfig,
+from jaxguide.data.config import DataConfig
+from jaxguide.train.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,

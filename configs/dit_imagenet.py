@@ -11,8 +11,8 @@ Expected: not measured here. The paper (Table 2, 4): XL/2 at 7 M steps has FID 9
 Source:   Peebles & Xie 2023, arXiv:2212.09748.
 """
 
-from jaxguide.config import LossConfig, ModelConfig, TrainConfig
-from jaxguide.config_imagenet import imagenet_run
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.imagenet import imagenet_run
 
 
 def get_config(arg: str = "XL/2,256") -> TrainConfig:

@@ -25,8 +25,8 @@ Source:   Peebles & Xie 2023, arXiv:2212.09748, Tab. 2; facebookresearch/DiT@ed8
           sample_ddp.py.
 """
 
-from jaxguide.config_published import published_run
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.published import published_run
 
 
 def get_config(arg: str = "") -> SampleConfig:

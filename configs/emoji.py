@@ -10,8 +10,8 @@ Expected: loss 0.142 over the last 100 steps (seed 0); faces, people, hearts, cl
           colour alone. No metric was measured.
 """
 
-from jaxguide.config import (
-    DataConfig,
+from jaxguide.data.config import DataConfig
+from jaxguide.train.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,

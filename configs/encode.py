@@ -15,8 +15,8 @@ Expected: manifest.json and moments-*.npz. "space_to_depth" is an exact stand-in
           or one of yours: --config.encoder=package.module:function.
 """
 
-from jaxguide.config import DataConfig
-from jaxguide.config_encode import EncodeConfig
+from jaxguide.data.config import DataConfig
+from jaxguide.data.encode import EncodeConfig
 
 
 def get_config(arg: str = "") -> EncodeConfig:

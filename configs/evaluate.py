@@ -14,7 +14,7 @@ Expected: evaluation.json. Compare numbers of one N, reference, network and prot
           alone, and with the floor beside them.
 """
 
-from jaxguide.config_evaluate import EvaluateConfig
+from jaxguide.evaluate.config import EvaluateConfig
 
 
 def get_config(arg: str = "") -> EvaluateConfig:

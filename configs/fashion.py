@@ -8,8 +8,8 @@ Expected: loss 0.229 over the last 40 steps (seed 0); all ten classes recognisab
           18 % of the peak learning rate; this command runs the remaining 360 too.
 """
 
-from jaxguide.config import (
-    DataConfig,
+from jaxguide.data.config import DataConfig
+from jaxguide.train.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,

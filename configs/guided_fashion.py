@@ -20,8 +20,8 @@ Source:   Model-Guidance, arXiv:2502.12154, and GFT, arXiv:2501.15420, both from
 
 from dataclasses import replace
 
-from jaxguide.config import (
-    DataConfig,
+from jaxguide.data.config import DataConfig
+from jaxguide.train.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,

@@ -14,8 +14,8 @@ Expected: loss 0.2590 (plain) and 0.2598 (mg) over the last 50 steps, equal unti
           docs/training.md; `python -m benchmarks.mg_against_cfg` with the folder).
 """
 
-from jaxguide.config import (
-    DataConfig,
+from jaxguide.data.config import DataConfig
+from jaxguide.train.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,

@@ -14,8 +14,8 @@ Expected: not measured here. The paper: SiT-XL/2 has FID 1.34 at 256 (1.39 is wh
 Source:   Tang et al. 2025, arXiv:2502.12154, and the released code.
 """
 
-from jaxguide.config import LossConfig, ModelConfig, TrainConfig
-from jaxguide.config_imagenet import imagenet_run
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.imagenet import imagenet_run
 
 
 def get_config(arg: str = "XL/2,256") -> TrainConfig:

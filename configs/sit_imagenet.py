@@ -11,8 +11,8 @@ Expected: not measured here. Published for XL/2 at 7 M steps: FID 8.61 (ODE 9.35
 Source:   Ma et al. 2024, arXiv:2401.08740.
 """
 
-from jaxguide.config import LossConfig, ModelConfig, TrainConfig
-from jaxguide.config_imagenet import imagenet_run
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.imagenet import imagenet_run
 
 
 def get_config(arg: str = "XL/2,256") -> TrainConfig:

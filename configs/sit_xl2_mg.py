@@ -23,8 +23,8 @@ Expected: not run here. Published: FID 1.34, IS 321.5, sFID 4.58, precision 0.81
 Source:   Tang et al. 2025, arXiv:2502.12154; tzco/Diffusion-wo-CFG, sampler.py.
 """
 
-from jaxguide.config_published import published_run
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.published import published_run
 
 
 def get_config(arg: str = "") -> SampleConfig:

@@ -23,8 +23,8 @@ Expected: not run here. Published: FID 2.15, IS 258.1 (2.08 in issue 31 of the
 Source:   Ma et al. 2024, arXiv:2401.08740; willisma/SiT@947f95b, sample_ddp.py ODE.
 """
 
-from jaxguide.config_published import published_run
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.published import published_run
 
 
 def get_config(arg: str = "") -> SampleConfig:

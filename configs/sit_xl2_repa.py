@@ -22,8 +22,8 @@ Source:   Yu et al. 2024, arXiv:2410.06940; sihyun-yu/REPA@67f7145, generate.py 
           samplers.py (guidance for 0 <= t <= 0.7; no grid point is at 0.7).
 """
 
-from jaxguide.config_published import published_run
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.published import published_run
 
 
 def get_config(arg: str = "") -> SampleConfig:

@@ -23,8 +23,8 @@ Expected: not run here. Published: FID 2.06, sFID 4.49, IS 277.5 (270.3 in the
 Source:   Ma et al. 2024, arXiv:2401.08740; willisma/SiT@947f95b, sample_ddp.py SDE.
 """
 
-from jaxguide.config_published import published_run
-from jaxguide.config_sampling import SampleConfig
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.published import published_run
 
 
 def get_config(arg: str = "") -> SampleConfig:

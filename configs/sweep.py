@@ -8,7 +8,7 @@ Expected: outputs/sweep-emoji/sheet.png, and sweep.csv with plain statistics of 
           images. They are no measure of quality; no metric is attached.
 """
 
-from jaxguide.config_sweep import SweepConfig
+from jaxguide.sweep.config import SweepConfig
 
 
 def get_config(arg: str = "emoji") -> SweepConfig:

@@ -23,9 +23,9 @@ import method_examples
 import numpy as np
 from method_values import MODULE, resolved
 
-from jaxguide import methods
-from jaxguide.config_sampling import TRANSFORMS
-from jaxguide.methods import Method
+from jaxguide.sample import listing
+from jaxguide.sample.build import TRANSFORMS
+from jaxguide.sample.listing import Method
 
 DOCS = Path(__file__).parent
 PAGES, IMAGES = DOCS / "methods", DOCS / "images" / "methods"
@@ -75,7 +75,7 @@ def pages() -> dict[str, Page]:
     notes = read_notes()
     families = [*notes["families"], OTHER]
     found = [
-        Page(methods.describe(name, factory), notes.get(name, {}))
+        Page(listing.describe(name, factory), notes.get(name, {}))
         for name, factory in TRANSFORMS.items()
     ]
     found.sort(key=lambda page: (families.index(page.family), page.name))

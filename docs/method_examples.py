@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxguide as jg
-from jaxguide.config_sampling import build_network, build_weights
+from jaxguide.sample.build import build_network, build_weights
 
 weights = build_weights("emoji", "float32")
 label = jnp.array([{label}])  # "{class_name}"

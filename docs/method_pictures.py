@@ -26,7 +26,9 @@ from method_values import demo, mixture, resolved
 from PIL import Image
 
 import jaxguide as jg
-from jaxguide import config_sampling, jobs, paths, pictures, sampling
+from jaxguide import paths
+from jaxguide.runtime import sheets
+from jaxguide.sample import build, columns, jobs
 
 Settings = Mapping[str, Any]
 Entries = Sequence[Mapping[str, Any]]
@@ -66,7 +68,7 @@ def demo_job(settings: Settings) -> jobs.Job:
     return dataclasses.replace(
         job,
         columns={
-            title: config_sampling.build_guidance(entries)
+            title: build.build_guidance(entries)
             for title, entries in sides(settings).items()
         },
         networks={
@@ -93,7 +95,7 @@ def draw_demo(file: Path, settings: Settings) -> None:
         for title, entries in sides(settings).items()
     }
     names = [job.weights.class_names[label] for label in job.labels]
-    pictures.write_sheet(file, found, names, zoom=3)
+    sheets.write_sheet(file, found, names, zoom=3)
 
 
 def _key(entries: Entries, settings: Settings) -> str:
@@ -109,7 +111,7 @@ _found: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
 def _demo_images(job: jobs.Job, title: str, key: str) -> np.ndarray:
     if key not in _found:
         alone = dataclasses.replace(job, columns={title: job.columns[title]})
-        ((_, column),) = sampling.run(alone)
+        ((_, column),) = columns.run(alone)
         _found[key] = column.images
     return _found[key]
 
@@ -127,7 +129,7 @@ def _demo_network(kind: str) -> jg.Network:
         return jnp.asarray(leaf + NOISE * leaf.std() * noise)
 
     params = jax.tree.map(blurred, weights.params)
-    return config_sampling.build_network(weights._replace(params=params))
+    return build.build_network(weights._replace(params=params))
 
 
 def _items(settings: Settings, key: str) -> list[tuple[str, Any]]:
@@ -164,7 +166,7 @@ def _sample_toy(entries: Entries, settings: Settings) -> np.ndarray:
         label,
         grid=jg.uniform(100),
         sampler=jg.euler(),
-        guidance=config_sampling.build_guidance(entries),
+        guidance=build.build_guidance(entries),
         conds={name: jnp.full_like(label, number) for name, number in conds.items()},
         networks={
             name: _toy_network(kind) for name, kind in _items(settings, "networks")

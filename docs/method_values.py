@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxguide as jg
-from jaxguide import guidance, jobs, paths
-from jaxguide.config_sampling import SampleConfig
+from jaxguide import guidance, paths
 from jaxguide.oracle import GaussianMixture
 from jaxguide.paths import Array
+from jaxguide.sample import jobs
+from jaxguide.sample.config import SampleConfig
 
 POINT = (-1.1, -1.3)  # the middle of one component of class 0
 RED = (0.9, -0.4, -0.4)  # in [-1, 1]

@@ -3,6 +3,8 @@
 Everything imported here depends on jax and numpy alone.
 """
 
+__version__ = "0.2.0"
+
 from jaxguide.guidance import (
     Branch as Branch,
     Chain as Chain,
@@ -55,6 +57,7 @@ from jaxguide.guidance import (
     rlg as rlg,
     s2 as s2,
     sag as sag,
+    schedules as schedules,
     seg as seg,
     sg as sg,
     sg_prev as sg_prev,
@@ -69,6 +72,11 @@ from jaxguide.guidance import (
     unconditional_prior as unconditional_prior,
     windows as windows,
     zero_init as zero_init,
+)
+from jaxguide.guidance.schedules import (
+    Schedule as Schedule,
+    constant as constant,
+    window as window,
 )
 from jaxguide.samplers import (
     cost as cost,
@@ -89,13 +97,9 @@ from jaxguide.samplers import (
     sample_keys as sample_keys,
     unipc as unipc,
 )
-from jaxguide.schedules import (
-    Schedule as Schedule,
-    constant as constant,
+from jaxguide.samplers.grids import (
     karras as karras,
     respaced as respaced,
     shifted as shifted,
     uniform as uniform,
-    window as window,
 )
-from jaxguide.version import __version__ as __version__

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
-from jaxguide.guidance.base import Network
+from jaxguide.guidance import Network
 from jaxguide.paths import Array, Path
 
 

@@ -28,11 +28,13 @@ All functions of time take host numbers (computed in float64) and JAX arrays ali
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Array = Any  # jax.Array or numpy.ndarray; shapes stand in the docstrings
 
@@ -301,3 +303,30 @@ def check_kind(name: str, kind: str) -> None:
     """Raises ValueError unless `kind` is one of `KINDS`."""
     if kind not in KINDS:
         raise ValueError(f"{name}: need kind in {KINDS}, got kind={kind!r}.")
+
+
+# By name, for configs and weight files.
+PATHS: dict[str, Callable[..., Path]] = {
+    "linear": Linear,
+    "gvp": GVP,
+    "vp": VP,
+    "ddpm": DDPM,
+    "edm": EDM,
+}
+
+
+def check_grid(name: str, grid: Any) -> np.ndarray:
+    """`grid` as float64 [N + 1], strictly decreasing inside [0, 1]."""
+    if isinstance(grid, Tracer):
+        raise TypeError(
+            f"{name}: need a grid known on the host, got a traced array. Build it with "
+            "numpy outside jit; windows and costs are worked out from it."
+        )
+    grid = np.asarray(grid, np.float64)
+    ok = grid.ndim == 1 and len(grid) > 1 and np.all(np.diff(grid) < 0)
+    if not ok or grid[0] > 1 or grid[-1] < 0:
+        raise ValueError(
+            f"{name}: need a strictly decreasing grid of noise times in [0, 1], got "
+            f"grid={np.array2string(grid, threshold=6)}."
+        )
+    return grid

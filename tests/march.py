@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import Pair
-from jaxguide.samplers.base import second_times
+from jaxguide.samplers._base import second_times
 from tests import reference as ref
 
 MEANS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide import cli
+from jaxguide.runtime import flags
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -57,5 +57,5 @@ def test_command_is_understood(name, monkeypatch):
         sys, "argv", [importlib.import_module(program).__file__, *words]
     )
     configs = []
-    cli.run(lambda config, *processes: configs.append(config))
+    flags.run(lambda config, *processes: configs.append(config))
     assert len(configs) == 1

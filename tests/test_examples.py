@@ -22,7 +22,7 @@ rooms = {name.split(".")[1] for name in sys.modules if name.startswith("jaxguide
 print("rooms: " + " ".join(rooms))
 print("heavy: " + " ".join({"flax", "optax", "diffrax", "orbax"} & set(sys.modules)))
 """
-LIGHT = set("attention guidance oracle paths samplers schedules version".split())
+LIGHT = {"guidance", "oracle", "paths", "samplers"}
 
 
 def run(name, brings=()):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide.config_sampling import TRANSFORMS, build_guidance
+from jaxguide.sample.build import TRANSFORMS, build_guidance
 
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS))

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxguide import config, config_encode, config_evaluate, config_sampling, jobs
+from jaxguide.data import encode
+from jaxguide.evaluate import config as evaluate_config
+from jaxguide.sample import build, config as sample_config, jobs
+from jaxguide.train import config
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -24,17 +27,17 @@ def test_every_package_is_listed_for_the_wheel():
         for folder in (ROOT / "jaxguide").rglob("*")
         if folder.is_dir() and any(folder.glob("*.py"))
     }
-    assert listed == found | {"jaxguide", "jaxguide.assets", "jaxguide.configs"}
+    assert listed == found | {"jaxguide", "jaxguide.configs"}
 
 
 def test_checkpoints_that_ship_are_small_and_load():
-    files = sorted(config_sampling.ASSETS.glob("*.safetensors"))
+    files = sorted(build.ASSETS.glob("*.safetensors"))
     assert {file.stem for file in files} >= {"emoji", "fashion"}
     assert sum(file.stat().st_size for file in files) < 12e6
     for file in files:
-        weights = config_sampling.build_weights(file.stem, "float32")
+        weights = build.build_weights(file.stem, "float32")
         assert len(weights.class_names) == weights.model.num_classes
-        assert config_sampling.build_network(weights).depth == weights.model.depth
+        assert build.build_network(weights).depth == weights.model.depth
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -44,15 +47,15 @@ def test_config_has_a_lab_note_and_a_tiny_form(file):
         assert word in namespace["__doc__"]
     full, tiny = namespace["get_config"](), namespace["get_config"]("tiny")
     assert type(full) is type(tiny)
-    if isinstance(full, config_sampling.SampleConfig):
+    if isinstance(full, sample_config.SampleConfig):
         # Weights that others published are not there; the tiny form does without.
         chosen = tiny if full.checkpoint.endswith(".safetensors") else full
         job = jobs.build_job(chosen)
         assert job.columns.keys() == set(chosen.columns)
         assert "dopri5" in chosen.sampler or job.costs().keys() == job.columns.keys()
-    elif isinstance(full, config_encode.EncodeConfig):
-        assert config_encode.build_encoder(full).name == full.encoder
-    elif isinstance(full, config_evaluate.EvaluateConfig):
-        assert config_evaluate.build_names(tiny) == tiny.metrics.split(",")
+    elif isinstance(full, encode.EncodeConfig):
+        assert encode.build_encoder(full).name == full.encoder
+    elif isinstance(full, evaluate_config.EvaluateConfig):
+        assert evaluate_config.build_names(tiny) == tiny.metrics.split(",")
     else:
         assert isinstance(full, config.TrainConfig) and tiny.steps < full.steps

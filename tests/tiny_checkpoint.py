@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxguide import models
-from jaxguide.checkpoints import Weights, save_weights
+from jaxguide.models import Weights, save_weights
 
 MODEL = models.DiTConfig(
     image_size=8, channels=1, patch=4, width=16, depth=3, heads=2, num_classes=3

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxguide.attention import received_attention, softmax_attention
+from jaxguide.models.attention import received_attention, softmax_attention
 
 DEPTH = 6
 
@@ -76,7 +76,7 @@ def _attention_moves(
 ) -> jax.Array:
     def add(move: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         qkv = _qkv(tokens, label, index)
-        change = attention(*qkv, index) - softmax_attention(*qkv)
+        change = attention(softmax_attention, *qkv, index) - softmax_attention(*qkv)
         return move + change[:, 0], None
 
     return lax.scan(add, jnp.zeros_like(tokens), _indices())[0]

@@ -12,12 +12,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxguide import sharded
 from jaxguide.data.latent_plan import KIND, Plan
 from jaxguide.data.latent_shards import write_shard
 from jaxguide.data.prefetch import Prefetch
 from jaxguide.data.source import Batch, Source
-from jaxguide.progress import Progress
+from jaxguide.runtime import shards
+from jaxguide.runtime.progress import Progress
 
 Encode = Callable[[Array], Array]
 
@@ -119,8 +119,8 @@ def write_latents(
         note=note or {},
     )
     folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
-    sharded.write_plan(folder, KIND, facts)
-    missing = sharded.my_shards(folder, plan.files, share)
+    shards.write_plan(folder, KIND, facts)
+    missing = shards.my_shards(folder, plan.files, share)
     batch_size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
     encode = _on_all_devices(encoder, batch_size)
     spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]
@@ -128,9 +128,9 @@ def write_latents(
     for shard, pieces in zip(missing, spans, strict=True):
         moments, labels = _encode_shard(source, encode, plan, pieces, progress)
         write_shard(folder / plan.files.file(shard), format, moments, labels)
-        sharded.write_facts(folder, plan.files, shard)
+        shards.write_facts(folder, plan.files, shard)
     progress.close()
-    return sharded.write_manifest(folder, plan.files, facts)
+    return shards.write_manifest(folder, plan.files, facts)
 
 
 def _moments_shape(source: Source, encoder: Encoder) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""What a folder of latents holds; see `jaxguide.sharded` for its files."""
+"""What a folder of latents holds; see `jaxguide.runtime.shards` for its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxguide import sharded
+from jaxguide.runtime import shards as sharded
 
 KIND = sharded.Kind(
     name="jaxguide-latents-1",

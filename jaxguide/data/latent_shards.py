@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxguide import sharded
 from jaxguide.data.latent_plan import Plan
+from jaxguide.runtime import shards
 
 _ZIP_HEADER, _ZIP_LENGTHS = 30, 26  # of a local file header, and where its lengths are
 _LABEL = np.dtype("<i4")
@@ -158,7 +158,7 @@ def write_shard(path: Path, format: str, moments: np.ndarray, labels: np.ndarray
         moments: [n, sides, h, w, 2c].
         labels: int32 [n].
     """
-    sharded.write_whole(path, lambda part: WRITERS[format](part, moments, labels))
+    shards.write_whole(path, lambda part: WRITERS[format](part, moments, labels))
 
 
 def open_shards(folder: Path, plan: Plan) -> Shards:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxguide import sharded
 from jaxguide.data.latent_plan import KIND, read_plan
 from jaxguide.data.latent_shards import open_shards
 from jaxguide.data.noise import normal
 from jaxguide.data.source import Batch
+from jaxguide.runtime import shards
 
 
 class LatentCache:
@@ -98,4 +98,4 @@ class LatentCache:
         Raises:
             ValueError: if a file was changed.
         """
-        sharded.check_sums(self._folder, self._files, KIND)
+        shards.check_sums(self._folder, self._files, KIND)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 
 from jaxguide.experiments.report import Report, Setting
-from jaxguide.names import lookup
+from jaxguide.runtime.calls import lookup
 
 # Name of a module here, and what it shows.
 EXPERIMENTS = {

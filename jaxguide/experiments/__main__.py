@@ -7,14 +7,15 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxguide import cli, experiments
+from jaxguide import experiments
 from jaxguide.experiments.report import Setting
+from jaxguide.runtime import flags
 
 PROGRAM = "python -m jaxguide.experiments"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+    parser = flags.Parser(
         prog=PROGRAM,
         description="One experiment of a paper: its claims beside what is measured.",
         epilog=f"experiments:\n{experiments.listing()}",
@@ -50,7 +51,7 @@ def run(words: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """The command line."""
-    cli.guarded(run)
+    flags.guarded(run)
 
 
 if __name__ == "__main__":

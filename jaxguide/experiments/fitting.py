@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from jaxguide import losses, paths, training
+from jaxguide import losses, paths, train
 from jaxguide.experiments.network import PointNet
 
 
@@ -84,7 +84,7 @@ def _run(
     order, noise = jax.random.split(key)
     pick = functools.partial(_pick, order, data, recipe.batch)
 
-    def loss(params: Any, inputs: training.Inputs) -> Array:
+    def loss(params: Any, inputs: train.Inputs) -> Array:
         begun = inputs.step >= int(recipe.start * recipe.steps)
         moved = jax.random.fold_in(noise, inputs.step)
         return losses.model_guidance(
@@ -99,13 +99,13 @@ def _run(
             null_label=net.classes,
         )
 
-    step = training.make_train_step(loss, optimizer, seed=0, ema=(recipe.ema,))
+    step = train.make_train_step(loss, optimizer, seed=0, ema=(recipe.ema,))
 
-    def one(state: training.TrainState, index: Array):
+    def one(state: train.TrainState, index: Array):
         state, report = step(state, pick(index))
         return state, report.compute()["loss"]
 
-    state = training.init_state(params, optimizer)
+    state = train.init_state(params, optimizer)
     state, history = lax.scan(one, state, jnp.arange(recipe.steps))
     return state.ema_params, history
 

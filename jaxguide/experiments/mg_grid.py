@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxguide import guidance
-from jaxguide.evaluation import toy
+from jaxguide.evaluate import toy
 from jaxguide.experiments import figures, points
 from jaxguide.experiments.fitting import Recipe, fit
 from jaxguide.experiments.network import PointNet

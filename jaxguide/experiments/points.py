@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxguide import guidance, samplers, schedules
-from jaxguide.evaluation import toy
+from jaxguide import guidance, samplers
+from jaxguide.evaluate import toy
 from jaxguide.oracle import GaussianMixture
-from jaxguide.samplers.sweep import sweep as sweep_over
+from jaxguide.samplers import grids, sweep as sweep_over
 
 
 def two_modes(std: float = 0.1) -> GaussianMixture:
@@ -98,7 +98,7 @@ def sample(
     """
     count = len(noise)
     label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (count,))
-    grid = schedules.uniform(steps)
+    grid = grids.uniform(steps)
     return np.asarray(
         samplers.generate(
             network,
@@ -130,7 +130,7 @@ def sweep(
             noise,
             jnp.full(len(noise), label, jnp.int32),
             guidances=guidances,
-            grid=schedules.uniform(steps),
+            grid=grids.uniform(steps),
             sampler=samplers.euler(),
         )
     )

@@ -24,25 +24,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxguide import (
-    data,
-    guidance,
-    losses,
-    models,
-    paths,
-    samplers,
-    schedules,
-    training,
-)
-from jaxguide.checkpoints import load_weights, save_weights
-from jaxguide.checkpoints.weights import Weights
-from jaxguide.config_sampling import build_network
+from jaxguide import data, guidance, losses, models, paths, samplers, train as training
 from jaxguide.data.dataset import Dataset, to_uint8
-from jaxguide.evaluation.features import efficientnet_lite0
-from jaxguide.evaluation.kernel import kernel_distance
+from jaxguide.evaluate.features import efficientnet_lite0
+from jaxguide.evaluate.kernel import kernel_distance
 from jaxguide.experiments import figures, s2_modes
 from jaxguide.experiments.report import Report, Setting
-from jaxguide.progress import Progress
+from jaxguide.models import load_weights, save_weights
+from jaxguide.models.weights import Weights
+from jaxguide.runtime.progress import Progress
+from jaxguide.sample.build import build_network
+from jaxguide.samplers import grids
 
 CLASSES = {1: "automobile", 7: "horse"}  # CIFAR-10's own numbers
 EDGE, RECORD = 32, 1 + 3 * 32 * 32  # bytes of an image in the binary version
@@ -206,7 +198,7 @@ def sample(
             network,
             samplers.initial_noise(keys, main.model.image_shape),
             label,
-            grid=schedules.uniform(setting.pick(STEPS, 2)),
+            grid=grids.uniform(setting.pick(STEPS, 2)),
             sampler=samplers.euler(),
             guidance=guidance.chain(*transforms),
             conds={"null": jnp.full_like(label, main.model.null_label)},

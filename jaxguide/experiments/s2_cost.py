@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxguide import guidance, models, samplers, schedules
-from jaxguide.checkpoints.weights import Weights
-from jaxguide.config_sampling import build_network
+from jaxguide import guidance, models, samplers
 from jaxguide.experiments import figures
 from jaxguide.experiments.report import Report
+from jaxguide.models.weights import Weights
+from jaxguide.sample.build import build_network
+from jaxguide.samplers import grids
 
 STEPS, SCALE, WEIGHT, MASKS = 28, 7.5, 0.25, 4
 STEADY = 0.05  # standard error above which times are not judged
@@ -65,7 +66,7 @@ def run(report: Report) -> None:
     network = build_network(weights)
     steps = setting.pick(STEPS, 4)
     costs = {
-        name: samplers.cost(network, chain, schedules.uniform(steps), samplers.euler())
+        name: samplers.cost(network, chain, grids.uniform(steps), samplers.euler())
         for name, chain in arms().items()
     }
     noise = jax.random.normal(
@@ -110,7 +111,7 @@ def compiled(network, noise: jax.Array, chain, steps: int) -> Program:
             network,
             noise,
             label,
-            grid=schedules.uniform(steps),
+            grid=grids.uniform(steps),
             sampler=samplers.euler(),
             guidance=chain,
             conds={"null": null},

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxguide import guidance
-from jaxguide.evaluation.toy import energy_distance, sliced_wasserstein
+from jaxguide.evaluate.toy import energy_distance, sliced_wasserstein
 from jaxguide.experiments import figures, points
 from jaxguide.experiments.fitting import Recipe, fit
 from jaxguide.experiments.network import PointNet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxguide import guidance
-from jaxguide.evaluation.toy import sliced_wasserstein
+from jaxguide.evaluate.toy import sliced_wasserstein
 from jaxguide.experiments import figures, points
 from jaxguide.experiments.fitting import Recipe, fit
 from jaxguide.experiments.network import PointNet

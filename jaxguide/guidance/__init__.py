@@ -1,29 +1,25 @@
 """Guidance as pure transforms: imports only jax and numpy."""
 
-from jaxguide.guidance.adaptive import (
+from jaxguide.guidance._adaptive_guidance import (
     AdaptiveGuidance as AdaptiveGuidance,
     AdaptiveState as AdaptiveState,
     adaptive_guidance as adaptive_guidance,
 )
-from jaxguide.guidance.apg import (
-    Phases as Phases,
-    apg as apg,
-    apg_mix as apg_mix,
-)
-from jaxguide.guidance.attention import (
+from jaxguide.guidance._apg import Phases as Phases, apg as apg, apg_mix as apg_mix
+from jaxguide.guidance._attention import (
     BlurredQueries as BlurredQueries,
     ChangedAttention as ChangedAttention,
     IdentityAttention as IdentityAttention,
     pag as pag,
     seg as seg,
 )
-from jaxguide.guidance.bands import (
+from jaxguide.guidance._bands import (
     fdg as fdg,
     frequency as frequency,
     frequency_cfg as frequency_cfg,
     laplacian as laplacian,
 )
-from jaxguide.guidance.base import (
+from jaxguide.guidance._base import (
     NULL as NULL,
     RAW as RAW,
     Branch as Branch,
@@ -37,7 +33,7 @@ from jaxguide.guidance.base import (
     Transform as Transform,
     Weighted as Weighted,
 )
-from jaxguide.guidance.blocks import (
+from jaxguide.guidance._blocks import (
     ShuffledTokens as ShuffledTokens,
     SkippedBlocks as SkippedBlocks,
     SkippedPart as SkippedPart,
@@ -45,8 +41,8 @@ from jaxguide.guidance.blocks import (
     stg as stg,
     tpg as tpg,
 )
-from jaxguide.guidance.chain import Chain as Chain, chain as chain
-from jaxguide.guidance.conditions import (
+from jaxguide.guidance._chain import Chain as Chain, chain as chain
+from jaxguide.guidance._conditions import (
     RandomCondition as RandomCondition,
     compose as compose,
     icg as icg,
@@ -54,20 +50,20 @@ from jaxguide.guidance.conditions import (
     nested as nested,
     perp_neg as perp_neg,
 )
-from jaxguide.guidance.contrast import (
+from jaxguide.guidance._contrast import (
     Contrast as Contrast,
     DirectionMap as DirectionMap,
     Sides as Sides,
     cfg as cfg,
     contrast as contrast,
 )
-from jaxguide.guidance.coupled import (
+from jaxguide.guidance._coupled import (
     CFGpp as CFGpp,
     RectifiedCFGpp as RectifiedCFGpp,
     cfgpp as cfgpp,
     rectified_cfgpp as rectified_cfgpp,
 )
-from jaxguide.guidance.directions import (
+from jaxguide.guidance._directions import (
     clip_norm as clip_norm,
     damp as damp,
     momentum as momentum,
@@ -78,46 +74,49 @@ from jaxguide.guidance.directions import (
     tangential as tangential,
     within as within,
 )
-from jaxguide.guidance.embedding import NoisyTime as NoisyTime, tsg as tsg
-from jaxguide.guidance.energies import (
+from jaxguide.guidance._embedding import NoisyTime as NoisyTime, tsg as tsg
+from jaxguide.guidance._energies import (
     Classifier as Classifier,
     ClassifierDenoised as ClassifierDenoised,
     classifier as classifier,
     classifier_denoised as classifier_denoised,
 )
-from jaxguide.guidance.evaluate import (
+from jaxguide.guidance._evaluate import (
     Pair as Pair,
     default_batched as default_batched,
     evaluate as evaluate,
     guided_prediction as guided_prediction,
     predict_branches as predict_branches,
 )
-from jaxguide.guidance.faster_cache import (
+from jaxguide.guidance._faster_cache import (
     CFGCache as CFGCache,
     CFGCacheState as CFGCacheState,
     cfg_cache as cfg_cache,
 )
-from jaxguide.guidance.guide import (
+from jaxguide.guidance._guide import (
     Guide as Guide,
     GuideState as GuideState,
     guide as guide,
 )
-from jaxguide.guidance.inputs import (
+from jaxguide.guidance._inputs import (
     BlurredInput as BlurredInput,
     Windows as Windows,
     blurred_input as blurred_input,
     sliding_window as sliding_window,
     windows as windows,
 )
-from jaxguide.guidance.linear_ag import (
+from jaxguide.guidance._linear_ag import (
     LinearAG as LinearAG,
     LinearAGState as LinearAGState,
     cfg_trajectories as cfg_trajectories,
     fit_linear_ag as fit_linear_ag,
     linear_ag as linear_ag,
 )
-from jaxguide.guidance.nag import NormalisedAttention as NormalisedAttention, nag as nag
-from jaxguide.guidance.networks import (
+from jaxguide.guidance._nag import (
+    NormalisedAttention as NormalisedAttention,
+    nag as nag,
+)
+from jaxguide.guidance._networks import (
     autoguidance as autoguidance,
     domain_guidance as domain_guidance,
     interpolate as interpolate,
@@ -126,26 +125,26 @@ from jaxguide.guidance.networks import (
     reference_network as reference_network,
     unconditional_prior as unconditional_prior,
 )
-from jaxguide.guidance.nonlinear import (
+from jaxguide.guidance._nonlinear import (
     adg as adg,
     beta_cfg as beta_cfg,
     cfg_zero as cfg_zero,
     mambo_g as mambo_g,
     tcfg as tcfg,
 )
-from jaxguide.guidance.numbers import (
+from jaxguide.guidance._numbers import (
     ANY as ANY,
     NATIVE as NATIVE,
     add_scaled as add_scaled,
     pytree as pytree,
 )
-from jaxguide.guidance.plan import (
+from jaxguide.guidance._plan import (
     Cost as Cost,
     Run as Run,
     cost as cost,
     make_runs as make_runs,
 )
-from jaxguide.guidance.post import (
+from jaxguide.guidance._post import (
     DynamicThreshold as DynamicThreshold,
     GuidedChannels as GuidedChannels,
     Renorm as Renorm,
@@ -155,20 +154,16 @@ from jaxguide.guidance.post import (
     renorm as renorm,
     zero_init as zero_init,
 )
-from jaxguide.guidance.products import Product as Product, rlg as rlg, sine as sine
-from jaxguide.guidance.rcfg import (
-    RCFG as RCFG,
-    RCFGState as RCFGState,
-    rcfg as rcfg,
-)
-from jaxguide.guidance.rescale import rescale as rescale
-from jaxguide.guidance.s2 import DropBlocks as DropBlocks, s2 as s2
-from jaxguide.guidance.sag import (
+from jaxguide.guidance._products import Product as Product, rlg as rlg, sine as sine
+from jaxguide.guidance._rcfg import RCFG as RCFG, RCFGState as RCFGState, rcfg as rcfg
+from jaxguide.guidance._rescale import rescale as rescale
+from jaxguide.guidance._s2 import DropBlocks as DropBlocks, s2 as s2
+from jaxguide.guidance._sag import (
     BlurSalient as BlurSalient,
     WatchedAttention as WatchedAttention,
     sag as sag,
 )
-from jaxguide.guidance.self_guidance import (
+from jaxguide.guidance._self_guidance import (
     AB2 as AB2,
     AB2State as AB2State,
     SGPrevState as SGPrevState,
@@ -177,7 +172,7 @@ from jaxguide.guidance.self_guidance import (
     sg as sg,
     sg_prev as sg_prev,
 )
-from jaxguide.guidance.tfg import (
+from jaxguide.guidance._tfg import (
     TFG as TFG,
     energy as energy,
     tfg as tfg,

@@ -8,7 +8,6 @@
 `teacher` is the same network with averaged parameters.
 """
 
-from jaxguide.distances import energy_distance as energy_distance
 from jaxguide.losses.auto_weight import (
     auto_weight as auto_weight,
     best_scale as best_scale,

@@ -1,12 +1,19 @@
 """Networks. They know nothing of guidance: see `jaxguide.guidance`."""
 
-from jaxguide.attention import softmax_attention as softmax_attention
 from jaxguide.models.adapters import (
     adapter_tap as adapter_tap,
     apply_adapted as apply_adapted,
     init_adapters as init_adapters,
 )
+from jaxguide.models.attention import softmax_attention as softmax_attention
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig as AutoencoderKLConfig
+from jaxguide.models.autoencoders import (
+    Autoencoder as Autoencoder,
+    decode_latents as decode_latents,
+    encode_moments as encode_moments,
+    load_autoencoder as load_autoencoder,
+    save_autoencoder as save_autoencoder,
+)
 from jaxguide.models.dit import (
     DiT as DiT,
     Params as Params,
@@ -23,4 +30,9 @@ from jaxguide.models.dit_config import (
 )
 from jaxguide.models.tiny_autoencoder import (
     TinyAutoencoderConfig as TinyAutoencoderConfig,
+)
+from jaxguide.models.weights import (
+    Weights as Weights,
+    load_weights as load_weights,
+    save_weights as save_weights,
 )

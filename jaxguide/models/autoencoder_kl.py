@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxguide.attention import softmax_attention
+from jaxguide.models.attention import softmax_attention
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
 from jaxguide.models.dit_config import DTYPES
 from jaxguide.models.halves import Halves

@@ -16,11 +16,13 @@ from flax import nnx
 from jax import Array, lax
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxguide.attention import received_attention, softmax_attention
+from jaxguide.models.attention import received_attention, softmax_attention
 from jaxguide.models.dit_config import DiTConfig
 
-# (q, k, v, block_index) -> out
-Attention = Callable[[Array, Array, Array, Array], Array]
+# (q, k, v) -> out, all [B, heads, N, head_dim]
+Attention = Callable[[Array, Array, Array], Array]
+# (run, q, k, v, block_index) -> out, where `run` is the attention of the network
+AttentionTap = Callable[[Attention, Array, Array, Array, Array], Array]
 
 
 class RunBlock(Protocol):
@@ -38,10 +40,12 @@ BlockTap = Callable[[RunBlock, Array, Array], Array]
 
 
 class Taps(NamedTuple):
-    """What is changed or watched inside the blocks."""
+    """What is changed or watched inside the network; see `dit.apply`."""
 
-    attention: Attention = softmax_attention
+    keep_blocks: Array | None = None
+    attention: AttentionTap | None = None
     block: BlockTap | None = None
+    time_embedding: Callable[[Array], Array] | None = None
     record: bool = False
 
 
@@ -62,7 +66,6 @@ class Block(nnx.Module):
         self,
         tokens: Array,
         cond: Array,
-        index: Array,
         attend: Attention,
         *,
         attention: bool = True,
@@ -73,14 +76,13 @@ class Block(nnx.Module):
         Args:
             tokens: [B, N, width].
             cond: [B, width], after its activation.
-            index: int32 [], which block this is.
             attend: computes the attention.
             attention, mlp: static; False leaves that part out.
         """
         parts = jnp.split(self.modulation(cond), 6, axis=-1)
         if attention:
             shift, scale, gate = parts[:3]
-            update = self._attend(normalise(tokens, shift, scale), index, attend)
+            update = self._attend(normalise(tokens, shift, scale), attend)
             tokens = tokens + gate[:, None] * update
         if mlp:
             shift, scale, gate = parts[3:]
@@ -88,11 +90,11 @@ class Block(nnx.Module):
             tokens = tokens + gate[:, None] * self.fc2(hidden)
         return tokens
 
-    def _attend(self, tokens: Array, index: Array, attend: Attention) -> Array:
+    def _attend(self, tokens: Array, attend: Attention) -> Array:
         batch, count, width = tokens.shape
         split = (batch, count, 3, self.heads, width // self.heads)
         q, k, v = self.qkv(tokens).reshape(split).transpose(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v, index)
+        mixed = attend(q, k, v)
         return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, count, width))
 
 
@@ -102,14 +104,15 @@ def run_block(
     """One block with its taps: tokens, and the received attention [B, N] if wanted."""
     received = []
 
-    def watched(q: Array, k: Array, v: Array, index: Array) -> Array:
-        received.append(received_attention(q, k))
-        return taps.attention(q, k, v, index)
-
-    attend = watched if taps.record else taps.attention
+    def attend(q: Array, k: Array, v: Array) -> Array:
+        if taps.record:
+            received.append(received_attention(q, k))
+        if taps.attention is None:
+            return softmax_attention(q, k, v)
+        return taps.attention(softmax_attention, q, k, v, index)
 
     def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
-        return block(tokens, cond, index, attend, attention=attention, mlp=mlp)
+        return block(tokens, cond, attend, attention=attention, mlp=mlp)
 
     if taps.block is not None:
         return taps.block(run, tokens, index), None
@@ -121,11 +124,10 @@ def run_blocks(
     blocks: Block,
     tokens: Array,
     cond: Array,
-    keep: Array | None,
     taps: Taps,
     config: DiTConfig,
 ) -> tuple[Array, Array | None]:
-    """All blocks, or those of `keep` in this order.
+    """All blocks, or those of `taps.keep_blocks` in this order.
 
     Returns:
         Tokens [B, N, width], and the received attention float32 [B, blocks, N] or None.
@@ -145,8 +147,8 @@ def run_blocks(
         )
         return run(tokens, params, index)
 
-    if keep is not None:
-        tokens, record = lax.scan(run_chosen, tokens, keep)
+    if taps.keep_blocks is not None:
+        tokens, record = lax.scan(run_chosen, tokens, taps.keep_blocks)
     else:
         every = jnp.arange(config.depth, dtype=jnp.int32)
         tokens, record = lax.scan(

@@ -30,9 +30,8 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from jaxguide.attention import softmax_attention
 from jaxguide.models.blocks import (
-    Attention,
+    AttentionTap,
     Block,
     BlockTap,
     Taps,
@@ -136,29 +135,21 @@ class DiT(nnx.Module):
         x: Array,
         t: Array,
         label: Array,
-        *,
-        keep_blocks: Array | None = None,
-        attention: Attention | None = None,
-        block: BlockTap | None = None,
-        time_embedding: Callable[[Array], Array] | None = None,
         numbers: Mapping[str, Array] | None = None,
-        record_attention: bool = False,
+        taps: Taps = Taps(),  # noqa: B008
     ) -> Any:
-        """See `apply`, which has the same arguments."""
-        taps = Taps(attention or softmax_attention, block, record_attention)
+        """See `apply`, whose keyword arguments `taps` holds."""
         tokens = self.patch_in(_patchify(x, self.config))
         tokens = tokens + lax.stop_gradient(self.pos_embed[...])
-        cond = self._condition(t, label, time_embedding)
+        cond = self._condition(t, label, taps.time_embedding)
         for name in self.config.inputs:
             cond = cond + self._number(name, (numbers or {})[name])
         cond = jax.nn.silu(cond)
-        tokens, record = run_blocks(
-            self.blocks, tokens, cond, keep_blocks, taps, self.config
-        )
+        tokens, record = run_blocks(self.blocks, tokens, cond, taps, self.config)
         shift, scale = jnp.split(self.modulation(cond), 2, axis=-1)
         out = self.patch_out(normalise(tokens, shift, scale))
         out = _unpatchify(out, self.config)
-        return (out, record) if record_attention else out
+        return (out, record) if taps.record else out
 
     def _condition(self, t: Array, label: Array, tap: Callable | None) -> Array:
         config, table = self.config, self.label_table[...]
@@ -199,7 +190,7 @@ def apply(
     label: Array,
     *,
     keep_blocks: Array | None = None,
-    attention: Attention | None = None,
+    attention: AttentionTap | None = None,
     block: BlockTap | None = None,
     time_embedding: Callable[[Array], Array] | None = None,
     numbers: Mapping[str, Array] | None = None,
@@ -217,8 +208,9 @@ def apply(
         t: [B]; the network sees `config.time_scale * t + config.time_offset`.
         label: int32 [B], 0 .. num_classes; `num_classes` is "no class".
         keep_blocks: int32 [k], the blocks that run, in this order; None runs all.
-        attention: `(q, k, v, block_index) -> out`, all [B, heads, N, head_dim] and
-            `block_index` int32 [], traced; None is `softmax_attention`.
+        attention: `(run, q, k, v, block_index) -> out`, arrays [B, heads, N, head_dim]
+            and `block_index` int32 [], traced; `run(q, k, v) -> out` is the network's
+            own attention. None runs it everywhere.
         block: `(run, tokens, block_index) -> tokens`, tokens [B, N, width], where
             `run(tokens, attention=True, mlp=True)` is the block, or a part of it.
         time_embedding: `embedding -> embedding`, [B, width], before the label is added.
@@ -250,17 +242,8 @@ def apply(
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     ends = fetched({name: params[name] for name in params if name != "blocks"})
     network = nnx.merge(_graph(config), {**params, **ends})
-    out = network(
-        x.astype(dtype),
-        t,
-        label,
-        keep_blocks=keep_blocks,
-        attention=attention,
-        block=block,
-        time_embedding=time_embedding,
-        numbers=numbers,
-        record_attention=record_attention,
-    )
+    taps = Taps(keep_blocks, attention, block, time_embedding, record_attention)
+    out = network(x.astype(dtype), t, label, numbers, taps)
     if record_attention:
         out, record = out
         return out.astype(x.dtype), record

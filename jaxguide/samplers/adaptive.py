@@ -12,12 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
-from jaxguide.guidance import plan
-from jaxguide.guidance.base import RAW, Network, Step, Transform
-from jaxguide.guidance.chain import Chain
-from jaxguide.guidance.evaluate import default_batched, evaluate
+from jaxguide.guidance import (
+    RAW,
+    Chain,
+    Network,
+    Step,
+    Transform,
+    _plan as plan,
+    default_batched,
+    evaluate,
+)
 from jaxguide.paths import Array
-from jaxguide.samplers.generation import as_chain
+from jaxguide.samplers._generation import as_chain
 
 
 class Solution(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import paths
-from jaxguide.guidance import evaluate, plan
+from jaxguide.guidance import _plan as plan, evaluate
 from tests import transforms as tf
 from tests.contract.common import (
     GRID,

@@ -9,7 +9,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide.guidance import AB2, Contrast, Product, evaluate
-from jaxguide.guidance.self_guidance import SGPrev
+from jaxguide.guidance._self_guidance import SGPrev
 from tests import transforms as tf
 
 # A memory is filled at the first time and used at the second, inside every window.

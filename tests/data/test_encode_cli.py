@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide import config, data
-from jaxguide.checkpoints.autoencoders import Autoencoder, save_autoencoder
-from jaxguide.data import encode
+from jaxguide import data
+from jaxguide.data import config as data_config, encode
 from jaxguide.models import tiny_autoencoder
+from jaxguide.models.autoencoders import Autoencoder, save_autoencoder
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 from tests.drawn import drawn
 
@@ -37,8 +37,8 @@ def test_a_set_is_encoded_and_opened_for_training(
     words = [f"--config.folder={tmp_path}", f"--config.format={format}"]
     call(monkeypatch, *words)
     assert f"--config.data.path={tmp_path}" in capsys.readouterr().out
-    settings = config.DataConfig(name="latents", path=str(tmp_path), flip=True)
-    source = config.build_dataset(settings)
+    settings = data_config.DataConfig(name="latents", path=str(tmp_path), flip=True)
+    source = data_config.build_dataset(settings)
     assert len(source) == 1498 and source.is_latent
     assert source.image_shape == (2, 2, 16) and source.class_names[3] == "3"
     x0, label = data.batch(source, 5, batch_size=32, seed=0, flip=True)

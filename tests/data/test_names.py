@@ -5,11 +5,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxguide import config, data
+from jaxguide import data
+from jaxguide.data import config as data_config
 
 
 def build(**fields):
-    return config.build_dataset(config.DataConfig(**fields))
+    return data_config.build_dataset(data_config.DataConfig(**fields))
 
 
 def test_every_name_gives_a_source_that_a_batch_can_be_read_from(tmp_path):

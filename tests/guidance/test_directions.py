@@ -11,8 +11,7 @@ from scipy import ndimage
 
 import jaxguide as jg
 from jaxguide import guidance as g
-from jaxguide.guidance import bands
-from jaxguide.guidance.contrast import Sides
+from jaxguide.guidance import Sides, _bands as bands
 from tests.contract.common import EXHAUSTIVE
 from tests.fixed import columns, guided, inner, length, march, predictions
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 import jaxguide as jg
 from jaxguide import guidance, models, paths
-from jaxguide.config_sampling import _Forward
+from jaxguide.sample.build import _Forward
 from tests import dit_reference as slow
 from tests.models.test_dit import inputs, randomised
 
@@ -150,7 +150,7 @@ def test_seg_without_end_is_the_mean_query():
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7])
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.5, 1.0, 3.0, math.inf])
 def test_a_blur_keeps_constants_and_the_identity_at_zero(size, sigma):
-    matrix = guidance.blur.blur_matrix(size, sigma)
+    matrix = guidance._blur.blur_matrix(size, sigma)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-12)
     assert matrix.min() >= 0
     assert np.array_equal(matrix, np.eye(size)) == (6 * sigma <= 1 or size == 1)
@@ -408,18 +408,20 @@ def test_skipped_blocks_are_subtracted_from_the_flops():
     assert jg.cost(facts, jg.nag(), grid, jg.euler()).nfe == 3
 
 
-def test_a_replaced_attention_is_not_computed(monkeypatch):
+def test_a_replaced_attention_is_not_computed():
     """Also in a scan over blocks, where the index is traced."""
     seen = []
-
-    def counting(q, k, v, index=0):
-        jax.debug.callback(lambda: seen.append(1))
-        return models.softmax_attention(q, k, v)
-
-    monkeypatch.setattr(guidance.attention, "softmax_attention", counting)
     tap = guidance.IdentityAttention((0, "middle"))
-    arguments = tap.arguments(network(), None, None)
-    run = jax.jit(lambda x: predict(x, T, LABEL, **arguments))
+    attention = tap.arguments(network(), None, None)["attention"]
+
+    def watched(run, q, k, v, index):
+        def counting(q, k, v):
+            jax.debug.callback(lambda: seen.append(1))
+            return run(q, k, v)
+
+        return attention(counting, q, k, v, index)
+
+    run = jax.jit(lambda x: predict(x, T, LABEL, attention=watched))
     jax.block_until_ready(run(X))
     jax.effects_barrier()
     assert len(seen) == CONFIG.depth - 2
@@ -445,7 +447,7 @@ def test_a_replaced_attention_is_not_computed(monkeypatch):
 )
 def test_layers_by_name_and_index(layers, found):
     ten = jg.Network(lambda x, t, c: x, depth=10)
-    assert guidance.layers.find_layers("pag", layers, ten) == found
+    assert guidance._layers.find_layers("pag", layers, ten) == found
 
 
 @pytest.mark.parametrize("layers", ["outer", "5-2", "-1", 1.5, True, ("first", "x")])

@@ -14,7 +14,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import models
-from jaxguide.config_sampling import _Forward
+from jaxguide.sample.build import _Forward
 
 torch = pytest.importorskip("torch", reason="parity needs torch")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
@@ -282,5 +282,5 @@ def test_their_blur_has_its_two_cases_exchanged():
     mean = np.broadcast_to(query.mean(axis=1, keepdims=True), query.shape)
     np.testing.assert_allclose(blurred(1.0, 9999.0), mean, atol=1e-6)
     grid = jnp.asarray(query).reshape(1, 6, 6, 3)
-    gauss = jg.guidance.blur.blur(grid, 1.0, (1, 2)).reshape(query.shape)
+    gauss = jg.guidance._blur.blur(grid, 1.0, (1, 2)).reshape(query.shape)
     np.testing.assert_allclose(blurred(1.0, 0.5), gauss, atol=1e-6)

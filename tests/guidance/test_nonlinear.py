@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from jaxguide import guidance as g, schedules
+from jaxguide import guidance as g
+from jaxguide.guidance import schedules
 from tests import transforms as tf
 from tests.fixed import columns, guided, inner, length, march, predictions
 

@@ -10,8 +10,8 @@ import pytest
 import jaxguide as jg
 from jaxguide import paths
 from jaxguide.guidance import cfg_trajectories, fit_linear_ag
-from jaxguide.guidance.faster_cache import low_pass
-from jaxguide.samplers.sweep import sweep
+from jaxguide.guidance._faster_cache import low_pass
+from jaxguide.samplers import sweep
 from tests import transforms as tf
 
 FAST_COMPILE = True

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxguide import losses
+from jaxguide.evaluate.distances import energy_distance
 
 RNG = np.random.default_rng(0)
 
@@ -123,7 +124,7 @@ def world():
         """Mean over the classes of the distance to the real points of the class."""
         made = data.sample(noise, scale)
         pairs = zip(made, reals, strict=True)
-        return float(np.mean([losses.energy_distance(*pair) for pair in pairs]))
+        return float(np.mean([energy_distance(*pair) for pair in pairs]))
 
     return distance
 
@@ -156,15 +157,15 @@ def test_the_energy_distance_is_the_double_sum():
     slow = 2 * mean([(p, q) for p in a for q in b])
     for one in (a, b):
         slow -= mean([(p, q) for i, p in enumerate(one) for q in np.delete(one, i, 0)])
-    np.testing.assert_allclose(losses.energy_distance(x, y), slow, rtol=1e-9)
+    np.testing.assert_allclose(energy_distance(x, y), slow, rtol=1e-9)
 
 
 def test_the_energy_distance_is_unbiased_and_grows_with_a_shift():
     sets = RNG.normal(size=(300, 2, 20, 2))
-    same = [losses.energy_distance(x, y) for x, y in sets]
+    same = [energy_distance(x, y) for x, y in sets]
     error = np.std(same) / np.sqrt(300)
     assert abs(np.mean(same)) < 4 * error
-    shifted = [np.mean([losses.energy_distance(x, y + d) for x, y in sets])
+    shifted = [np.mean([energy_distance(x, y + d) for x, y in sets])
                for d in (0.0, 0.5, 1.0)]  # fmt: skip
     assert np.all(np.diff(shifted) > 0.05)
 
@@ -195,4 +196,4 @@ def test_wrong_numbers_are_named():
         with pytest.raises(ValueError, match=f"{name}={value}"):
             losses.next_weight(**({"weight": 0.2, "distances": [1, 1, 1]} | wrong))
     with pytest.raises(ValueError, match="got samples=1 and reals=3"):
-        losses.energy_distance(np.zeros((1, 2)), np.zeros((3, 2)))
+        energy_distance(np.zeros((1, 2)), np.zeros((3, 2)))

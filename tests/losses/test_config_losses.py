@@ -7,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide import config, config_losses, losses, models, training
-from jaxguide.checkpoints import Weights, save_weights
-from jaxguide.config_losses import INPUTS, LOSSES, LossConfig
+from jaxguide import losses, models, train
+from jaxguide.models import Weights, save_weights
+from jaxguide.train import config
+from jaxguide.train.loss_config import (
+    INPUTS,
+    LOSSES,
+    LossConfig,
+    initial_params,
+    read_teacher,
+    teacher_passes,
+)
 from tests.contract.common import rest
 
 REST = sorted(set(LOSSES) - {"model_guidance"})
@@ -46,7 +54,7 @@ def made_inputs(params):
     x0 = jax.random.normal(jax.random.key(2), (6, 4, 4, 1))
     label = jnp.arange(6, dtype=jnp.int32) % 3
     draws = losses.draws(jax.random.key(3), 6)
-    return training.Inputs(params, (x0, label), draws, jnp.int32(5), {})
+    return train.Inputs(params, (x0, label), draws, jnp.int32(5), {})
 
 
 @pytest.mark.parametrize("name", ["model_guidance", *rest(*REST)])
@@ -54,7 +62,7 @@ def test_a_loss_has_a_value_and_a_gradient_per_sample(name, tmp_path):
     config = loss_config(name, tmp_path)
     model = network(name, learn_sigma=name == "ddpm_hybrid")
     loss = LOSSES[name](config, model)
-    start = config_losses.initial_params(config, model)
+    start = initial_params(config, model)
 
     @jax.jit
     def run(key):
@@ -72,7 +80,7 @@ def test_a_loss_has_a_value_and_a_gradient_per_sample(name, tmp_path):
     assert np.all(np.isfinite(list(norms.values())))
     for number in INPUTS.get(name, ()):
         assert norms[f"['{number}_in']['kernel']"] > 0, "the input is read"
-    assert config_losses.teacher_passes(config, model) == {
+    assert teacher_passes(config, model) == {
         "cfg_distillation": 2,
         "ddpm_hybrid": 0,
         "flow_matching": 0,
@@ -91,8 +99,8 @@ def _named(tree):
 def test_a_student_starts_as_its_teacher(tmp_path):
     settings = loss_config("cfg_distillation", tmp_path)
     student = network("cfg_distillation")
-    params = config_losses.initial_params(settings, student)(jax.random.key(7))
-    teacher = config_losses.read_teacher(settings, student).params
+    params = initial_params(settings, student)(jax.random.key(7))
+    teacher = read_teacher(settings, student).params
     assert set(params) - set(teacher) == {"scale_in", "scale_out"}
     same = {name: params[name] for name in teacher}
     jax.tree.map(np.testing.assert_array_equal, same, teacher)
@@ -118,7 +126,7 @@ def test_training_starts_from_weights_of_the_same_architecture(tmp_path):
     file = loss_config("cfg_distillation", tmp_path).teacher
     model, loss = network("gft"), LossConfig("gft")
     start = config.build_start(config.TrainConfig(loss=loss, start_from=file), model)
-    params = config_losses.initial_params(loss, model, start)(jax.random.key(7))
+    params = initial_params(loss, model, start)(jax.random.key(7))
     own = models.init(network("flow_matching"), jax.random.key(1))
     assert set(params) - set(own) == {"beta_in", "beta_out"}
     close = functools.partial(np.testing.assert_allclose, atol=1e-3)  # kept as float16

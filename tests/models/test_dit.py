@@ -105,9 +105,9 @@ def test_dropped_blocks_are_not_computed():
     params, batch = randomised(SMALL), inputs(SMALL)
     seen = []
 
-    def counting(q, k, v, index):
+    def counting(run, q, k, v, index):
         jax.debug.callback(lambda i: seen.append(int(i)), index, ordered=True)
-        return models.softmax_attention(q, k, v, index)
+        return run(q, k, v)
 
     keep = jnp.array([0, 3], jnp.int32)
     out = forward(SMALL, params, *batch, keep_blocks=keep, attention=counting)
@@ -120,12 +120,12 @@ def test_attention_tap_sees_heads_first_and_its_block_and_can_replace_attention(
     params, batch = randomised(SMALL), inputs(SMALL)
     shapes = []
 
-    def same(q, k, v, index):
+    def same(run, q, k, v, index):
         shapes.append((q.shape, k.shape, v.shape, index.shape, index.dtype))
-        return models.softmax_attention(q, k, v, index)
+        return run(q, k, v)
 
-    def identity_in_block_2(q, k, v, index):
-        usual = models.softmax_attention(q, k, v, index)
+    def identity_in_block_2(run, q, k, v, index):
+        usual = run(q, k, v)
         return jnp.where(index == 2, v, usual)
 
     plain = forward(SMALL, params, *batch)
@@ -138,7 +138,7 @@ def test_attention_tap_sees_heads_first_and_its_block_and_can_replace_attention(
 def test_softmax_attention_equals_jax():
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (2, 3, 5, 8)) for key in keys)
-    ours = models.softmax_attention(q, k, v, jnp.int32(0))
+    ours = models.softmax_attention(q, k, v)
     swap = (0, 2, 1, 3)
     theirs = jax.nn.dot_product_attention(
         q.transpose(swap), k.transpose(swap), v.transpose(swap)

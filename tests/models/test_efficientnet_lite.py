@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 from sklearn.datasets import load_sample_images
 
-from jaxguide.checkpoints import feature_networks
-from jaxguide.evaluation import features
+from jaxguide.convert import feature_networks
+from jaxguide.evaluate import features
 from jaxguide.models import efficientnet_lite
 
 FAST_COMPILE = True

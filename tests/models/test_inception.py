@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxguide.checkpoints import feature_networks
-from jaxguide.evaluation import features
+from jaxguide.convert import feature_networks
+from jaxguide.evaluate import features
 from jaxguide.models import inception
-from tests.evaluation import fidelity, made_networks
+from tests.evaluate import fidelity, made_networks
 
 torch = pytest.importorskip(
     "torch", reason="the independent implementation is PyTorch's"

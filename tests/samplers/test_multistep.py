@@ -10,8 +10,8 @@ import jaxguide as jg
 from jaxguide import paths
 from jaxguide.guidance import Pair
 from jaxguide.oracle import GaussianMixture
-from jaxguide.samplers.exponential import log_snr, moment
-from jaxguide.samplers.second import Exponential
+from jaxguide.samplers._exponential import log_snr, moment
+from jaxguide.samplers._second import Exponential
 from tests.march import MEANS, MODEL, NOISE, march, predict
 
 FAST_COMPILE = True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from jaxguide.samplers.sweep import make_points, structure, sweep
+from jaxguide.samplers import make_points, structure, sweep
 from tests import transforms
 from tests.contract.common import rest
 from tests.transforms import ALL_TRANSFORMS, labels, start, toy_probe

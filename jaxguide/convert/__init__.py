@@ -1,0 +1,6 @@
+"""Weights that others publish, there and back: `python -m jaxguide.convert`."""
+
+from jaxguide.convert.published import (
+    read_published as read_published,
+    write_published as write_published,
+)

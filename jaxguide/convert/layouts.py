@@ -1,0 +1,245 @@
+"""Where the arrays of a published DiT stand in our parameters, piece by piece.
+
+A layout is a list of pieces: their array, the part of ours that it is, and how the two
+lie to each other. The same list reads and writes. Parameters of blocks, one array per
+block in theirs, are stacked in ours.
+
+Source: facebookresearch/DiT@ed81ce2 and willisma/SiT@947f95b, models.py;
+    sihyun-yu/REPA@67f7145, models/sit.py; Model-Guidance, whose network is REPA's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from jaxguide import models
+from jaxguide.convert.tensors import Shape, Tensors, check
+from jaxguide.models import DiTConfig
+
+# Embedders of numbers beside the time: that of scale-aware Model-Guidance.
+EMBEDDERS = {"scale": "s_embedder"}
+
+
+class Form(NamedTuple):
+    """How an array of theirs lies in ours, and back."""
+
+    ours: Callable[[np.ndarray], np.ndarray]
+    theirs: Callable[[np.ndarray, Shape], np.ndarray]
+
+
+class Piece(NamedTuple):
+    """One array of theirs.
+
+    Attributes:
+        name: theirs.
+        shape: theirs.
+        leaf: dotted name of ours.
+        part: of that leaf.
+        form: one of `FORMS`.
+    """
+
+    name: str
+    shape: Shape
+    leaf: str
+    part: tuple[Any, ...]
+    form: str
+
+
+def _patches(kernel: np.ndarray) -> np.ndarray:
+    """[width, C, p, p] -> [p p C, width]: the order of our patches."""
+    return kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
+
+
+def _convolution(kernel: np.ndarray, shape: Shape) -> np.ndarray:
+    width, channels, patch, _ = shape
+    return kernel.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
+
+
+FORMS = {
+    "same": Form(lambda a: a, lambda a, shape: a),
+    "linear": Form(lambda a: a.T, lambda a, shape: a.T),
+    "patches": Form(_patches, _convolution),
+    # Velocities of a time that runs the other way.
+    "negated": Form(lambda a: -a, lambda a, shape: -a),
+    "negated linear": Form(lambda a: -a.T, lambda a, shape: -a.T),
+}
+
+
+def shapes(model: DiTConfig) -> dict[str, Shape]:
+    """Shape of every leaf of our parameters, under dotted names."""
+    tree = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep=".")
+    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def linear(
+    name: str,
+    leaf: str,
+    inputs: int,
+    outputs: int,
+    *,
+    block: int | None = None,
+    columns: slice = slice(None),
+    sign: str = "",
+) -> list[Piece]:
+    """The two pieces of a dense layer, or of some columns of ours.
+
+    Args:
+        name: theirs, without ".weight".
+        leaf: ours, without ".kernel".
+        inputs, outputs: sizes of theirs.
+        block: which one of the stack.
+        columns: of ours.
+        sign: "negated " or "".
+    """
+    at = () if block is None else (block,)
+    weight = (*at, slice(None), columns)
+    return [
+        Piece(
+            f"{name}.weight",
+            (outputs, inputs),
+            f"{leaf}.kernel",
+            weight,
+            f"{sign}linear",
+        ),
+        Piece(
+            f"{name}.bias",
+            (outputs,),
+            f"{leaf}.bias",
+            (*at, columns),
+            sign.strip() or "same",
+        ),
+    ]
+
+
+def patch_in(name: str, model: DiTConfig) -> list[Piece]:
+    """The first layer, a convolution in theirs."""
+    kernel = (model.width, model.channels, model.patch, model.patch)
+    return [
+        Piece(f"{name}.weight", kernel, "patch_in.kernel", (), "patches"),
+        Piece(f"{name}.bias", (model.width,), "patch_in.bias", (), "same"),
+    ]
+
+
+def label_table(name: str, model: DiTConfig, rows: int) -> Piece:
+    """The first `rows` rows of the table of labels."""
+    part = (slice(0, rows),)
+    return Piece(name, (rows, model.width), "label_table", part, "same")
+
+
+def official(
+    model: DiTConfig,
+    *,
+    sign: str = "",
+    null_row: bool = True,
+    block: Callable[[int], str] = "blocks.{}".format,
+) -> list[Piece]:
+    """The layout of DiT, SiT, REPA and MG.
+
+    Args:
+        model: the architecture.
+        sign: "negated " if the last layer changes its sign (SiT's velocity).
+        null_row: whether the table has a row for "no class".
+        block: name of a block; legacy files of REPA have two series.
+    """
+    width, hidden = model.width, model.width * model.mlp_ratio
+    outputs = model.patch**2 * model.out_channels
+    rows, columns = model.grid
+    pieces = [
+        Piece("pos_embed", (1, rows * columns, width), "pos_embed", (), "same"),
+        *patch_in("x_embedder.proj", model),
+        *linear("t_embedder.mlp.0", "time_in", 256, width),
+        *linear("t_embedder.mlp.2", "time_out", width, width),
+        label_table(
+            "y_embedder.embedding_table.weight", model, model.num_classes + null_row
+        ),
+    ]
+    for name in model.inputs:
+        theirs = EMBEDDERS[name]
+        pieces += linear(f"{theirs}.mlp.0", f"{name}_in", 256, width)
+        pieces += linear(f"{theirs}.mlp.2", f"{name}_out", width, width)
+    for i in range(model.depth):
+        for part, leaf, inputs, size in (
+            ("attn.qkv", "qkv", width, 3 * width),
+            ("attn.proj", "out", width, width),
+            ("mlp.fc1", "fc1", width, hidden),
+            ("mlp.fc2", "fc2", hidden, width),
+            ("adaLN_modulation.1", "modulation", width, 6 * width),
+        ):
+            name = f"{block(i)}.{part}"
+            pieces += linear(name, f"blocks.{leaf}", inputs, size, block=i)
+    pieces += linear("final_layer.linear", "patch_out", width, outputs, sign=sign)
+    last = "final_layer.adaLN_modulation.1"
+    return pieces + linear(last, "modulation", width, 2 * width)
+
+
+def legacy(encoder_depth: int) -> Callable[[int], str]:
+    """Names of blocks in old files of REPA, which count twice from 0.
+
+    >>> legacy(8)(7), legacy(8)(8)
+    ('blocks.7', 'decoder_blocks.0')
+    """
+
+    def name(index: int) -> str:
+        later = index - encoder_depth
+        return f"blocks.{index}" if later < 0 else f"decoder_blocks.{later}"
+
+    return name
+
+
+def fill(
+    owner: str,
+    tensors: Tensors,
+    pieces: Sequence[Piece],
+    leaves: Mapping[str, np.ndarray],
+    ignore: Iterable[str] = (),
+) -> None:
+    """Reads their arrays, one at a time, into ours.
+
+    Args:
+        owner: the public name that an error begins with.
+        tensors: theirs.
+        pieces: the layout.
+        leaves: ours, already of the right shapes; overwritten.
+        ignore: shell patterns of names of theirs that are not needed.
+
+    Raises:
+        ValueError: if names or shapes are not those of the layout, or two arrays that
+            are one part of ours (diffusers repeats some) differ.
+    """
+    wanted = {piece.name: piece.shape for piece in pieces}
+    check(owner, tensors, wanted, tuple(ignore))
+    seen: dict[str, str] = {}
+    for piece in pieces:
+        value = FORMS[piece.form].ours(tensors.get(piece.name))
+        target, place = leaves[piece.leaf], f"{piece.leaf}{piece.part}"
+        value = value.astype(target.dtype, copy=False)
+        if place not in seen:
+            target[piece.part] = value
+            seen[place] = piece.name
+        elif not np.array_equal(target[piece.part], value):
+            raise ValueError(
+                f"{owner}: need {piece.name} equal to {seen[place]}, got another in "
+                f"path={tensors.path.name!r}. Our network has one such layer for all "
+                "blocks, as the original DiT; so a file whose copies differ has no "
+                "equal here."
+            )
+
+
+def gathered(
+    pieces: Sequence[Piece], leaves: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Their arrays, float32, by name, of ours: the inverse of `fill`."""
+    host = {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
+    return {
+        piece.name: np.ascontiguousarray(
+            FORMS[piece.form].theirs(host[piece.leaf][piece.part], piece.shape)
+        )
+        for piece in pieces
+    }

@@ -1,0 +1,232 @@
+"""The config of an evaluation, and its names into objects."""
+
+import inspect
+import runpy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxguide.data import config as data_config
+from jaxguide.evaluate import features, images, measures
+from jaxguide.evaluate.features import FeatureNetwork
+from jaxguide.evaluate.protocols import ADM, PLAIN, PROTOCOLS, Protocol
+from jaxguide.runtime.calls import call, imported, lookup, parse_call
+from jaxguide.sample.config import SampleConfig
+
+NETWORKS: dict[str, Callable[..., FeatureNetwork]] = {
+    "efficientnet_lite0": features.efficientnet_lite0,
+    "inception": features.inception,
+}
+WEIGHTS = (
+    "Download pt_inception-2015-12-05-6726825d.pth, from pytorch-fid's releases, or "
+    "weights-inception-2015-12-05-6726825d.pth, from torch-fidelity's, or "
+    "classify_image_graph_def.pb, from ADM's, which needs no PyTorch, and write "
+    "--config.network=inception --config.weights=FILE. Without it: "
+    "--config.network=efficientnet_lite0 --config.metrics=fd,kd"
+)
+
+
+@dataclass
+class EvaluateConfig:
+    """One evaluation: `python -m jaxguide.evaluate --config configs/evaluate.py`.
+
+    Args:
+        samples: what is judged: an `.npz` (`arr_0`, ADM's format), a folder of
+            pictures, a folder that `jaxguide.sample` wrote, a data set as in
+            `reference`, or a config of `jaxguide.sample` with one column, which is
+            sampled first. Several, such as one for each seed, are joined by commas.
+        reference: real images: the same forms, an `.npz` of statistics (`mu`,
+            `sigma`, ...), or a data set: "fashion_mnist(split='test')".
+        metrics: names in `measures.MEASURES`, joined by commas.
+        network: one of `NETWORKS`, as in "efficientnet_lite0(edge=224)", or
+            "package.module:function" that makes a `FeatureNetwork`.
+        weights: file of its weights; "" is the one of an installed package.
+        protocol: one of `PROTOCOLS`; "" is "adm" for Inception, "plain" for others.
+        num_samples: images to make, or to take of each set; 0 is all there are.
+        num_reference: real images to take, the first ones, which is no fair choice
+            where files are sorted by class; 0 is all.
+        floor_seeds: random halves of the real images for the floor; 0 leaves it out.
+        blocks: of images that are left out in turn for the standard error of a
+            Frechet distance; 0 leaves it out.
+        batch_size: images per call.
+        shard_size: images per file of features; so many are in memory.
+        save_reference: file to write the statistics of the reference to.
+        cache: folder of features, kept for other runs; one with 2,048 features takes
+            8 MB per 1,000 images.
+        folder: for evaluation.json, and the samples of a config.
+    """
+
+    samples: str = ""
+    reference: str = ""
+    metrics: str = "fd,kd,precision,recall,density,coverage"
+    network: str = "efficientnet_lite0"
+    weights: str = ""
+    protocol: str = ""
+    num_samples: int = 0
+    num_reference: int = 0
+    floor_seeds: int = 3
+    blocks: int = 10
+    batch_size: int = 64
+    shard_size: int = 1000
+    save_reference: str = ""
+    cache: str = "outputs/features"
+    folder: str = "outputs/evaluation"
+
+
+def build_names(config: EvaluateConfig) -> list[str]:
+    """The measures that the config names, in its order.
+
+    Raises:
+        ValueError: if one is unknown, or not to be had from the network.
+    """
+    names = [name.strip() for name in config.metrics.split(",") if name.strip()]
+    for name in names or [""]:
+        lookup("evaluate", name, measures.MEASURES)
+    wanted = [name for name in names if name in measures.INCEPTION_ONLY]
+    factory, _ = _network(config)
+    inception = factory is features.inception
+    known = factory in NETWORKS.values()  # one of the user's own says what it is
+    if (wanted and known and not inception) or (inception and not config.weights):
+        raise ValueError(
+            "evaluate: need Inception's weights, got "
+            f"metrics={config.metrics!r}, network={config.network!r}, "
+            f"weights={config.weights!r}. {WEIGHTS}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def _is_inception(config: EvaluateConfig) -> bool:
+    return _network(config)[0] is features.inception
+
+
+def _network(
+    config: EvaluateConfig,
+) -> tuple[Callable[..., FeatureNetwork], dict[str, Any]]:
+    """The function that makes the network, and its arguments."""
+    if ":" in config.network:
+        return imported("evaluate network", config.network), {}
+    name, arguments = parse_call("evaluate network", config.network)
+    return lookup("evaluate network", name, NETWORKS), arguments
+
+
+def build_protocol(config: EvaluateConfig) -> Protocol:
+    """The protocol that the config names, or the network's own.
+
+    Raises:
+        ValueError: if it is unknown, or says how to feed a network and is asked of
+            another.
+    """
+    inception = _is_inception(config)
+    if not config.protocol:
+        return ADM if inception else PLAIN
+    protocol = lookup("evaluate", config.protocol, PROTOCOLS)
+    if bool(protocol.input) != inception:
+        fitting = [p.name for p in PROTOCOLS.values() if bool(p.input) == inception]
+        raise ValueError(
+            f"evaluate: need a protocol in {fitting} for network={config.network!r}, "
+            f"got protocol={config.protocol!r}."
+        )
+    return protocol
+
+
+def build_features(config: EvaluateConfig, protocol: Protocol) -> FeatureNetwork:
+    """The network that the config names, fed as the protocol says.
+
+    Raises:
+        ValueError: if the name, an argument or the file of weights is wrong.
+    """
+    factory, arguments = _network(config)
+    known = inspect.signature(factory).parameters
+    if config.weights:
+        arguments["path"] = config.weights
+    if "protocol" in known:
+        arguments["protocol"] = protocol.input
+    if "batch_size" in known:
+        arguments["batch_size"] = config.batch_size
+    return call("evaluate network", factory, arguments)
+
+
+def is_sampling(text: str) -> bool:
+    """Whether a set of images is a config of `jaxguide.sample`."""
+    return text.partition(":")[0].endswith(".py")
+
+
+def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConfig:
+    """The config of a set that is to be sampled into a folder of this evaluation.
+
+    Raises:
+        ValueError: if the file is missing or is another config.
+    """
+    path, colon, argument = text.partition(":")
+    if not Path(path).is_file():
+        raise ValueError(
+            f"evaluate: need an existing config, got samples={text!r}. Check the path."
+        )
+    found = runpy.run_path(path)["get_config"](*([argument] if colon else []))
+    if not isinstance(found, SampleConfig):
+        raise ValueError(
+            f"evaluate: need a config of jaxguide.sample, got samples={text!r}. "
+            "Name one that returns a SampleConfig."
+        )
+    if len(found.columns) != 1:
+        raise ValueError(
+            f"evaluate: need a config with one column, got samples={text!r} with "
+            f"columns={found.columns!r}. Write one, or sample the column you want "
+            "with jaxguide.sample and name its folder."
+        )
+    found.num_samples = config.num_samples or found.num_samples
+    if not found.num_samples:
+        raise ValueError(
+            f"evaluate: need num_samples >= 1 to sample {text!r}, got num_samples=0. "
+            "Write --config.num_samples=50000."
+        )
+    found.folder = str(Path(config.folder).expanduser() / f"samples-{number}")
+    return found
+
+
+def build_images(owner: str, text: str, count: int = 0) -> images.Images:
+    """Images of a path, or of a data set with its arguments.
+
+    Args:
+        owner: the field of the config, for errors.
+        text: of the config.
+        count: how many to take; 0 is all.
+
+    Raises:
+        ValueError: if there are none, or fewer than `count`.
+    """
+    found = _opened(owner, text)
+    if len(found) < count:
+        raise ValueError(
+            f"evaluate: need {count} images, got {owner}={text!r} with {len(found)}. "
+            "Ask for fewer."
+        )
+    return images.Some(found, count) if count else found
+
+
+def _opened(owner: str, text: str) -> images.Images:
+    if not text:
+        raise ValueError(
+            f"evaluate: need images, got {owner}=''. Write --config.{owner}=PATH, an "
+            ".npz or a folder."
+        )
+    if Path(text).expanduser().exists():
+        return images.open_images(text)
+    if not text.partition("(")[0].isidentifier():
+        raise ValueError(
+            f"evaluate: need an .npz, a folder or a data set, got {owner}={text!r}, "
+            "which does not exist. Check the path."
+        )
+    name, arguments = parse_call(f"evaluate {owner}", text)
+    lookup(f"evaluate {owner}", name, data_config.DATASETS)
+    arguments["name"] = name
+    source = data_config.build_dataset(
+        call(f"evaluate {owner}", data_config.DataConfig, arguments)
+    )
+    if source.is_latent:
+        raise ValueError(
+            f"evaluate: need images, got {owner}={text!r}, which holds latents. "
+            "Name the images they were made from."
+        )
+    return images.InSource(source, text)

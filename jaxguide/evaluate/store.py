@@ -1,0 +1,189 @@
+"""Features of many images on disk: made in parts, carried on after a kill.
+
+A folder of `features-*.npz` (see `sharded`) with the fields that were asked for: `pool`
+[n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the images. So
+neither 50,000 images nor the features of a million are ever in memory; means and
+covariances are made file by file, in float64. Every process fills and sums up its own
+files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxguide.data.latent_shards import map_npz
+from jaxguide.evaluate.features import FeatureNetwork
+from jaxguide.evaluate.images import Images
+from jaxguide.evaluate.statistics import Moments, merge_all
+from jaxguide.runtime import shards
+from jaxguide.runtime.progress import Progress
+
+KIND = shards.Kind(
+    name="jaxguide-feature-set-1",
+    stem="features",
+    writer="extract",
+    reader="Store",
+    command="python -m jaxguide.evaluate",
+)
+FIELDS = ("pool", "spatial", "logits")
+SUMMED = ("pool", "spatial")  # those of which mean and covariance are wanted
+
+
+def fingerprint(network: FeatureNetwork) -> str:
+    """Name of input, network and weights together: other features, another name."""
+    checksum = 0
+    for leaf in jax.tree.leaves(network.params):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+    name, protocol = network.name, network.protocol
+    whole = protocol if protocol.startswith(name) else f"{name}-{protocol}"
+    return f"{whole}-{checksum:08x}"
+
+
+def plan_of(
+    images: Images, network: FeatureNetwork, fields: Sequence[str], shard_size: int
+) -> dict[str, Any]:
+    """Everything that decides the features, JSON-able."""
+    return {
+        "images": images.identity,
+        "count": len(images),
+        "shape": list(images.shape),
+        "network": fingerprint(network),
+        "fields": list(fields),
+        "shard_size": shard_size,
+    }
+
+
+def folder_of(cache: str | Path, plan: dict[str, Any]) -> Path:
+    """The folder of a plan: another plan, another folder."""
+    text = json.dumps(plan, sort_keys=True).encode()
+    return Path(cache).expanduser() / hashlib.sha256(text).hexdigest()[:16]
+
+
+def extract(
+    images: Images,
+    network: FeatureNetwork,
+    cache: str | Path,
+    *,
+    fields: Sequence[str] = ("pool",),
+    share: tuple[int, int] = (0, 1),
+    shard_size: int = 1000,
+    title: str = "features",
+) -> Path:
+    """Writes the features and moments of this process's files that are not there yet.
+
+    Args:
+        images: N images.
+        network: which takes them.
+        cache: folder of all stores; each has a folder of its own in it.
+        fields: of `FIELDS`.
+        share: `(index, count)` of the process: every `count`-th file from `index` on.
+        shard_size: images per file; so many are in memory.
+        title: of the progress line.
+
+    Returns:
+        The folder; open it with `Store` when all processes are through.
+
+    Raises:
+        ValueError: if the network has no such field.
+    """
+    plan = plan_of(images, network, fields, shard_size)
+    folder = folder_of(cache, plan)
+    files = shards.Files(KIND, len(images), shard_size)
+    shards.write_plan(folder, KIND, plan)
+    missing = shards.my_shards(folder, files, share)
+    if missing:
+        progress = Progress(title, len(missing))
+        for shard in missing:
+            span = files.span(shard)
+            found = network.extract(images.read(span.start, span.stop))
+            _write(folder / files.file(shard), found, fields)
+            shards.write_facts(folder, files, shard)
+            progress.step()
+        progress.close()
+    for field in SUMMED:
+        if field in fields:
+            _part(folder, files, field, share)
+    shards.write_manifest(folder, files, plan)
+    return folder
+
+
+def _write(path: Path, found: Any, fields: Sequence[str]) -> None:
+    arrays = {field: getattr(found, field) for field in fields}
+    for field, array in arrays.items():
+        if array is None:
+            raise ValueError(
+                f"extract: need a network with the features {field!r}, got one "
+                "without. Inception has all."
+            )
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+
+    shards.write_whole(path, write)
+
+
+def _part(
+    folder: Path, files: shards.Files, field: str, share: tuple[int, int]
+) -> Moments:
+    """Moments of one process's files, from the disk or made and kept there."""
+    index, count = share
+    path = folder / f"moments-{field}-{index}-of-{count}.npz"
+    if path.is_file():
+        return Moments.load(path)
+    mine = range(index, files.number, count)
+    parts = (Moments.of(map_npz(folder / files.file(i), field)) for i in mine)
+    found = merge_all(parts) if mine else Moments.empty(0)
+    found.save(path)
+    return found
+
+
+class Store:
+    """The features of one set of images, all there.
+
+    Args:
+        folder: as `extract` returned it.
+        processes: how many have filled it.
+
+    Raises:
+        ValueError: if a file is missing.
+    """
+
+    def __init__(self, folder: Path, processes: int = 1):
+        self._folder, self._processes = folder, processes
+        self._plan, _ = shards.read_manifest(folder, KIND)
+        size = self._plan["shard_size"]
+        self._files = shards.Files(KIND, self._plan["count"], size)
+
+    def __len__(self) -> int:
+        return self._plan["count"]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Which features there are."""
+        return tuple(self._plan["fields"])
+
+    def blocks(self, field: str) -> Iterator[np.ndarray]:
+        """The rows of one file after another, read where they lie."""
+        for shard in range(self._files.number):
+            yield map_npz(self._folder / self._files.file(shard), field)
+
+    def all(self, field: str) -> np.ndarray:
+        """All rows [N, D], float32, in memory."""
+        return np.concatenate(list(self.blocks(field)))
+
+    def moments(self, field: str) -> Moments:
+        """Mean and covariance of all rows, merged over the processes."""
+        count = min(self._processes, self._files.number)
+        return merge_all(
+            _part(self._folder, self._files, field, (index, self._processes))
+            for index in range(count)
+        )

@@ -1,0 +1,139 @@
+"""`chain`: several transforms as one."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxguide.guidance._base import Branch, Guided, Network, Outputs, Step, Transform
+from jaxguide.guidance._schedule import is_schedule
+from jaxguide.paths import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Transforms applied left to right; itself neither nested nor a transform."""
+
+    parts: tuple[Transform, ...] = ()
+
+    def init(self, x: Array) -> tuple[Any, ...]:
+        """The states of all parts; `x` is [B, *D]."""
+        return tuple(part.init(x) for part in self.parts)
+
+    def live(self, t: float, index: int = 0) -> tuple[bool, ...]:
+        """Which parts need their branches in step `index` at host time `t`."""
+        return tuple(part.live(t, index) for part in self.parts)
+
+    def gated(self) -> tuple[bool, ...]:
+        """Which parts can stop needing their branches while sampling."""
+        return tuple(getattr(part, "gated", False) for part in self.parts)
+
+    def gate(self, owner: int, state: tuple[Any, ...]) -> Array:
+        """Whether the gated part `owner` needs its branches, traced [] bool."""
+        part: Any = self.parts[owner]
+        return part.gate(state[owner])
+
+    def values(self, step: Step) -> tuple[Any, ...]:
+        """The numbers that each part hands to its own taps."""
+        return tuple(
+            getattr(part, "values", lambda _: None)(step) for part in self.parts
+        )
+
+    def branches(self, network: Network, live: tuple[bool, ...]) -> tuple[Branch, ...]:
+        """Distinct branches of the live parts, each random one with its owner."""
+        found: dict[Branch, None] = {}
+        for owner, (part, on) in enumerate(zip(self.parts, live, strict=True)):
+            for branch in part.branches(network) if on else ():
+                found[branch.owned_by(owner)] = None
+        return tuple(found)
+
+    def at(self, t: Array, window_t: Array | None = None) -> "Chain":
+        """This chain with every schedule replaced by its number at time `t` [].
+
+        Windows are judged at `window_t`, by default `t` itself.
+        """
+        return jax.tree.map(
+            lambda leaf: leaf.at(t, window_t) if is_schedule(leaf) else leaf,
+            self,
+            is_leaf=is_schedule,
+        )
+
+    def on_grid(self, times: np.ndarray, window_times: np.ndarray) -> "Chain":
+        """The schedules alone, each as its numbers at host times [N]; the rest of this
+        chain, which no step changes, is None: see `constants`."""
+        return jax.tree.map(
+            lambda leaf: (
+                leaf.on_grid(times, window_times) if is_schedule(leaf) else None
+            ),
+            self,
+            is_leaf=is_schedule,
+        )
+
+    def constants(self) -> "Chain":
+        """All but the schedules, which are None: weights of an energy, say."""
+        return jax.tree.map(
+            lambda leaf: None if is_schedule(leaf) else leaf, self, is_leaf=is_schedule
+        )
+
+    def with_constants(self, constants: "Chain") -> "Chain":
+        """The numbers of this chain (`on_grid`) and the `constants` in one."""
+        return jax.tree.map(
+            lambda number, constant: constant if number is None else number,
+            self,
+            constants,
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    def apply(
+        self,
+        guided: Guided,
+        state: tuple[Any, ...],
+        outputs: Outputs,
+        step: Step,
+        *,
+        live: tuple[bool, ...],
+    ) -> tuple[Guided, tuple[Any, ...]]:
+        """Runs every part; dead ones only update their state."""
+        if len(state) != len(self.parts):
+            raise ValueError(
+                f"chain: need {len(self.parts)} states, got {len(state)}. "
+                "Pass the state made by `init` of this same chain."
+            )
+        states = []
+        for owner, (part, old, on) in enumerate(
+            zip(self.parts, state, live, strict=True)
+        ):
+            view = outputs.view(owner)
+            guided, new = part.apply(guided, old, view, step, live=on)
+            states.append(new)
+        return guided, tuple(states)
+
+
+jax.tree_util.register_dataclass(Chain, data_fields=["parts"], meta_fields=[])
+
+
+def chain(*parts: "Transform | Chain") -> Chain:
+    """Applies transforms left to right; `chain()` is the identity.
+
+    Differences are all taken from the raw conditional prediction and added up, so
+    linear transforms commute; maps of the running result (`rescale`) act on what stands
+    to their left. Nested chains are flattened. A transform's random draws depend on its
+    position alone: appending another one leaves them unchanged.
+
+    Raises:
+        TypeError: if a part is not a transform.
+
+    >>> from jaxguide.guidance import cfg, sg_prev
+    >>> len(chain(cfg(1.5), sg_prev(3.0)).parts)
+    2
+    """
+    flat: list[Transform] = []
+    for part in parts:
+        if isinstance(part, Chain):
+            flat.extend(part.parts)
+        elif hasattr(part, "apply") and hasattr(part, "branches"):
+            flat.append(part)
+        else:
+            raise TypeError(f"chain: need transforms such as cfg(1.5), got {part!r}.")
+    return Chain(tuple(flat))

@@ -1,0 +1,237 @@
+"""Transforms of the form `guided + weight(t) * map(a - b)`: branches and one weight."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxguide.guidance import schedules
+from jaxguide.guidance._base import (
+    NULL,
+    RAW,
+    Branch,
+    Guided,
+    Network,
+    Outputs,
+    Step,
+    Weighted,
+)
+from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
+from jaxguide.guidance.schedules import Schedule
+from jaxguide.paths import Array, expand, widen
+
+Weight = float | Array | Callable | Schedule
+
+# What a scale multiplies, for maps that change the difference (methods differ in it).
+BASES = ("toward", "away", "full")
+
+
+class Sides(NamedTuple):
+    """What a direction map sees of its contrast; all in the contrast's space."""
+
+    toward: Array  # [B, *D], float32 or wider
+    away: Array  # [B, *D], the mean of the away branches
+    weight: Array  # [] or [B], at this step
+    outputs: Outputs
+    step: Step
+    space: str  # of the contrast, to read further branches in
+
+
+class DirectionMap(Protocol):
+    """Changes the difference of a contrast before it is weighted.
+
+    Frozen and registered as a pytree like a transform; its schedules are numbers
+    inside `apply`, which sees float32 (or wider) arrays.
+    """
+
+    def init(self, x: Array) -> Any:
+        """State carried from step to step, a NamedTuple or ()."""
+        ...
+
+    def branches(self) -> tuple[Branch, ...]:
+        """What it reads besides the two sides."""
+        ...
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """The changed difference [B, *D] and the next state."""
+        ...
+
+
+class MapStates(NamedTuple):
+    """The states of the maps of a contrast."""
+
+    maps: tuple[Any, ...]
+
+
+@pytree("weight", "maps")
+class Contrast(Weighted):
+    """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
+
+    `space` is where the difference is taken; `ANY` for contrasts that do not depend
+    on it (both branches at the same x and t, and no maps).
+    """
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    away: tuple[Branch, ...]
+    toward: Branch = RAW
+    neutral: float = 0.0
+    space: str = ANY
+    name: str = "contrast"
+    maps: tuple[DirectionMap, ...] = ()
+    base: str = "toward"
+
+    def init(self, x: Array) -> Any:
+        """The states of the maps, or () if none has one."""
+        states = tuple(one.init(x) for one in self.maps)
+        return MapStates(states) if jax.tree.leaves(states) else ()
+
+    def branches(self, network: Network) -> tuple[Branch, ...]:
+        """Both sides of the difference, and what the maps read."""
+        del network
+        read = (branch for one in self.maps for branch in one.branches())
+        return (self.toward, *self.away, *read)
+
+    def live(self, t: float, index: int = 0) -> bool:
+        """False where the weight is neutral or both sides are the same call."""
+        here = [_at_time(branch, t) for branch in (self.toward, *self.away)]
+        return len(set(here)) > 1 and super().live(t, index)
+
+    def apply(
+        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+    ) -> tuple[Guided, Any]:
+        """Adds the weighted difference."""
+        if not live:
+            return guided, state
+        toward = outputs.read(self.toward, self.space)
+        away = sum(outputs.read(b, self.space) for b in self.away[1:])
+        away = (outputs.read(self.away[0], self.space) + away) / len(self.away)
+        change = toward - away
+        if self.maps:
+            plain = change
+            sides = Sides(
+                widen(toward), widen(away), self.weight, outputs, step, self.space
+            )
+            change, state = self._map(sides, state)
+            change = change.astype(plain.dtype)
+            if self.base == "away":  # away + w d' = toward + (w - 1) d' + (d' - d)
+                acts = (self.weight != self.neutral).astype(self.weight.dtype)
+                guided = _add(
+                    guided, outputs.to_native(change - plain, self.space), acts
+                )
+        change = outputs.to_native(change, self.space)
+        return _add(guided, change, self.weight - self.neutral), state
+
+    def _map(self, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """The difference through all maps."""
+        change = sides.toward - sides.away
+        states = []
+        olds = state.maps if state else ((),) * len(self.maps)
+        for one, old in zip(self.maps, olds, strict=True):
+            change, new = one.apply(change, sides, old)
+            states.append(new)
+        return change, MapStates(tuple(states)) if state else ()
+
+
+def _add(guided: Guided, change: Array, weight: Array) -> Guided:
+    return guided.plus(weight, change)
+
+
+def per_sample(function: Callable, *values: Array) -> Array:
+    """A reduction over all axes but the first, kept to broadcast: [B, 1, ...].
+
+    `function` is such as `jnp.sum`; several values are multiplied first.
+    """
+    product = values[0]
+    for value in values[1:]:
+        product = product * value
+    return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
+
+
+def to_columns(number: Array, like: Array) -> Array:
+    """A number [] or [B] shaped and cast to multiply `like` [B, *D]."""
+    return expand(jnp.asarray(number), like)
+
+
+def _at_time(branch: Branch, t: float) -> Branch:
+    """What the branch is at host time `t`: a shift that is clipped away is RAW."""
+    with jax.ensure_compile_time_eval():
+        same = branch.time is None or bool(branch.time(t, t) == t)
+    return dataclasses.replace(branch, time=None) if same else branch
+
+
+def contrast(
+    weight: Weight,
+    away: Branch | tuple[Branch, ...],
+    *,
+    toward: Branch = RAW,
+    neutral: float = 0.0,
+    t_lo: float = 0.0,
+    t_hi: float = 1.0,
+    space: str = ANY,
+    name: str = "contrast",
+    maps: tuple[DirectionMap, ...] = (),
+    base: str = "toward",
+) -> Contrast:
+    """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
+
+    The building block of all linear methods, and the shortest way to a new one.
+
+    Args:
+        weight: dimensionless number, array [B], function of noise time, or `Schedule`.
+        away: branch or branches pushed away from; several are averaged.
+        toward: branch pushed towards, by default the raw conditional prediction.
+        neutral: the weight that switches the term off (1 for scales).
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
+        space: where the difference is taken, one of `SPACES`.
+        name: for printing and error messages.
+        maps: direction maps, applied to the difference from left to right.
+        base: with maps, what d' = maps(d) is added to, for a scale: "toward" is
+            `toward + (scale - 1) d'`, "away" is `away + scale d'`, "full" is
+            `toward + scale d'` (then `neutral` is 0). They agree only where d' = d.
+
+    Returns:
+        A transform whose state is that of its maps.
+
+    Raises:
+        ValueError: for a number that is not finite, an unknown space or base, or a
+            bad window.
+
+    NFE: +1 per distinct branch that is not the raw prediction.
+    """
+    check_number(name, "weight" if neutral == 0 else "scale", weight)
+    check_space(name, space)
+    if base not in BASES:
+        raise ValueError(f"{name}: need base in {BASES}, got base={base!r}.")
+    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=neutral)
+    away = away if isinstance(away, tuple) else (away,)
+    return Contrast(schedule, away, toward, neutral, space, name, maps, base)
+
+
+def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:
+    """Classifier-free guidance, in an interval of noise time if wanted.
+
+        raw + (scale(t) - 1) * (raw - null)  =  null + scale(t) * (raw - null)
+
+    A scale of 1 is no guidance. Papers that write (1 + w) use w = scale - 1.
+
+    Args:
+        scale: dimensionless; number, array [B], function of noise time, `Schedule`.
+        t_lo, t_hi: guidance interval `[t_lo, t_hi)`; scale 1 outside, at no cost.
+
+    Returns:
+        A transform without state; it needs the condition `null`.
+
+    Raises:
+        ValueError: if `scale` is not finite or the interval is empty.
+
+    NFE: +1 inside the interval.
+    Source: Ho and Salimans 2022, arXiv:2207.12598, Eq. 6; the interval:
+        Kynkaanniemi et al. 2024, arXiv:2404.07724.
+    Differs from the source: the paper's w is scale - 1.
+
+    >>> cfg(1.5, t_lo=0.15, t_hi=0.95).live(0.95)
+    False
+    """
+    return contrast(scale, NULL, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="cfg")

@@ -1,0 +1,209 @@
+"""Rules that reach into the sampler's step: CFG++ and Rectified-CFG++."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxguide.guidance import schedules
+from jaxguide.guidance._base import (
+    NULL,
+    RAW,
+    Branch,
+    Guided,
+    Memoryless,
+    Network,
+    Outputs,
+    Step,
+    Weighted,
+)
+from jaxguide.guidance._contrast import Weight
+from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.paths import Array, expand, numerics
+
+
+def noise_of(guided: Guided, outputs: Outputs) -> Array:
+    """The noise that a sampler would use now, [B, *D]."""
+    if guided.noise is not None:
+        return guided.noise
+    return outputs.convert(guided.prediction, NATIVE, "noise")
+
+
+@pytree("scale", "inside")
+class CFGpp(Memoryless):
+    """See `cfgpp`."""
+
+    scale: Any  # a Schedule; inside `apply` its number at this step
+    inside: Any  # a Schedule, 1 inside the window and 0 outside
+    inverse: bool = False
+
+    def branches(self, network: Network) -> tuple[Branch, ...]:
+        """The unconditional prediction."""
+        del network
+        return (NULL,)
+
+    def live(self, t: float, index: int = 0) -> bool:
+        """Inside the window, whatever the scale: there is no neutral one."""
+        del index
+        return not self.inside.neutral_at(t, 0.0)
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Takes data from one prediction and noise from the other."""
+        null = outputs[NULL]
+        difference = outputs[RAW] - null
+        # How much of the condition each of the two has; `inverse` swaps them.
+        clean, noisy = self.scale, jnp.zeros_like(self.scale)
+        clean, noisy = (noisy, clean) if self.inverse else (clean, noisy)
+        prediction = add_scaled(
+            guided.prediction, self.inside * (clean - 1), difference
+        )
+        noise = outputs.convert(add_scaled(null, noisy, difference), NATIVE, "noise")
+        inside = expand(self.inside, noise) > 0
+        noise = jnp.where(inside, noise, noise_of(guided, outputs).astype(noise.dtype))
+        return Guided(prediction, noise)
+
+
+def cfgpp(
+    scale: Weight = 0.6,
+    *,
+    inverse: bool = False,
+    t_lo: float = 0.0,
+    t_hi: float = 1.0,
+) -> CFGpp:
+    """CFG++: denoises with the guided prediction, renoises with the unconditional one.
+
+        denoised = D of null + scale(t) * (raw - null);   noise = noise of null
+        x_s = alpha_s denoised + sigma_s noise
+
+    No scale is neutral: 0 is unconditional sampling, 1 moves the noise alone. With
+    `ddim`, and with `euler` on the linear path, it equals `cfg` with the scale
+    `scale alpha_s sigma_t / (alpha_s sigma_t - sigma_s alpha_t)`, which grows as steps
+    get shorter: with twice the steps, the same scale guides twice as much.
+
+    Samplers use the pair as follows. `euler`, `ddim`, `ddpm` take one step from it.
+    Multistep ones renoise with this noise and keep guided `denoised` as history
+    (ports of k-diffusion keep the unconditional one). `heun` and `res_2s` predict so
+    and average two such steps. `diffrax` has no renoising: it follows the pair's
+    velocity, which is not the method.
+
+    Args:
+        scale: the paper's lambda in [0, 1]; number, array [B], function, `Schedule`.
+            0.2, 0.4, 0.6, 0.8, 1 stand for CFG scales 2, 5, 7.5, 9, 12.5 there.
+        inverse: for `invert`: the two predictions change roles.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; outside, the transform is away
+            and the prediction is the plain conditional one.
+
+    Returns:
+        A transform without state; it needs the condition `null` and a sampler that
+        takes the pair (`generate`, or `Guide.pair`).
+
+    Raises:
+        ValueError: if `scale` is outside [0, 1] or the window is empty.
+
+    NFE: +1 inside the window.
+    Source: Chung et al. 2024, arXiv:2406.08070, Algorithms 1 and 2; read against
+        CFGpp-diffusion/CFGpp, latent_diffusion.py.
+    Differs from the source: for any path; on flows it renoises with the noise of the
+        unconditional velocity, as the authors advise, not with that velocity itself.
+    """
+    check_number("cfgpp", "scale", scale, low=0.0)
+    if isinstance(scale, int | float) and scale > 1:
+        raise ValueError(
+            f"cfgpp: need 0 <= scale <= 1, got scale={scale!r}. "
+            "0.6 is about a CFG scale of 7.5."
+        )
+    inside = schedules.window(1.0, outside=0.0, t_lo=t_lo, t_hi=t_hi)
+    return CFGpp(schedules.constant(scale), inside, inverse)
+
+
+def middle(t: Array, next_t: Array) -> Array:
+    """The time half-way through the step."""
+    return t + (next_t - t) / 2
+
+
+middle.needs_next = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def half_step(step: Step, outputs: Outputs) -> Array:
+    """x half-way through the step, along the conditional velocity."""
+    assert step.next_node is not None  # the branch's `time` has asked for it
+    velocity = outputs.read(RAW, "velocity")
+    half = (step.next_node.t - step.node.t) / 2
+    return step.x + expand(half, step.x) * velocity.astype(step.x.dtype)
+
+
+half_step.shared = True  # pyright: ignore[reportFunctionMemberAccess]
+
+MIDDLE = Branch(time=middle, rewrite=half_step)
+MIDDLE_NULL = dataclasses.replace(MIDDLE, cond="null")
+
+
+@pytree("weight")
+class RectifiedCFGpp(Weighted):
+    """See `rectified_cfgpp`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    power: float = 0.0
+
+    def branches(self, network: Network) -> tuple[Branch, ...]:
+        """Both predictions half-way through the step."""
+        del network
+        return (MIDDLE, MIDDLE_NULL)
+
+    def live(self, t: float, index: int = 0) -> bool:
+        """False where the weight, or its power of 1 - t, is 0."""
+        return self._fade(t) != 0 and super().live(t, index)
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Adds the difference found half-way."""
+        difference = outputs.read(MIDDLE, "velocity")
+        difference = difference - outputs.read(MIDDLE_NULL, "velocity")
+        difference = outputs.to_native(difference, "velocity")
+        weight = self.weight * self._fade(step.node.t)
+        return guided.plus(weight, difference)
+
+    def _fade(self, t: Array) -> Array:
+        """(1 - t)^power, and 1 also at t = 1 for power 0."""
+        return numerics(t).maximum(1.0 - t, 0.0) ** self.power if self.power else 1.0
+
+
+def rectified_cfgpp(
+    weight: Weight, *, power: float = 0.0, t_lo: float = 0.0, t_hi: float = 1.0
+) -> RectifiedCFGpp:
+    """Rectified-CFG++: adds the difference found after a conditional half step.
+
+        x_mid = x + (s - t) / 2 velocity(x, t),   t_mid = (t + s) / 2
+        guided + weight (1 - t)^power (velocity - velocity_null)(x_mid, t_mid)
+
+    where the step goes from t to s. Made for flows; on other paths and kinds of network
+    the difference is taken in velocities. In the second stage of a two-stage sampler,
+    which stands at the step's end, the half step has length 0.
+
+    Args:
+        weight: the paper's lambda_max, dimensionless, neutral at 0; number, array [B],
+            function of noise time, `Schedule`.
+        power: the paper's gamma >= 0; 0 is a constant weight.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
+
+    Returns:
+        A transform without state; it needs the condition `null`, and the time at which
+        the step ends (`generate` knows it; pass `next_t` to what `guide` returns).
+
+    Raises:
+        ValueError: if a number is not finite, `power` negative, or the window empty;
+            at the call if the step's end is unknown.
+
+    NFE: +2 inside the window (3 in all); 0 more where the weight is 0, so at t = 1
+        with power > 0.
+    Source: Saini et al. 2025, arXiv:2510.07631, Algorithm 1, known at second hand only
+        (summaries and two ports that agree, the mid-point being evaluated at its own
+        time); authors' code: shreshthsaini/Rectified-CFGpp @d90b8d7, pipeline.py.
+    Differs from the source: the authors' code takes a whole step in place of the half,
+        tells the network its end, adds noise of 0.005 there and keeps the weight
+        constant (4.5, hence power 0 here). Ports of time 1 - t read (1 - t) with
+        data at 1.
+    """
+    check_number("rectified_cfgpp", "weight", weight)
+    check_number("rectified_cfgpp", "power", power, low=0.0)
+    weight = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    return RectifiedCFGpp(weight, float(power))

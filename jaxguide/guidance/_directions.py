@@ -1,0 +1,349 @@
+"""Direction maps on whole samples: momentum, norms, projections, angles.
+
+A map changes the difference of a contrast before it is weighted, for any contrast:
+
+    contrast(2.0, Branch(network="weak"), neutral=1, space="denoised",
+             maps=(momentum(-0.5), clip_norm(5.0), project(0.0)))
+
+Maps run from left to right; norms, inner products and angles are per sample, over all
+other axes, in float32 or wider. None of them is invariant to the prediction space, so
+the contrast must name one. Numbers are schedules, as everywhere.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxguide.guidance import schedules
+from jaxguide.guidance._base import Branch
+from jaxguide.guidance._contrast import (
+    DirectionMap,
+    Sides,
+    Weight,
+    per_sample,
+    to_columns,
+)
+from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
+from jaxguide.paths import Array, widen
+
+
+class Stateless:
+    """The parts of a direction map without memory and without branches."""
+
+    def init(self, x: Array) -> Any:
+        """No state."""
+        del x
+        return ()
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Nothing besides the two sides."""
+        return ()
+
+
+class MomentumState(NamedTuple):
+    """The memory of `momentum`."""
+
+    average: Array  # [B, *D] float32 or wider
+
+
+@pytree("beta")
+class Momentum:
+    """See `momentum`."""
+
+    beta: Any
+
+    def init(self, x: Array) -> MomentumState:
+        """An empty average for states like `x` [B, *D]."""
+        return MomentumState(jnp.zeros_like(widen(x)))
+
+    def branches(self) -> tuple[Branch, ...]:
+        """Nothing besides the two sides."""
+        return ()
+
+    def apply(
+        self, difference: Array, sides: Sides, state: MomentumState
+    ) -> tuple[Array, MomentumState]:
+        """The running average with this difference in it."""
+        empty = jnp.zeros_like(state.average)
+        before = jnp.where(sides.step.restart, empty, state.average)
+        before = before.astype(difference.dtype)
+        moved = difference + to_columns(self.beta, difference) * before
+        return moved, MomentumState(moved.astype(state.average.dtype))
+
+
+def momentum(beta: Weight) -> Momentum:
+    """`average = difference + beta * average`; below 0 it takes out what repeats.
+
+    Forgets at a restart; does not move in steps in which the contrast is off.
+
+    Raises:
+        ValueError: if `beta` is not finite.
+    """
+    check_number("momentum", "beta", beta)
+    return Momentum(schedules.constant(beta))
+
+
+@pytree("radius")
+class ClipNorm(Stateless):
+    """See `clip_norm`."""
+
+    radius: Any
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Shortens a difference that is longer than the radius."""
+        del sides
+        size, radius = norm(difference), to_columns(self.radius, difference)
+        share = jnp.where(size > radius, radius / jnp.where(size > 0, size, 1.0), 1.0)
+        return difference * share, state
+
+
+def clip_norm(radius: Weight) -> ClipNorm:
+    """`difference * min(1, radius / |difference|)`.
+
+    Raises:
+        ValueError: if `radius` is negative or not finite.
+    """
+    check_number("clip_norm", "radius", radius, low=0.0)
+    return ClipNorm(schedules.constant(radius))
+
+
+@pytree("parallel")
+class Project(Stateless):
+    """See `project`."""
+
+    parallel: Any
+    about: tuple[Branch, ...] = ()
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The ends of the axis."""
+        return self.about
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Weighs the part of the difference along the axis."""
+        axis = sides.toward
+        if self.about:
+            ends = [sides.outputs.read(b, sides.space) for b in self.about]
+            axis = ends[0].astype(difference.dtype)
+            axis = axis if len(ends) == 1 else axis - ends[1].astype(difference.dtype)
+        along = parallel_part(difference, axis)
+        return difference - (1 - to_columns(self.parallel, along)) * along, state
+
+
+def project(
+    parallel: Weight = 0.0, *, about: Branch | tuple[Branch, Branch] | None = None
+) -> Project:
+    """The part perpendicular to an axis, and `parallel` times the part along it.
+
+    Args:
+        parallel: 0 leaves nothing of the part along the axis, 1 all of it.
+        about: the axis: a branch's prediction, or the difference of two; None for the
+            prediction that the contrast pushes towards. Perp-Neg is `contrast(-w, null,
+            toward=negative, maps=(project(0, about=(RAW, null)),))`.
+
+    Raises:
+        ValueError: if `parallel` is not finite or `about` is neither one branch nor
+            two.
+    """
+    check_number("project", "parallel", parallel)
+    if about is None or isinstance(about, Branch):
+        about_ = () if about is None else (about,)
+    else:
+        about_ = tuple(about)
+        if len(about_) != 2:
+            raise ValueError(f"project: need 1 or 2 branches, got about={about!r}.")
+    return Project(schedules.constant(parallel), about_)
+
+
+@pytree("power")
+class NormPower(Stateless):
+    """See `norm_power`."""
+
+    power: Any
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Divides by a power of the length; nothing stays nothing."""
+        del sides
+        size, power = norm(difference), to_columns(self.power, difference)
+        safe = jnp.where(size > 0, size, 1.0)
+        return difference * safe ** (-power), state
+
+
+def norm_power(power: Weight) -> NormPower:
+    """`difference / |difference|^power`: 0 as it is, 1 unit length.
+
+    Raises:
+        ValueError: if `power` is not finite.
+    """
+    check_number("norm_power", "power", power)
+    return NormPower(schedules.constant(power))
+
+
+@pytree()
+class OptScale(Stateless):
+    """See `opt_scale`."""
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Adds what the scaled reference is short of."""
+        size = per_sample(jnp.sum, sides.away, sides.away)
+        best = per_sample(jnp.sum, sides.toward, sides.away) / (size + 1e-8)
+        return difference + (1 - best) * sides.away, state
+
+
+def opt_scale() -> OptScale:
+    """`toward - s away` with `s = <toward, away> / (|away|^2 + 1e-8)` (CFG-Zero*).
+
+    `s away` is the best approximation of `toward` by a multiple of `away`.
+    """
+    return OptScale()
+
+
+@pytree()
+class Tangential(Stateless):
+    """See `tangential`."""
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Adds what the damped reference is short of."""
+        toward, away = sides.toward, sides.away
+        # The top right singular vector is cos(angle) toward + sin(angle) away, up to
+        # its length, with (cos, sin) the top eigenvector of the 2 x 2 Gram matrix.
+        gap = per_sample(jnp.sum, toward, toward) - per_sample(jnp.sum, away, away)
+        angle = _angle(2 * per_sample(jnp.sum, toward, away), gap) / 2
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        damped = sin * (cos * toward + sin * away)
+        return difference + (away - damped), state
+
+
+def tangential() -> Tangential:
+    """`toward - <away, v> v`, v the top right singular vector of [toward; away] (TCFG).
+
+    Takes out of the reference what the two sides do not share.
+    """
+    return Tangential()
+
+
+@pytree("strength")
+class Damp(Stateless):
+    """See `damp`."""
+
+    strength: Any
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """Shrinks a difference that is large beside the reference."""
+        size = norm(sides.away)
+        ratio = norm(difference) / jnp.where(size > 0, size, 1.0)
+        return difference * jnp.exp(-to_columns(self.strength, ratio) * ratio), state
+
+
+def damp(strength: Weight) -> Damp:
+    """`difference * exp(-strength |difference| / |away|)` (MAMBO-G).
+
+    Raises:
+        ValueError: if `strength` is negative or not finite.
+    """
+    check_number("damp", "strength", strength, low=0.0)
+    return Damp(schedules.constant(strength))
+
+
+@pytree()
+class Rotate(Stateless):
+    """See `rotate`."""
+
+    limit: float
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """What, times (scale - 1), takes `toward` to its rotated self."""
+        del difference
+        toward, away = sides.toward, sides.away
+        across = toward - parallel_part(toward, away)
+        beside = per_sample(jnp.sum, toward, away)
+        height, length = norm(across), norm(toward)
+        angle = _angle(height * norm(away), beside)
+        excess = to_columns(sides.weight, angle) - 1
+        wide = excess * angle > self.limit
+        rate = jnp.where(wide, self.limit / jnp.where(wide, excess, 1.0), angle)
+        turn = rate * excess
+        # sin(turn) / excess and (1 - cos(turn)) / excess, finite where excess is 0.
+        sin = rate * jnp.sinc(turn / math.pi)
+        cos = rate * jnp.sin(turn / 2) * jnp.sinc(turn / 2 / math.pi)
+        stretch = jnp.where(height > 0, length / jnp.where(height > 0, height, 1.0), 0)
+        return sin * stretch * across - cos * toward, state
+
+
+def rotate(limit: float = math.pi / 3) -> Rotate:
+    """Turns `toward` away from `away` by `(scale - 1)` times their angle (ADG).
+
+    Stands first: it replaces the difference, and knows its contrast's scale.
+
+    Args:
+        limit: the largest turn, in radians.
+
+    Raises:
+        ValueError: if `limit` is not a positive number.
+    """
+    if not isinstance(limit, int | float) or not 0 < limit < math.inf:
+        raise ValueError(f"rotate: need a finite limit > 0, got limit={limit!r}.")
+    return Rotate(float(limit))
+
+
+@pytree("maps", "acts")
+class Within:
+    """See `within`."""
+
+    maps: tuple[DirectionMap, ...]
+    acts: Any
+
+    def init(self, x: Array) -> tuple[Any, ...]:
+        """The states of the maps."""
+        return tuple(one.init(x) for one in self.maps)
+
+    def branches(self) -> tuple[Branch, ...]:
+        """What the maps read."""
+        return tuple(branch for one in self.maps for branch in one.branches())
+
+    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+        """The mapped difference inside the window; the states move anyway."""
+        mapped, states = difference, []
+        state = state or ((),) * len(self.maps)  # a contrast without any state has ()
+        for one, old in zip(self.maps, state, strict=True):
+            mapped, new = one.apply(mapped, sides, old)
+            states.append(new)
+        inside = to_columns(self.acts, difference) != 0
+        return jnp.where(inside, mapped, difference), tuple(states)
+
+
+def within(t_lo: float, t_hi: float, *maps: DirectionMap) -> Within:
+    """Maps that change the difference in `[t_lo, t_hi)` only, but always remember.
+
+    Raises:
+        ValueError: if the window is empty.
+    """
+    return Within(maps, schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0))
+
+
+def norm(value: Array) -> Array:
+    """Euclidean length per sample [B, 1, ...], with a finite gradient at 0."""
+    square = per_sample(jnp.sum, value, value)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _angle(opposite: Array, adjacent: Array) -> Array:
+    """`arctan2`, with a finite gradient where both are 0."""
+    nowhere = (opposite == 0) & (adjacent == 0)
+    return jnp.arctan2(opposite, jnp.where(nowhere, 1.0, adjacent))
+
+
+def parallel_part(value: Array, axis: Array) -> Array:
+    """The part of `value` along `axis`, per sample; 0 where the axis is 0."""
+    size = per_sample(jnp.sum, axis, axis)
+    share = per_sample(jnp.sum, value, axis) / jnp.where(size > 0, size, 1.0)
+    return jnp.where(size > 0, share, 0.0) * axis
+
+
+def check_named_space(name: str, space: str) -> None:
+    """Raises ValueError unless `space` names one; for what is not invariant."""
+    check_space(name, space)
+    if space == ANY:
+        raise ValueError(
+            f"{name}: need a space other than {ANY!r}; it is not invariant."
+        )

@@ -1,0 +1,252 @@
+"""`guide`: anybody's `f(x, t, cond)` as a guided one, with explicit state."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jaxguide import paths
+from jaxguide.guidance._base import Guided, Network, Step, Transform
+from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._evaluate import (
+    Pair,
+    as_pair,
+    default_batched,
+    guided_prediction,
+)
+from jaxguide.guidance._plan import make_pieces
+from jaxguide.guidance._schedule import slack
+from jaxguide.paths import Array, Node, Path
+
+DIRECTIONS = ("noise", "data")
+
+
+class GuideState(NamedTuple):
+    """What a guided function carries from step to step."""
+
+    count: Array  # [] int32, steps taken; folded into the key
+    parts: tuple[Any, ...]  # states of the chain's transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Guide:
+    """A guided prediction function, made by `guide`.
+
+    Call it where the plain function was called:
+
+        state = guided.init(x)
+        prediction, state = guided(x, t, cond, state, conds={"null": null})
+
+    A pytree: it may be an argument of a jitted function, its weights then traced.
+    """
+
+    network: Network
+    guidance: Chain
+    networks: Mapping[str, Network]
+    time: str
+    batched: bool
+
+    def init(self, x: Array) -> GuideState:
+        """The state before the first step, for states like `x` [B, *D]."""
+        return GuideState(jnp.zeros((), jnp.int32), self.guidance.init(x))
+
+    def __call__(
+        self,
+        x: Array,
+        t: Any,
+        cond: Any,
+        state: GuideState,
+        *,
+        conds: Mapping[str, Any] | None = None,
+        key: Array | None = None,
+        next_t: Any = None,
+    ) -> tuple[Array, GuideState]:
+        """The guided prediction, in the kind and time direction of the function.
+
+        Args:
+            x: noisy state [B, *D].
+            t: time [] or [B], in the function's own direction. Branches that are
+                dead outside their window are skipped for [], also under jit.
+            cond: the function's condition, leaves [B, ...].
+            state: from `init` or the call before; pass a new one to restart.
+            conds: named further conditions, such as `{"null": labels}`.
+            key: for transforms that draw (S2); folded with the step count here.
+            next_t: time at which the sampler's step ends, for the few transforms that
+                look ahead (`rectified_cfgpp`).
+
+        Returns:
+            (prediction [B, *D], next state).
+
+        Raises:
+            ValueError: if a condition, network or key is missing, or a transform
+                couples to the sampler (then use `pair`).
+        """
+        guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
+        if guided.noise is not None:
+            raise ValueError(
+                "guide: need transforms that give one prediction, got one that sets "
+                "the noise for the sampler. Use .pair(...) and renoise with its noise."
+            )
+        sign = -1 if self.time == "data" and self.network.kind == "velocity" else 1
+        return guided.prediction * sign if sign < 0 else guided.prediction, state
+
+    def pair(
+        self,
+        x: Array,
+        t: Any,
+        cond: Any,
+        state: GuideState,
+        *,
+        conds: Mapping[str, Any] | None = None,
+        key: Array | None = None,
+        next_t: Any = None,
+    ) -> tuple[Pair, GuideState]:
+        """As the call itself, but as (denoised, noise), whatever the direction."""
+        guided, step, state = self._guided(x, (t, next_t), cond, state, conds, key)
+        return as_pair(self.network.kind, guided, step), state
+
+    def _guided(
+        self,
+        x: Array,
+        times: tuple[Any, Any],
+        cond: Any,
+        state: GuideState,
+        conds: Mapping[str, Any] | None,
+        key: Array | None,
+    ) -> tuple[Guided, Step, GuideState]:
+        t, next_t = (
+            1 - one if self.time == "data" and one is not None else one for one in times
+        )
+        node = self._node(t)
+        step = Step(
+            x,
+            node,
+            {"cond": cond, **(conds or {})},
+            jnp.zeros((), bool),
+            state.count,
+            None if next_t is None else self._node(next_t),
+        )
+        parts = self.guidance.at(t)
+
+        def run(live: tuple[bool, ...]) -> tuple[Guided, tuple[Any, ...]]:
+            guided, _, states = guided_prediction(
+                {"main": self.network, **self.networks},
+                parts,
+                state.parts,
+                step,
+                live=live,
+                key=None if key is None else jax.random.fold_in(key, state.count),
+                batched=self.batched,
+            )
+            return guided, states
+
+        index = 0 if isinstance(state.count, Tracer) else int(state.count)
+        guided, states = _where_live(self.guidance, t, index, run)
+        return guided, step, GuideState(state.count + 1, states)
+
+    def _node(self, t: Any) -> Node:
+        return jax.tree.map(jnp.asarray, self.network.path.node(t))
+
+
+jax.tree_util.register_dataclass(
+    Guide,
+    data_fields=["network", "guidance", "networks"],
+    meta_fields=["time", "batched"],
+)
+
+
+def _where_live(
+    parts: Chain, t: Any, index: int, run: Callable[[tuple[bool, ...]], Any]
+) -> Any:
+    """`run(live)` with the parts that are live at t: dead branches cost nothing.
+
+    A host time decides at once; a traced scalar one switches between the pieces of
+    noise time that the windows make; for times [B] every part counts as live.
+    """
+    if not isinstance(t, jax.Array) and not np.ndim(t):
+        return run(parts.live(float(t), index))
+    pieces = make_pieces(parts)
+    if np.ndim(t) or len({one.live for one in pieces}) == 1:
+        return run((True,) * len(parts.parts))
+    inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
+    piece = (t + slack(t) < inner.astype(t.dtype)).sum()
+    runs = [functools.partial(run, one.live) for one in pieces]
+    return lax.switch(piece, runs)
+
+
+def guide(
+    predict: Callable[..., Array],
+    guidance: Chain | Transform,
+    *,
+    kind: str = "velocity",
+    path: Path | None = None,
+    time: str = "noise",
+    depth: int = 0,
+    tokens: tuple[int, int] | None = None,
+    networks: Mapping[str, Callable[..., Array]] | None = None,
+    batched: bool | None = None,
+) -> Guide:
+    """Turns anybody's prediction function into a guided one with explicit state.
+
+    Args:
+        predict: `(x, t, cond, **taps) -> prediction`; `taps` only if a transform
+            changes the inside of the network (S2: `keep_blocks`, PAG: `attention`).
+        guidance: a transform, or a `chain` of them. Windows are always noise times.
+        kind: what it predicts: "velocity", "denoised", "noise" or "score".
+        path: noise path it was trained on; `paths.Linear()` if None.
+        time: "noise" if its t = 1 is noise, "data" if its t = 1 is data (SiT); then
+            times are 1 - t and velocities change sign.
+        depth: number of blocks, for transforms that choose some.
+        tokens: (rows, columns) of its tokens, for transforms that look at neighbours;
+            a square if None.
+        networks: further functions by name, with the same conventions.
+        batched: branches in one call on a larger batch (True) or one call each (False,
+            t keeps the shape it came in); None chooses by backend.
+
+    Returns:
+        A `Guide`: `init(x) -> state`, and a call
+        `(x, t, cond, state, conds=..., key=...) -> (prediction, state)`.
+
+    Raises:
+        ValueError: if `kind` or `time` is unknown.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxguide.guidance import cfg
+    >>> plain = lambda x, t, label: x * label[:, None]
+    >>> guided = guide(plain, cfg(3.0))
+    >>> x, one = jnp.ones((1, 2)), jnp.ones(1)
+    >>> out, _ = guided(x, 0.5, one, guided.init(x), conds={"null": 0 * one})
+    >>> out.tolist()
+    [[3.0, 3.0]]
+    """
+    if time not in DIRECTIONS:
+        raise ValueError(f"guide: need time in {DIRECTIONS}, got time={time!r}.")
+    path = paths.Linear() if path is None else path
+
+    def network(function: Callable[..., Array], **facts: Any) -> Network:
+        inner = _reversed(function, kind) if time == "data" else function
+        return Network(inner, kind, path, batch_time=False, **facts)
+
+    others = {name: network(f) for name, f in (networks or {}).items()}
+    batched = default_batched() if batched is None else batched
+    main = network(predict, depth=depth, tokens=tokens)
+    return Guide(main, chain(guidance), others, time, batched)
+
+
+def _reversed(function: Callable[..., Array], kind: str) -> Callable[..., Array]:
+    """A function of data time as one of noise time."""
+
+    @functools.wraps(function)
+    def reversed_time(x: Array, t: Array, cond: Any, **taps: Any) -> Any:
+        out = function(x, 1 - t, cond, **taps)
+        if kind != "velocity":
+            return out
+        return (-out[0], *out[1:]) if isinstance(out, tuple) else -out
+
+    return reversed_time

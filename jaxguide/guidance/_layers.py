@@ -1,0 +1,139 @@
+"""Which blocks of a network a method changes, by name or by index."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxguide.guidance._base import Network
+from jaxguide.paths import Array
+
+# An index (negative from the end), a name, a range such as "2-5", or several of these.
+Layers = int | str | tuple[int | str, ...]
+
+NAMES = ("first", "middle", "last", "all")
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
+    """Indices of the blocks that are meant, sorted, none twice.
+
+    Args:
+        name: who asks, for the error.
+        layers: an index (negative ones count from the end), "first", "middle" (the
+            block depth // 2), "last", "all", a range with both ends such as "2-5", or
+            a tuple of these; an empty one means no block.
+        network: knows its depth.
+
+    Raises:
+        ValueError: if the network has no blocks, or not this one.
+
+    >>> find_layers("pag", ("first", "4-5", -1), Network(lambda x, t, c: x, depth=9))
+    (0, 4, 5, 8)
+    """
+    depth = network.depth
+    if not depth:
+        raise ValueError(
+            f"{name}: need a network with blocks, got depth={depth!r}. Pass a "
+            "Network(..., depth=...) whose predict takes the taps of its blocks."
+        )
+    named = {"first": [0], "middle": [depth // 2], "last": [depth - 1]}
+    named["all"] = list(range(depth))
+    found: set[int] = set()
+    for word in _words(layers):
+        indices = named[word] if word in named else _indices(name, word)
+        if not all(-depth <= i < depth for i in indices):
+            raise ValueError(
+                f"{name}: need layers inside -{depth}..{depth - 1}, got "
+                f"layers={layers!r} for a network of depth={depth!r}."
+            )
+        found |= {i % depth for i in indices}
+    return tuple(sorted(found))
+
+
+def check_layers(name: str, layers: Layers) -> Layers:
+    """The layers, hashable; raises ValueError for what means no block anywhere."""
+    for word in _words(layers):
+        if word not in NAMES:
+            _indices(name, word)
+    return tuple(layers) if isinstance(layers, list) else layers
+
+
+def where_chosen(
+    layers: tuple[int, ...],
+    depth: int,
+    block_index: Array,
+    chosen: Callable[..., Array],
+    usual: Callable[..., Array],
+    *operands: Array,
+) -> Array:
+    """`chosen(*operands)` in these blocks and `usual(*operands)` in the others.
+
+    Only one of the two is computed, also where `block_index` is traced (as long as no
+    `vmap` runs over it).
+    """
+    if len(layers) == depth:
+        return chosen(*operands)
+    mask = jnp.zeros(depth, bool).at[jnp.asarray(layers, jnp.int32)].set(True)
+    return lax.cond(mask[block_index], chosen, usual, *operands)
+
+
+def check_tap(name: str, network: Network, tap: str) -> None:
+    """Raises ValueError if `network.predict` cannot take the keyword `tap`."""
+    try:
+        parameters = inspect.signature(network.predict).parameters.values()
+    except (TypeError, ValueError):  # a callable that does not tell
+        return
+    if any(p.name == tap or p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    raise ValueError(
+        f"{name}: need a network whose predict takes {tap}=, got "
+        f"predict({', '.join(p.name for p in parameters)}). Networks of "
+        "jaxguide.models take it; the arguments of models.apply say what it does."
+    )
+
+
+def token_grid(name: str, network: Network, count: int) -> tuple[int, int]:
+    """(rows, columns) of `count` tokens: what the network says, else a square.
+
+    Raises:
+        ValueError: if neither fits the count.
+    """
+    side = math.isqrt(count)
+    rows, columns = network.tokens or (side, side)
+    if rows * columns != count:
+        raise ValueError(
+            f"{name}: need the grid of {count} tokens, got tokens={network.tokens!r}. "
+            "Pass Network(..., tokens=(rows, columns))."
+        )
+    return rows, columns
+
+
+def remaining_share(network: Network, dropped: int) -> float:
+    """FLOPs of a forward pass without `dropped` blocks, relative to the full one."""
+    if not network.flops:
+        return 1.0
+    return 1.0 - dropped * network.block_flops / network.flops
+
+
+def _words(layers: Any) -> tuple[Any, ...]:
+    return tuple(layers) if isinstance(layers, tuple | list) else (layers,)
+
+
+def _indices(name: str, word: Any) -> list[int]:
+    """The indices of one number or range."""
+    if isinstance(word, int) and not isinstance(word, bool):
+        return [word]
+    match = _RANGE.fullmatch(word) if isinstance(word, str) else None
+    if match:
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first <= last:
+            return list(range(first, last + 1))
+    raise ValueError(
+        f"{name}: need layers as an index, a range '2-5' or one of {NAMES}, "
+        f"got {word!r}."
+    )

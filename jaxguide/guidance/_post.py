@@ -1,0 +1,283 @@
+"""Maps of the guided prediction itself: they act on what stands to their left.
+
+`rescale` has a file of its own.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxguide.guidance import schedules
+from jaxguide.guidance._base import RAW, Guided, Outputs, Step, Weighted
+from jaxguide.guidance._contrast import Weight, to_columns
+from jaxguide.guidance._directions import check_named_space
+from jaxguide.guidance._numbers import NATIVE, check_number, pytree
+from jaxguide.paths import Array, widen
+
+RULES = ("at_most", "equal")
+
+
+@pytree("weight", "limit")
+class Renorm(Weighted):
+    """See `renorm`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    limit: Any
+    rule: str = "at_most"
+    axes: tuple[int, ...] | None = None
+    space: str = NATIVE
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Moves the running result towards the one of the wanted length."""
+        del step
+        value = outputs.convert(guided.prediction, NATIVE, self.space)
+        found = _length(value, self.axes)
+        wanted = _length(outputs.read(RAW, self.space), self.axes)
+        wanted = to_columns(self.limit, wanted) * wanted
+        ratio = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
+        ratio = jnp.minimum(ratio, 1.0) if self.rule == "at_most" else ratio
+        change = (ratio - 1).astype(value.dtype) * value
+        change = outputs.to_native(change, self.space)
+        return guided.plus(self.weight, change)
+
+
+def renorm(
+    weight: Weight = 1.0,
+    *,
+    limit: Weight = 1.0,
+    rule: str = "at_most",
+    axes: tuple[int, ...] | None = None,
+    t_lo: float = 0.0,
+    t_hi: float = 1.0,
+    space: str = NATIVE,
+) -> Renorm:
+    """Gives the guided prediction the length of the raw one, at most or exactly.
+
+        guided * (1 + weight * (ratio - 1))
+        ratio = limit |raw| / |guided|, with rule "at_most" never above 1
+
+    Not linear: it acts on what stands to its left in the chain. Qwen-Image, Lumina 2:
+    `renorm(rule="equal", axes=(-1,))`, per token or pixel over channels; Z-Image:
+    `renorm(limit=k)`; ComfyUI's RenormCFG: `renorm()`, its CFGNorm:
+    `renorm(axes=(-1,), space="denoised")`.
+
+    Args:
+        weight: 0 (off) to 1 (full); number, array [B], function, `Schedule`.
+        limit: multiple of the raw length that is allowed or set.
+        rule: "at_most" only shortens, "equal" also lengthens.
+        axes: axes of x [B, *D] that a length is taken over; None for all but the first.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; off outside.
+        space: where lengths are compared, one of `SPACES`.
+
+    Returns:
+        A transform without state.
+
+    Raises:
+        ValueError: for an unknown rule or space, a negative limit, a number that is not
+            finite, or an empty window.
+
+    NFE: +0.
+    Source: the pipelines of Qwen-Image, Lumina 2 and Z-Image in diffusers, the nodes
+        CFGNorm and RenormCFG of ComfyUI; no paper.
+    Differs from the source: ComfyUI's CFGNorm has a strength after the clipping, which
+        multiplies the result; it is not offered.
+    """
+    check_number("renorm", "weight", weight)
+    check_number("renorm", "limit", limit, low=0.0)
+    check_named_space("renorm", space)
+    if rule not in RULES:
+        raise ValueError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
+    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    axes = None if axes is None else tuple(axes)
+    return Renorm(schedule, schedules.constant(limit), rule, axes, space)
+
+
+@pytree("weight", "limit", "percentile")
+class DynamicThreshold(Weighted):
+    """See `dynamic_threshold`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    limit: Any
+    percentile: Any
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Moves the running result towards its thresholded form."""
+        del step
+        value = outputs.convert(guided.prediction, NATIVE, "denoised")
+        wide = widen(value)
+        level = _quantile(jnp.abs(wide), self.percentile)
+        limit = to_columns(self.limit, level)
+        level = jnp.maximum(level, limit)
+        clipped = jnp.clip(wide, -level, level) * (limit / level)
+        change = outputs.to_native((clipped - wide).astype(value.dtype), "denoised")
+        return guided.plus(self.weight, change)
+
+
+def dynamic_threshold(
+    weight: Weight = 1.0,
+    *,
+    percentile: Weight = 0.995,
+    limit: Weight = 1.0,
+    t_lo: float = 0.0,
+    t_hi: float = 1.0,
+) -> DynamicThreshold:
+    """Imagen's dynamic thresholding: squeezes denoised images back into their range.
+
+        denoised <- clip(denoised, -s, s) * limit / s
+        s = max(limit, percentile of |denoised|)        per sample
+
+    For pixels in [-limit, limit]; latents have no such range. Not linear: it acts on
+    what stands to its left in the chain.
+
+    Args:
+        weight: 0 (off) to 1 (full); number, array [B], function, `Schedule`.
+        percentile: share of values left unclipped, in (0, 1]; number or array [B].
+        limit: largest absolute value of the data, above 0.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; off outside.
+
+    Returns:
+        A transform without state.
+
+    Raises:
+        ValueError: if a number is out of range or the window empty.
+
+    NFE: +0.
+    Source: Saharia et al. 2022, Imagen, arXiv:2205.11487, Sec. 2.3 (percentile 0.995).
+    Differs from the source: `weight`, and a `limit` other than 1.
+    """
+    check_number("dynamic_threshold", "weight", weight)
+    check_number("dynamic_threshold", "limit", limit)
+    check_number("dynamic_threshold", "percentile", percentile)
+    if isinstance(percentile, int | float) and not 0 < percentile <= 1:
+        raise ValueError(
+            "dynamic_threshold: need 0 < percentile <= 1, got "
+            f"percentile={percentile!r}. 99.5 % is 0.995."
+        )
+    if isinstance(limit, int | float) and not limit > 0:
+        raise ValueError(f"dynamic_threshold: need limit > 0, got limit={limit!r}.")
+    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    limit, percentile = schedules.constant(limit), schedules.constant(percentile)
+    return DynamicThreshold(schedule, limit, percentile)
+
+
+@pytree("weight")
+class GuidedChannels(Weighted):
+    """See `guided_channels`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+    number: int
+    axis: int = -1
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Puts the raw values back into the channels that are not guided."""
+        del step
+        value, axis = guided.prediction, self.axis
+        if not -value.ndim < axis < value.ndim or not self.number <= value.shape[axis]:
+            raise ValueError(
+                f"guided_channels: need number <= channels, got number={self.number!r}"
+                f", axis={axis!r} for x.shape={value.shape}."
+            )
+        first = lax.slice_in_dim(value, 0, self.number, axis=axis)
+        others = lax.slice_in_dim(outputs[RAW], self.number, None, axis=axis)
+        mixed = jnp.concatenate([first, others], axis=axis)
+        off = to_columns(self.weight, value) == 0
+        return guided._replace(prediction=jnp.where(off, value, mixed))
+
+
+def guided_channels(
+    number: int = 3, *, axis: int = -1, t_lo: float = 0.0, t_hi: float = 1.0
+) -> GuidedChannels:
+    """Guides the first channels only; the others keep the raw prediction.
+
+        where(channel < number, guided, raw)
+
+    Acts on what stands to its left in the chain.
+
+    Args:
+        number: how many channels are guided, at least 1; DiT guides 3 of 4.
+        axis: of the channels in x [B, *D].
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; off outside.
+
+    Returns:
+        A transform without state.
+
+    Raises:
+        ValueError: if `number` is no integer above 0; at the first trace if there are
+            fewer channels.
+
+    NFE: +0.
+    Source: Peebles and Xie, DiT, `forward_with_cfg` of facebookresearch/DiT and
+        willisma/SiT ("for exact reproducibility": 3 of 4 channels).
+    Differs from the source: any number of channels, after any guidance. The authors
+        hold scale 1.5 on 3 channels for about 1.375 on 4.
+    """
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(
+            f"guided_channels: need an integer number >= 1, got number={number!r}."
+        )
+    schedule = schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    return GuidedChannels(schedule, number, axis)
+
+
+@pytree("weight")
+class ZeroInit(Weighted):
+    """See `zero_init`."""
+
+    weight: Any  # a Schedule; inside `apply` its number at this step
+
+    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+        """Zeros where the weight is not 0."""
+        del outputs, step
+        value = guided.prediction
+        off = to_columns(self.weight, value) != 0
+        return guided._replace(prediction=jnp.where(off, 0.0, value))
+
+
+def zero_init(t_lo: float = 0.96) -> ZeroInit:
+    """No prediction at all in the first steps: they pass time and do not move x.
+
+        0  for t >= t_lo,  guided  below
+
+    For velocity networks, whose zero leaves x as it is. Stands last in a chain, and
+    what stands to its left should have `t_hi=t_lo`, so that it costs nothing there.
+
+    Args:
+        t_lo: noise time from which on the prediction is zero, in [0, 1).
+
+    Returns:
+        A transform without state.
+
+    Raises:
+        ValueError: if `t_lo` is outside [0, 1).
+
+    NFE: +0; the raw prediction is still evaluated.
+    Source: Fan et al. 2025, CFG-Zero*, arXiv:2503.18886; the paper zeroes 4 % of the
+        steps.
+    Differs from the source: a window in noise time. The code zeroes K = 1 step.
+    """
+    if not isinstance(t_lo, int | float) or not 0 <= t_lo < 1:
+        raise ValueError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
+    return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
+
+
+def _length(value: Array, axes: tuple[int, ...] | None) -> Array:
+    """Euclidean length in float32 or wider over `axes`, shaped to broadcast."""
+    axes = tuple(range(1, value.ndim)) if axes is None else axes
+    wide = widen(value)
+    square = jnp.sum(wide * wide, axis=axes, keepdims=True)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _quantile(value: Array, share: Array) -> Array:
+    """The `share` [] or [B] quantile of each sample of [B, *D], linear; [B, 1, ...]."""
+    flat = jnp.sort(value.reshape(len(value), -1), axis=1)
+    last = flat.shape[1] - 1
+    place = jnp.broadcast_to(jnp.asarray(share, flat.dtype), flat.shape[:1]) * last
+    low = jnp.clip(jnp.floor(place), 0, last).astype(jnp.int32)
+    high = jnp.minimum(low + 1, last)
+    rows = jnp.stack([low, high], axis=1)
+    ends = jnp.take_along_axis(flat, rows, axis=1)
+    rest = place - low.astype(flat.dtype)
+    found = ends[:, 0] * (1 - rest) + ends[:, 1] * rest
+    return found.reshape((-1,) + (1,) * (value.ndim - 1))

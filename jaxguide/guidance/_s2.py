@@ -1,0 +1,122 @@
+"""S2-Guidance: away from sub-networks with a few transformer blocks left out."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxguide.guidance._base import Branch, Network, Tap
+from jaxguide.guidance._contrast import Contrast, Weight, contrast
+from jaxguide.paths import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class DropBlocks(Tap):
+    """Leaves out a random choice of blocks, drawn anew at every step.
+
+    The network gets `keep_blocks`, the indices [depth - number] of the blocks that run,
+    in order; the length is static, the choice traced, shared by the batch.
+    """
+
+    ratio: float
+    exclude: tuple[int, ...] = (0,)
+
+    name = "s2"
+    random = True
+
+    def number(self, network: Network) -> int:
+        """How many blocks are left out: at least 1, never an excluded one."""
+        allowed = len(self.allowed(network))
+        return min(max(1, round(self.ratio * network.depth)), allowed)
+
+    def allowed(self, network: Network) -> list[int]:
+        """Indices of the blocks that may be left out.
+
+        Raises:
+            ValueError: if the network has no such block, or none of an excluded index.
+        """
+        depth = network.depth
+        beyond = [i for i in self.exclude if not -depth <= i < depth]
+        if depth and beyond:
+            raise ValueError(
+                f"s2: need exclude inside -{depth}..{depth - 1}, got "
+                f"exclude={self.exclude!r} for a network of depth={depth!r}."
+            )
+        excluded = {i % depth for i in self.exclude} if depth else set()
+        allowed = [i for i in range(depth) if i not in excluded]
+        if not allowed:
+            raise ValueError(
+                "s2: need a network with blocks to drop, got "
+                f"depth={network.depth!r}, exclude={self.exclude!r}. "
+                "Pass a Network with depth=..., whose predict takes keep_blocks=."
+            )
+        return allowed
+
+    def arguments(
+        self, network: Network, key: Array | None, values: Any
+    ) -> dict[str, Array]:
+        """`keep_blocks`, int32 [depth - number]."""
+        del values
+        assert key is not None  # the evaluator has one for what is `random`
+        allowed = jnp.asarray(self.allowed(network), jnp.int32)
+        number = self.number(network)
+        drop = jax.random.choice(key, allowed, (number,), replace=False)
+        keep = jnp.ones(network.depth, bool).at[drop].set(False)
+        (kept,) = jnp.nonzero(keep, size=network.depth - number)
+        return {"keep_blocks": kept.astype(jnp.int32)}
+
+    def share(self, network: Network) -> float:
+        """FLOPs of the shortened pass, relative to the full one."""
+        if not network.flops:
+            return 1.0
+        return 1.0 - self.number(network) * network.block_flops / network.flops
+
+
+def s2(
+    weight: Weight,
+    *,
+    drop: float = 0.1,
+    exclude: tuple[int, ...] = (0,),
+    num_masks: int = 1,
+    t_lo: float = 0.1,
+    t_hi: float = 0.9,
+) -> Contrast:
+    """Stochastic self-guidance (S2): away from the network with blocks left out.
+
+        guided + weight(t) * (raw - mean_m dropped_m)
+
+    One fresh choice of blocks per step and mask, shared by the batch; dropped blocks
+    are not computed. `num_masks > 1` is the paper's naive S2.
+
+    Args:
+        weight: dimensionless, neutral at 0; number, array [B], function, `Schedule`.
+        drop: share of all blocks left out, in (0, 1); at least one block is.
+        exclude: indices of blocks that always run (negative ones count from the end).
+        num_masks: independent choices per step, averaged.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; the default is the paper's
+            central 80 %.
+
+    Returns:
+        A transform without state; it needs a network with `depth` and a key.
+
+    Raises:
+        ValueError: if `drop`, `num_masks` or the window is out of range; at the first
+            trace if the network has no blocks to drop or there is no key.
+
+    NFE: +num_masks inside the window, each at the FLOPs of the blocks that run.
+    Source: Chen et al. 2025, S2-Guidance, arXiv:2508.12880, Eq. 4 and Algorithm 1
+        (weight 0.25 beside CFG). No official code was published.
+    Differs from the source: the appendix omits the re-centring `+ weight raw`; that
+        form does not sum to 1 and is not offered. The excluded set is "key blocks"
+        in the paper, of which only the first is named.
+    """
+    if not 0 < drop < 1:
+        raise ValueError(
+            f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}."
+        )
+    if not isinstance(num_masks, int) or num_masks < 1:
+        raise ValueError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
+    tap = DropBlocks(float(drop), tuple(exclude))
+    away = tuple(Branch(tap=tap, draw=i) for i in range(num_masks))
+    return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="s2")

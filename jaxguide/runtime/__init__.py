@@ -1,0 +1,1 @@
+"""What every command needs and no method does: flags, hosts, exits, progress."""

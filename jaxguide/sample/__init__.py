@@ -1,0 +1,1 @@
+"""Sampling from configs: pictures and sets; `python -m jaxguide.sample`."""

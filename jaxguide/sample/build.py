@@ -1,0 +1,342 @@
+"""Names in a `SampleConfig` into objects: transforms, samplers, grids, networks.
+
+Guidance is an ordered list of `dict(name=..., <arguments of that transform>)`.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxguide import guidance, losses, models, samplers
+from jaxguide.guidance import Chain, Network, Transform, schedules
+from jaxguide.models import Weights, load_weights
+from jaxguide.models.autoencoders import decoder_of
+from jaxguide.paths import PATHS, Array, Path as NoisePath
+from jaxguide.runtime.calls import call, described_call, lookup, parse_call
+from jaxguide.sample.config import UNGUIDED, SampleConfig
+from jaxguide.samplers import grids
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+TRANSFORMS: dict[str, Callable[..., Transform | Chain]] = {
+    "ab2": guidance.ab2,
+    "adaptive_guidance": guidance.adaptive_guidance,
+    "adg": guidance.adg,
+    "apg": guidance.apg,
+    "apg_mix": guidance.apg_mix,
+    "autoguidance": guidance.autoguidance,
+    "beta_cfg": guidance.beta_cfg,
+    "blurred_input": guidance.blurred_input,
+    "cfg": guidance.cfg,
+    "cfg_cache": guidance.cfg_cache,
+    "cfg_zero": guidance.cfg_zero,
+    "cfgpp": guidance.cfgpp,
+    "classifier": guidance.classifier,
+    "classifier_denoised": guidance.classifier_denoised,
+    "compose": guidance.compose,
+    "domain_guidance": guidance.domain_guidance,
+    "dynamic_threshold": guidance.dynamic_threshold,
+    "energy": guidance.energy,
+    "fdg": guidance.fdg,
+    "frequency_cfg": guidance.frequency_cfg,
+    "guided_channels": guidance.guided_channels,
+    "icg": guidance.icg,
+    "linear_ag": guidance.linear_ag,
+    "mambo_g": guidance.mambo_g,
+    "nag": guidance.nag,
+    "negative": guidance.negative,
+    "nested": guidance.nested,
+    "npo": guidance.npo,
+    "pag": guidance.pag,
+    "perp_neg": guidance.perp_neg,
+    "personalization": guidance.personalization,
+    "rcfg": guidance.rcfg,
+    "rectified_cfgpp": guidance.rectified_cfgpp,
+    "reference_network": guidance.reference_network,
+    "renorm": guidance.renorm,
+    "rescale": guidance.rescale,
+    "rlg": guidance.rlg,
+    "s2": guidance.s2,
+    "sag": guidance.sag,
+    "seg": guidance.seg,
+    "sg": guidance.sg,
+    "sg_prev": guidance.sg_prev,
+    "sine": guidance.sine,
+    "slg": guidance.slg,
+    "sliding_window": guidance.sliding_window,
+    "stg": guidance.stg,
+    "tcfg": guidance.tcfg,
+    "tfg": guidance.tfg,
+    "tpg": guidance.tpg,
+    "tsg": guidance.tsg,
+    "unconditional_prior": guidance.unconditional_prior,
+    "zero_init": guidance.zero_init,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """`samplers.integrate` with dopri5, in place of a sampler that walks a grid.
+
+    Args:
+        rtol, atol: tolerances; these are SiT's.
+        per_sample: False controls the error of the whole batch, as SiT does.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 1e-6
+    per_sample: bool = True
+
+
+def recurrent(sampler: str, repeats: int) -> samplers.Sampler:
+    """`samplers.recurrent` of a sampler that is given as text."""
+    inner = parse_sampler(sampler)
+    if isinstance(inner, Adaptive):
+        raise ValueError(
+            f"recurrent: need a sampler that walks the grid, got sampler={sampler!r}. "
+            "Use 'ddim'."
+        )
+    return samplers.recurrent(inner, repeats)
+
+
+SAMPLERS: dict[str, Callable[..., samplers.Sampler | Adaptive]] = {
+    "ddim": samplers.ddim,
+    "ddpm": samplers.ddpm,
+    "dopri5": Adaptive,
+    "dpmpp_2m": samplers.dpmpp_2m,
+    "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
+    "dpmpp_sde": samplers.dpmpp_sde,
+    "euler": samplers.euler,
+    "euler_maruyama": samplers.euler_maruyama,
+    "heun": samplers.heun,
+    "recurrent": recurrent,
+    "res_2m": samplers.res_2m,
+    "res_2s": samplers.res_2s,
+    "unipc": samplers.unipc,
+}
+GRIDS: dict[str, Callable[..., np.ndarray]] = {
+    "karras": grids.karras,
+    "respaced": grids.respaced,
+    "shifted": grids.shifted,
+    "uniform": grids.uniform,
+}
+
+
+def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
+    """One transform from dict(name=..., ...).
+
+    A scale or weight may be a number, or a schedule as text or dict: "cosine(4.0)" or
+    dict(name="cosine", value=4.0), one of `schedules.CURVES`; a function itself, or
+    "package.module:function".
+
+    Raises:
+        ValueError: if the name, an argument's name or a value is wrong.
+    """
+    if not isinstance(entry.get("name"), str):
+        raise ValueError(
+            f"build_guidance: need a name in every entry, got {dict(entry)!r}. "
+            "Write dict(name='cfg', scale=1.5)."
+        )
+    factory = lookup("build_guidance", entry["name"], TRANSFORMS)
+    arguments = {key: value for key, value in entry.items() if key != "name"}
+    try:
+        arguments = _with_schedules("build_guidance", factory, arguments)
+        return call("build_guidance", factory, arguments)
+    except ValueError as error:
+        title, text = f"build_guidance {entry['name']}:", str(error)
+        if text.startswith("build_guidance"):
+            raise
+        inside = text.startswith(f"{entry['name']}:")
+        raise ValueError(f"{'build_guidance' if inside else title} {text}") from error
+
+
+def _with_schedules(
+    owner: str, factory: Callable, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments, schedules built where the hint is that of a weight."""
+    hints = typing.get_type_hints(factory)
+
+    def built(value: Any, hint: Any) -> Any:
+        inner = typing.get_args(hint)
+        if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+            return tuple(built(one, inner[0]) for one in value)
+        if schedules.Schedule not in inner:
+            return value
+        described = described_call(owner, value, schedules.CURVES)
+        if described is None:
+            return value
+        curve, numbers = described
+        return call(owner, curve, _with_schedules(owner, curve, numbers))
+
+    return {name: built(value, hints.get(name)) for name, value in arguments.items()}
+
+
+def build_guidance(entries: Sequence[Mapping[str, Any]]) -> Chain:
+    """The chain of an ordered list of entries."""
+    return guidance.chain(*(build_transform(entry) for entry in entries))
+
+
+def with_channels(chain: Chain, config: SampleConfig, weights: Weights) -> Chain:
+    """The chain, guiding as many channels as the config or the checkpoint says."""
+    number = config.guided_channels
+    number = weights.guided_channels if number < 0 else number
+    if not number or not chain.parts:
+        return chain
+    return guidance.chain(chain, guidance.guided_channels(number))
+
+
+def build_columns(config: SampleConfig) -> dict[str, Chain]:
+    """The chain of every column group, by title.
+
+    Raises:
+        ValueError: if a column names no entry of the guidance list.
+    """
+    build_guidance(config.guidance)  # a mistake there is named first
+    known = {entry["name"]: None for entry in config.guidance}
+    chains = {}
+    for column in config.columns:
+        names = [] if column == UNGUIDED else column.split("+")
+        for name in names:
+            lookup("build_columns", name, known | {UNGUIDED: None})
+        picked = [entry for entry in config.guidance if entry.get("name") in names]
+        chains[column] = build_guidance(picked)
+    if not chains:
+        raise ValueError("build_columns: need at least one column, got columns=().")
+    return chains
+
+
+def parse_sampler(text: str) -> samplers.Sampler | Adaptive:
+    """The sampler of "name" or "name(argument=value)".
+
+    Raises:
+        ValueError: if the name, an argument's name or a value is wrong.
+    """
+    name, arguments = parse_call("build_sampler", text)
+    return call("build_sampler", lookup("build_sampler", name, SAMPLERS), arguments)
+
+
+def build_grid(config: SampleConfig, path: NoisePath) -> np.ndarray:
+    """Noise times [num_steps + 1], float64."""
+    name, arguments = parse_call("build_grid", config.grid)
+    factory = lookup("build_grid", name, GRIDS)
+    arguments["num_steps"] = config.num_steps
+    if "path" in inspect.signature(factory).parameters:
+        arguments["path"] = path
+    return call("build_grid", factory, arguments)
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of a checkpoint in the package, or the path that was given.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    inside = {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
+    if name in inside:
+        return inside[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(
+        f"checkpoint: need a .safetensors file or one of {sorted(inside)}, got "
+        f"checkpoint={name!r}. Train one with python -m jaxguide.train."
+    )
+
+
+def build_weights(name: str, dtype: str) -> Weights:
+    """Weights of a checkpoint, computing in `dtype`."""
+    weights = load_weights(find_checkpoint(name))
+    return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
+
+
+def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
+    """From latents x0 [B, h, w, c] to images in [-1, 1]; None without autoencoder.
+
+    Raises:
+        ValueError: if the file is missing or for latents of another shape.
+    """
+    if not config.autoencoder:
+        return None
+    channels, hint = weights.model.channels, weights.latents
+    return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forward:
+    """The forward pass of one architecture; hashable, so static under jit."""
+
+    model: models.DiTConfig
+
+    def __call__(
+        self,
+        params: Any,
+        x: Array,
+        t: Array,
+        label: Array,
+        inputs: Mapping[str, Array] | None = None,
+        **taps: Any,
+    ) -> Any:
+        numbers = {name: jnp.full_like(t, v) for name, v in (inputs or {}).items()}
+        output = models.apply(self.model, params, x, t, label, numbers=numbers, **taps)
+        recorded = taps.get("record_attention", False)
+        output, record = output if recorded else (output, None)
+        prediction, variance = models.split_sigma(self.model, output)
+        prediction = prediction.astype(x.dtype)
+        if recorded:
+            return prediction, variance, record
+        return prediction if variance is None else (prediction, variance)
+
+
+def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
+    """The network of a checkpoint, as guidance and samplers see it."""
+    inputs = losses.inputs_at(learnt_scale, weights.model.inputs)
+    total, block = models.flops(weights.model)
+    return Network(
+        predict=jax.tree_util.Partial(
+            _Forward(weights.model), weights.params, inputs=inputs
+        ),
+        kind=weights.kind,
+        path=lookup("build_network", weights.path, PATHS)(),
+        depth=weights.model.depth,
+        flops=float(total),
+        block_flops=float(block),
+        tokens=weights.model.grid,
+    )
+
+
+def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
+    """Labels from "all", or names, numbers and ranges joined by commas.
+
+    Raises:
+        ValueError: if a name is unknown or a number out of range.
+
+    >>> parse_labels("0,2-3,hat", ["bag", "coat", "shoe", "hat"])
+    [0, 2, 3, 3]
+    """
+    count = len(class_names)
+    if text == "all":
+        return list(range(count))
+    labels: list[int] = []
+    for word in text.split(","):
+        word = word.strip()
+        first, dash, last = word.partition("-")
+        if word in class_names:
+            labels.append(list(class_names).index(word))
+        elif first.isdigit() and (not dash or last.isdigit()):
+            labels.extend(range(int(first), int(last or first) + 1))
+        else:
+            lookup("labels", word, dict.fromkeys(class_names))
+    wrong = [label for label in labels if label >= count]
+    if wrong or not labels:
+        raise ValueError(
+            f"labels: need numbers in 0..{count - 1} or names in {list(class_names)}, "
+            f"got labels={text!r}. Write --config.labels=0,{count - 1}."
+        )
+    return labels

@@ -1,0 +1,149 @@
+"""The pictures of a sampling job: columns of images, and what they took."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxguide import __version__
+from jaxguide.guidance import Chain, Network
+from jaxguide.runtime.progress import Progress
+from jaxguide.sample.build import Adaptive
+from jaxguide.sample.jobs import Job, draw
+
+
+class Column(NamedTuple):
+    """One column group of the picture."""
+
+    images: np.ndarray  # [classes, per_class, H, W, C] in about [-1, 1]
+    nfe: float  # per image
+    compile_seconds: float
+    run_seconds: float
+
+
+def run(job: Job) -> Iterator[tuple[str, Column]]:
+    """Samples the columns one after another, all from the same noise.
+
+    Yields:
+        (title, column).
+    """
+    labels, numbers = images(job)
+    for title, chain in job.columns.items():
+        yield title, _column(job, chain, title, labels, numbers)
+
+
+def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and numbers [N] of all images, class by class."""
+    per_class = job.config.per_class
+    labels = np.repeat(np.asarray(job.labels, np.int32), per_class)
+    # A sample's number depends on its class and place in the row, not on which other
+    # classes are drawn.
+    numbers = labels * 100_000 + np.tile(np.arange(per_class), len(job.labels))
+    return labels, numbers.astype(np.int32)
+
+
+def by_class(job: Job, found: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C] as [classes, per_class, H, W, C]."""
+    return found.reshape(len(job.labels), job.config.per_class, *found.shape[1:])
+
+
+def _column(
+    job: Job, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
+) -> Column:
+    """The images of one chain."""
+    size = batch_size(job.config.batch_size, len(labels))
+    # An adaptive solver has steps of its own number; whole batches are counted.
+    steps = 1 if isinstance(job.sampler, Adaptive) else job.config.num_steps
+    progress = Progress(title, -(-len(labels) // size) * steps)
+    start = time.perf_counter()
+    sample = _compile(job, chain, size, progress)
+    compiled = time.perf_counter() - start
+    start = time.perf_counter()
+    found, nfe = in_batches(job, sample, labels, numbers, size)
+    found = decoded(job, found)
+    ran = time.perf_counter() - start
+    progress.close()
+    return Column(by_class(job, found), float(nfe.mean()), compiled, ran)
+
+
+def in_batches(
+    job: Job, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
+) -> Any:
+    """What `sample(network, networks, labels, numbers)` gives, arrays [N, ...]."""
+    found = []
+    for first in range(0, len(labels), size):
+        index = np.minimum(np.arange(first, first + size), len(labels) - 1)
+        args = shard((labels[index], numbers[index]))
+        found.append(jax.device_get(sample(job.network, job.networks, *args)))
+    return jax.tree.map(lambda *each: np.concatenate(each)[: len(labels)], *found)
+
+
+def decoded(job: Job, x0: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C] of latents [N, h, w, c]; without autoencoder the same."""
+    if job.decode is None:
+        return x0
+    size = batch_size(job.config.decode_batch * jax.local_device_count(), len(x0))
+    found = []
+    for first in range(0, len(x0), size):
+        index = np.minimum(np.arange(first, first + size), len(x0) - 1)
+        found.append(np.asarray(_decode(job.decode, shard(x0[index]))))
+    return np.concatenate(found)[: len(x0)]
+
+
+@jax.jit
+def _decode(decode: Callable[[Any], Any], x0: Any) -> Any:
+    return decode(x0)
+
+
+def batch_size(wanted: int, count: int) -> int:
+    """At most `wanted` and `count`, rounded up to a multiple of the devices."""
+    devices = jax.local_device_count()
+    return -(-min(wanted, count) // devices) * devices
+
+
+def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
+    """The compiled sampler of one chain: (network, networks, labels, numbers)."""
+
+    def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
+        x0, nfe = draw(
+            job, chain, network, networks, labels, numbers, progress=progress.step
+        )
+        if isinstance(job.sampler, Adaptive):
+            jax.debug.callback(progress.step, nfe[0])
+        return x0, nfe
+
+    example = shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    return jax.jit(sample).lower(job.network, job.networks, *example).compile()
+
+
+def environment() -> dict[str, Any]:
+    """Devices and versions, for the record of a run."""
+    return {
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "versions": {"jaxguide": __version__, "jax": jax.__version__},
+    }
+
+
+def as_json(record: Any) -> str:
+    """The record of a run; functions by name, arrays as lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | jax.Array):
+            return value.tolist()
+        name = getattr(value, "__qualname__", None)
+        return f"{value.__module__}:{name}" if name else repr(value)
+
+    return json.dumps(record, indent=2, default=plain) + "\n"
+
+
+def shard(arrays: Any) -> Any:
+    """Spreads the batch axis over all devices of this process."""
+    devices = jax.local_devices()
+    mesh = jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))

@@ -1,0 +1,287 @@
+"""Sets of samples for evaluation: many images in files, by all devices of all hosts.
+
+A set is a folder of `samples-*.npz` (see `sharded`), each with `images` uint8
+[n, H, W, C], `labels` int32 [n], `numbers` int32 [n] and `nfe` int32 [n]. Image i is a
+function of the config and of i alone: a device always computes groups of `batch_size`
+images that begin at multiples of it, so that neither the number of devices nor that of
+hosts, nor a restart, changes a bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxguide.guidance import Chain
+from jaxguide.runtime import shards
+from jaxguide.runtime.calls import lookup
+from jaxguide.runtime.progress import Progress
+from jaxguide.sample import build
+from jaxguide.sample.columns import as_json
+from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.jobs import Decode, Job, draw
+
+KIND = shards.Kind(
+    name="jaxguide-samples-1",
+    stem="samples",
+    writer="sample",
+    reader="SampleSet",
+    command="python -m jaxguide.sample",
+)
+LABEL_ORDERS = ("balanced", "random")
+# What a set may be made with a second time and still be the same set.
+FREE = ("folder", "zoom", "per_class", "adm_file")
+# What the plan holds in a form of its own.
+APART = ("num_samples", "shard_size", "checkpoint", "weak_checkpoint", "autoencoder")
+
+
+def to_uint8(images: Any, rounding: str) -> Any:
+    """Images in [-1, 1] as 8 bits, in JAX.
+
+        nearest: floor(127.5 x + 128)          floor: floor(127.5 (x + 1))
+
+    Both are cut to 0..255. "floor" is half a grey level darker on average.
+
+    Args:
+        images: float [...].
+        rounding: "nearest" (as ADM, DiT and SiT) or "floor" (as REPA and MG).
+    """
+    half = 128.0 if rounding == "nearest" else 127.5
+    scaled = jnp.floor(images.astype(jnp.float32) * 127.5 + half)
+    return jnp.clip(scaled, 0, 255).astype(jnp.uint8)
+
+
+def set_labels(config: SampleConfig, labels: list[int]) -> np.ndarray:
+    """The label of every image of a set, int32 [num_samples].
+
+    Raises:
+        ValueError: if the order is unknown.
+    """
+    lookup("label_order", config.label_order, dict.fromkeys(LABEL_ORDERS))
+    known = np.asarray(labels, np.int32)
+    if config.label_order == "balanced":
+        return np.resize(known, config.num_samples)
+    drawn = np.random.default_rng([config.seed, 1]).integers(
+        len(known), size=config.num_samples
+    )
+    return known[drawn]
+
+
+def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
+    """Writes the files of this process that are not there yet.
+
+    Args:
+        job: with `num_samples` and one column.
+        share: `(index, count)`: every `count`-th file from `index` on is this one's.
+
+    Returns:
+        Whether all files of all processes are there, and the manifest with them.
+
+    Raises:
+        ValueError: if the config has several columns, or no autoencoder for a network
+            of latents, or the folder was begun with another config.
+    """
+    config = job.config
+    if len(job.columns) != 1:
+        raise ValueError(
+            "sample: need one column for a set of samples, got "
+            f"columns={config.columns!r}. Write --config.columns=\"('cfg',)\"."
+        )
+    channels = job.weights.model.channels
+    if job.decode is None and channels not in (1, 3):
+        raise ValueError(
+            f"sample: need an autoencoder for latents of {channels} channels, got "
+            "autoencoder=''. Convert one with python -m jaxguide.convert."
+        )
+    lookup("rounding", config.rounding, dict.fromkeys(("nearest", "floor")))
+    labels = set_labels(config, job.labels)
+    folder, plan = Path(config.folder).expanduser(), set_plan(job)
+    files = shards.Files(KIND, config.num_samples, config.shard_size)
+    shards.write_plan(folder, KIND, plan)
+    missing = shards.my_shards(folder, files, share)
+    (title, chain), *_ = job.columns.items()
+    sample = _compile(job, chain)
+    calls = sum(-(-len(files.span(shard)) // sample.size) for shard in missing)
+    progress = Progress(f"{title}, {len(missing)} files", calls)
+    for shard in missing:
+        span = files.span(shard)
+        parts = list(_parts(sample, labels, span, progress))
+        _write(folder / files.file(shard), parts, labels[span], np.asarray(span))
+        shards.write_facts(folder, files, shard)
+    progress.close()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("samples")
+    return shards.write_manifest(folder, files, plan)
+
+
+def set_plan(job: Job) -> dict[str, Any]:
+    """Everything that decides the images of a set, JSON-able."""
+    config = job.config
+    settings = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(SampleConfig)
+        if field.name not in FREE + APART
+    }
+    files = {
+        name: shards.crc32(build.find_checkpoint(getattr(config, name)))
+        for name in ("checkpoint", "weak_checkpoint", "autoencoder")
+        if getattr(config, name)
+    }
+    return {
+        "count": config.num_samples,
+        "shard_size": config.shard_size,
+        "class_names": list(job.weights.class_names),
+        "crc32": files,
+        **json.loads(as_json(settings)),
+    }
+
+
+class _Compiled(NamedTuple):
+    """The program of a set."""
+
+    call: Callable[[Any, Any], tuple[Any, Any]]  # labels, numbers -> images, nfe
+    size: int  # images per call
+
+
+def _compile(job: Job, chain: Chain) -> _Compiled:
+    """One program per device, each for its own `batch_size` images."""
+    size = job.config.batch_size
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    split, whole = PartitionSpec("data"), PartitionSpec()
+
+    def local(
+        network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
+    ) -> tuple[Any, Any]:
+        x0, nfe = draw(job, chain, network, networks, labels, numbers)
+        if decode is not None:
+            x0 = jax.lax.map(
+                lambda latent: decode(latent[None])[0],
+                x0,
+                batch_size=min(job.config.decode_batch, size),
+            )
+        return to_uint8(x0, job.config.rounding), nfe
+
+    program = jax.jit(
+        jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(whole, whole, whole, split, split),
+            out_specs=(split, split),
+            check_vma=False,
+        )
+    )
+    weights = jax.device_put(
+        (job.network, job.networks, job.decode), NamedSharding(mesh, whole)
+    )
+    sharding = NamedSharding(mesh, split)
+
+    def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any]:
+        return program(*weights, *jax.device_put((labels, numbers), sharding))
+
+    return _Compiled(call, size * len(jax.local_devices()))
+
+
+def _parts(
+    sample: _Compiled, labels: np.ndarray, span: range, progress: Progress
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(images, nfe) of one file, call by call; the next call runs meanwhile."""
+    pending: list[tuple[int, Any]] = []
+    for first in range(0, len(span), sample.size):
+        index = np.asarray(span[first : first + sample.size])
+        padded = np.pad(index, (0, sample.size - len(index)), "edge")
+        found = sample.call(labels[padded], padded.astype(np.int32))
+        pending.append((len(index), found))
+        if len(pending) > 1:
+            yield _fetch(*pending.pop(0), progress)
+    for count, found in pending:
+        yield _fetch(count, found, progress)
+
+
+def _fetch(count: int, found: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    images, nfe = jax.device_get(found)
+    progress.step()
+    return images[:count], nfe[:count]
+
+
+def _write(
+    path: Path,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """One file of a set."""
+    images, nfe = (np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez(file, images=images, labels=labels, numbers=numbers, nfe=nfe)
+
+    shards.write_whole(path, write)
+
+
+class SampleSet:
+    """A finished set, read file by file.
+
+    Args:
+        path: its folder.
+
+    Attributes:
+        plan: what decided its images; see `set_plan`.
+        class_names: one per label.
+
+    Raises:
+        ValueError: if the manifest or a file is missing or cut short.
+    """
+
+    def __init__(self, path: str | Path):
+        self._folder = Path(path).expanduser()
+        self.plan, self._files = shards.read_manifest(self._folder, KIND)
+        self.class_names = tuple(self.plan["class_names"])
+
+    def __len__(self) -> int:
+        return self.plan["count"]
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays of one file after another, in order."""
+        for facts in self._files:
+            with np.load(self._folder / facts["file"]) as arrays:
+                yield dict(arrays)
+
+    def verify(self) -> None:
+        """Reads all files and compares their checksums.
+
+        Raises:
+            ValueError: if a file was changed.
+        """
+        shards.check_sums(self._folder, self._files, KIND)
+
+
+def write_adm_file(found: SampleSet, path: Path) -> None:
+    """One `.npz` with `arr_0` uint8 [N, H, W, C] and `arr_1` labels, file by file.
+
+    The format of guided-diffusion's evaluator; nothing is held in memory.
+    """
+    shape = (len(found), *next(iter(found))["images"].shape[1:])
+    labels = np.concatenate([arrays["labels"] for arrays in found])
+
+    def write(part: Path) -> None:
+        with zipfile.ZipFile(part, "w") as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                facts = dict(descr="|u1", fortran_order=False, shape=shape)
+                np.lib.format.write_array_header_1_0(member, facts)
+                for arrays in found:
+                    member.write(arrays["images"].tobytes())
+            with archive.open("arr_1.npy", "w") as member:
+                np.lib.format.write_array(member, labels.astype(np.int64))
+
+    shards.write_whole(path, write)

@@ -1,0 +1,141 @@
+"""`generate`: from noise to data, guided; and what it will cost."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxguide import paths
+from jaxguide.guidance import (
+    Chain,
+    Network,
+    Transform,
+    _plan as plan,
+    chain,
+    default_batched,
+)
+from jaxguide.paths import Array, Path
+from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._solver import Fixed, per_step, solve
+
+
+def cost(
+    network: Network,
+    guidance: Chain | Transform,
+    grid: Any,
+    sampler: Sampler,
+    *,
+    networks: Mapping[str, Network] | None = None,
+) -> plan.Cost:
+    """What `generate` with the same arguments will take, before it runs.
+
+    Returns:
+        NFE and FLOPs per image; equal to the counted evaluations.
+    """
+    grid = paths.check_grid("cost", grid)
+    parts = as_chain(guidance)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    return plan.cost(parts, {"main": network, **(networks or {})}, runs)
+
+
+def generate(
+    network: Network,
+    noise: Array,
+    cond: Any,
+    *,
+    grid: Any,
+    sampler: Sampler,
+    guidance: Chain | Transform | None = None,
+    conds: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Network] | None = None,
+    key: Array | None = None,
+    keys: Array | None = None,
+    batched: bool | None = None,
+    progress: Callable[[Array], None] | None = None,
+) -> Array:
+    """Samples from noise to data along `grid`, guided.
+
+    Compiles once per structure: other scales, weights, keys, grids of the same length
+    or windows with the same live steps do not recompile. May be called under `jit`,
+    `vmap` and `grad`; a traced weight is taken to be live.
+
+    Args:
+        network: the main network; its `kind` and `path` decide all conversions.
+        noise: unit Gaussian [B, *D]; scaled to the path's sigma at the grid's start.
+        cond: its condition, a pytree with leaves [B, ...], or None.
+        grid: strictly decreasing noise times [N + 1] on the host, see `schedules`.
+        sampler: such as `euler()`.
+        guidance: a transform or a `chain`; None for none.
+        conds: named further conditions, such as `{"null": labels}`.
+        networks: named further networks, such as `{"weak": Network(...)}`.
+        key: shared by the batch, for transforms that draw (S2).
+        keys: one per sample [B], for stochastic samplers; see `sample_keys`.
+        batched: branches in one forward pass (True) or one call each (False); None
+            chooses by backend.
+        progress: called on the host with the index of each finished step; part of
+            the compiled program, so pass one function, not a new lambda per call.
+
+    Returns:
+        Samples [B, *D] at the grid's last time, in the dtype of `noise`.
+
+    Raises:
+        ValueError: for a bad grid, missing conditions, networks or keys.
+    """
+    grid = check("generate", network, grid, sampler, keys)
+    parts = as_chain(guidance)
+    stages = sampler.stages(grid)
+    runs = plan.make_runs(parts, grid, stages)
+    fixed = Fixed(
+        {"main": network, **(networks or {})},
+        {"cond": cond, **(conds or {})},
+        key,
+        keys,
+        parts.constants(),
+    )
+    steps = per_step(parts, network.path, sampler, grid)
+    batched = default_batched() if batched is None else batched
+    return solve(
+        fixed,
+        steps,
+        at_start(network.path, grid, noise),
+        parts.init(noise),
+        runs=runs,
+        sampler=sampler,
+        batched=batched,
+        progress=progress,
+    )
+
+
+def check(
+    name: str, network: Network, grid: Any, sampler: Sampler, keys: Array | None
+) -> np.ndarray:
+    """`grid` as float64 [N + 1], if the network can be sampled along it.
+
+    Raises:
+        ValueError: for a bad grid or missing keys; `name` is who asks.
+    """
+    grid = paths.check_grid(name, grid)
+    if sampler.stochastic and keys is None:
+        raise ValueError(
+            f"{name}: need keys [B] for a stochastic sampler, got keys=None. "
+            "Pass keys=sample_keys(seed, jnp.arange(batch))."
+        )
+    first = network.path.node(grid[0])
+    if network.kind in ("noise", "score") and first.alpha < 1e-8:
+        raise ValueError(
+            f"{name}: need alpha > 0 at the grid's start for a {network.kind} "
+            f"network, which tells nothing of the data otherwise; got "
+            f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
+        )
+    return grid
+
+
+def at_start(path: Path, grid: np.ndarray, noise: Array) -> Array:
+    """Unit noise [B, *D] scaled to the path's sigma at the grid's start."""
+    return noise * jnp.asarray(float(path.node(grid[0]).sigma), noise.dtype)
+
+
+def as_chain(guidance: Chain | Transform | None) -> Chain:
+    """A chain of whatever the user gave."""
+    return chain() if guidance is None else chain(guidance)

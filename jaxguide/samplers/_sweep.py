@@ -1,0 +1,208 @@
+"""Many guidances of one structure in one program: scales, weights, windows swept.
+
+`sweep` gives what a loop of `generate` over the guidances gives, and compiles once.
+Every point runs exactly the branches that are live in its own steps, so a sweep costs
+what the loop costs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxguide.guidance import Chain, Network, Transform, _plan as plan, default_batched
+from jaxguide.paths import Array, Path
+from jaxguide.samplers import _generation as generation, _solver as solver
+from jaxguide.samplers._base import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Guidances of one structure as numbers, ready to be mapped over. A pytree.
+
+    `points[2:3]` is the third alone; every slice of one length runs the same program.
+    """
+
+    steps: Any  # leaves [N, ...]; those of the two chains [P, N, ...]
+    which: Array  # int32 [P, N]: the mode of every step
+    modes: tuple[Any, ...]  # (live parts, stages) that occur at any point
+    constants: Chain  # the same at all points, see `Chain.constants`
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, where: slice) -> "Points":
+        chains = jax.tree.map(lambda leaf: leaf[where], self.chains)
+        return dataclasses.replace(self.with_chains(*chains), which=self.which[where])
+
+    @property
+    def chains(self) -> tuple[Chain, Chain]:
+        """What differs from point to point, besides the modes."""
+        return self.steps.chain, self.steps.second_chain
+
+    def with_chains(self, chain: Chain, second_chain: Chain) -> "Points":
+        """The same steps with other numbers."""
+        steps = self.steps._replace(chain=chain, second_chain=second_chain)
+        return dataclasses.replace(self, steps=steps)
+
+
+jax.tree_util.register_dataclass(
+    Points, data_fields=["steps", "which", "constants"], meta_fields=["modes"]
+)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arrays are known to be equal."""
+    if one is other or solver.traced((one, other)):
+        return one is other
+    return np.array_equal(one, other)
+
+
+def structure(guidance: Chain | Transform | None) -> Any:
+    """What must be equal in all guidances of a sweep; hashable.
+
+    Scales, weights and windows are no part of it, nor is where a number is neutral.
+    """
+    time = np.ones(1)
+    numbers = generation.as_chain(guidance).on_grid(time, time)
+    leaves, tree = jax.tree.flatten(numbers)
+    return tree, tuple(np.shape(leaf) for leaf in leaves)
+
+
+def make_points(
+    guidances: Sequence[Chain | Transform | None],
+    *,
+    path: Path,
+    grid: Any,
+    sampler: Sampler,
+) -> Points:
+    """The numbers of all guidances at every step of `grid` [N + 1].
+
+    Args:
+        guidances: at least one; equal up to scales, weights and windows.
+        path: of the main network.
+        grid: strictly decreasing noise times on the host.
+        sampler: such as `euler()`.
+
+    Raises:
+        ValueError: if there are none, or two differ in structure.
+    """
+    chains = [generation.as_chain(guidance) for guidance in guidances]
+    if not chains:
+        raise ValueError("sweep: need at least one guidance, got guidances=[].")
+    wanted = structure(chains[0])
+    for index, parts in enumerate(chains):
+        if structure(parts) != wanted:
+            raise ValueError(
+                "sweep: need guidances that differ in scales, weights and windows "
+                f"only, got guidances[{index}] of another structure than "
+                "guidances[0]. Sweep the two apart."
+            )
+    constants = [parts.constants() for parts in chains]
+    leaves = [jax.tree.leaves(each) for each in constants]
+    if not all(all(map(_same, each, leaves[0])) for each in leaves):
+        raise ValueError(
+            "sweep: need guidances that share what is no number (coefficients, weights "
+            "of an energy), got different arrays. Pass the same ones, or sweep apart."
+        )
+    stages = sampler.stages(grid)
+    runs = [plan.make_runs(parts, grid, stages) for parts in chains]
+    modes = tuple(dict.fromkeys(run.mode for each in runs for run in each))
+    steps = [solver.per_step(parts, path, sampler, grid) for parts in chains]
+    stacked = [(each.chain, each.second_chain) for each in steps]
+    which = np.stack([plan.mode_indices(each, modes) for each in runs])
+    points = Points(steps[0], jnp.asarray(which), modes, constants[0])
+    return points.with_chains(*jax.tree.map(lambda *leaf: jnp.stack(leaf), *stacked))
+
+
+def sweep(
+    network: Network,
+    noise: Array,
+    cond: Any,
+    *,
+    guidances: Sequence[Chain | Transform | None] | Points,
+    grid: Any,
+    sampler: Sampler,
+    conds: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Network] | None = None,
+    key: Array | None = None,
+    keys: Array | None = None,
+    batched: bool | None = None,
+    vmapped: bool = False,
+    progress: Callable[[Array], None] | None = None,
+) -> Array:
+    """`generate` for every guidance of a list, in one program; the same noise for all.
+
+        sweep(..., guidances=[g_0, g_1, ...])[p] = generate(..., guidance=g_p)
+
+    Compiles once however many guidances there are, and not again for another list of
+    the same length, structure and live steps.
+
+    Args:
+        guidances: chains that differ in scales, weights and windows only; or what
+            `make_points` made of them for the same grid and sampler.
+        vmapped: run all points side by side: faster on an accelerator with memory to
+            spare, but a step then evaluates what any point needs there, for all.
+        network, noise, cond, grid, sampler: as in `generate`.
+        conds, networks, key, keys, batched, progress: as in `generate`.
+
+    Returns:
+        Samples [P, B, *D], one batch per guidance, in the dtype of `noise`.
+
+    Raises:
+        ValueError: if the guidances differ in structure, or as `generate`.
+    """
+    grid = generation.check("sweep", network, grid, sampler, keys)
+    points = guidances
+    if not isinstance(points, Points):
+        points = make_points(points, path=network.path, grid=grid, sampler=sampler)
+    fixed = solver.Fixed(
+        {"main": network, **(networks or {})},
+        {"cond": cond, **(conds or {})},
+        key,
+        keys,
+    )
+    solve = _solve if solver.traced((fixed, points, noise)) else _solve_jit
+    return solve(
+        fixed,
+        points,
+        generation.at_start(network.path, grid, noise),
+        sampler=sampler,
+        batched=default_batched() if batched is None else batched,
+        vmapped=vmapped,
+        progress=progress,
+    )
+
+
+def _solve(
+    fixed: solver.Fixed,
+    points: Points,
+    x: Array,
+    *,
+    sampler: Sampler,
+    vmapped: bool,
+    **how: Any,
+) -> Array:
+    """Marches every point through all its steps."""
+
+    def one(each: tuple[tuple[Chain, Chain], Array]) -> Array:
+        chains, which = each
+        steps = points.with_chains(*chains).steps
+        whole = chains[0].with_constants(points.constants)
+        carry = solver.Carry(x, whole.init(x), sampler.init(x))
+        kept = fixed._replace(constants=points.constants)
+        march = functools.partial(solver.march, kept, modes=points.modes)
+        return march(steps, which, carry, sampler=sampler, **how).x
+
+    over = points.chains, points.which
+    return jax.vmap(one)(over) if vmapped else lax.map(one, over)
+
+
+_solve_jit = jax.jit(
+    _solve, static_argnames=("sampler", "batched", "vmapped", "progress")
+)

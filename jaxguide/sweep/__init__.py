@@ -1,0 +1,1 @@
+"""Grids of guidance, judged: `python -m jaxguide.sweep`."""

@@ -1,0 +1,3 @@
+"""Resumable training states."""
+
+from jaxguide.train.checkpoints.orbax import Checkpoints as Checkpoints

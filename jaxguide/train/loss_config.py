@@ -1,0 +1,310 @@
+"""Losses as plain data: the names of paths, time sampling and losses.
+
+`LOSSES` is the only place that turns the name of a loss into a function of parameters.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxguide import losses, models, paths, train
+from jaxguide.models import DiTConfig, Weights, load_weights
+from jaxguide.runtime.calls import lookup
+
+TIME_SAMPLING: dict[str, Callable[[], losses.TimeSampling]] = {
+    "uniform": lambda: losses.uniform_t,
+    "stratified": lambda: losses.stratified_t,
+    "logit_normal": losses.logit_normal_t,
+    "logit_normal_stratified": lambda: losses.logit_normal_t(base=losses.stratified_t),
+}
+
+
+@dataclass
+class LossConfig:
+    """What the network learns.
+
+    Args:
+        name: one of `LOSSES`.
+        path: one of `PATHS`.
+        kind: one of `paths.KINDS`.
+        label_drop: probability that a label is hidden.
+        t_sampling: one of `TIME_SAMPLING`.
+        weight: of Model-Guidance, in [0, 1); the learnt scale is 1 / (1 - weight).
+        auto_weight: let evaluations adjust the weight, from 0 on; see
+            `losses.auto_weight`.
+        reference: of Model-Guidance: one of `REFERENCES`.
+        scales: range of the scale input of losses that have one.
+        guided_share: of scale-aware Model-Guidance.
+        t_lo, t_hi: noise times that Model-Guidance and MeanFlow guide.
+        start_step: updates before Model-Guidance starts.
+        omega, kappa: of MeanFlow; the learnt scale is omega / (1 - kappa).
+        flow_ratio: of MeanFlow: probability of a stretch of no length.
+        teacher: of distillation: a weights file of the same architecture.
+    """
+
+    name: str = "flow_matching"
+    path: str = "linear"
+    kind: str = "velocity"
+    label_drop: float = 0.1
+    t_sampling: str = "uniform"
+    weight: float = 0.45
+    auto_weight: bool = False
+    reference: str = "null"
+    scales: tuple[float, float] = (1.0, 2.0)
+    guided_share: float = 0.2
+    t_lo: float = 0.0
+    t_hi: float = 0.75
+    start_step: int = 0
+    omega: float = 1.0
+    kappa: float = 0.0
+    flow_ratio: float = 0.75
+    teacher: str = ""
+
+
+def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
+    """The arguments that every loss has."""
+    paths.check_kind("build_loss", config.kind)
+    return dict(
+        path=lookup("build_loss", config.path, paths.PATHS)(),
+        kind=config.kind,
+        label_drop=config.label_drop,
+        null_label=model.null_label,
+        t_sampling=lookup("build_loss", config.t_sampling, TIME_SAMPLING)(),
+    )
+
+
+def _apply(
+    model: DiTConfig, params: Any, x: Array, t: Array, label: Array, **numbers: Array
+) -> Array:
+    """The network with its parameters and number inputs as arguments."""
+    return models.apply(model, params, x, t, label, numbers=numbers)
+
+
+def _predict(model: DiTConfig, params: Any) -> losses.Predict:
+    """The network as `(x, t, label, **numbers) -> prediction`."""
+    return functools.partial(_apply, model, params)
+
+
+def _alone(loss: Callable[..., Array], predict: losses.Predict) -> train.Loss:
+    """A loss that has no teacher; `predict` takes the parameters first."""
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        own = functools.partial(predict, params)
+        return loss(own, inputs.batch, inputs.draws)
+
+    return with_params
+
+
+def _flow_matching(config: LossConfig, model: DiTConfig) -> train.Loss:
+    loss = functools.partial(losses.flow_matching, **_common(config, model))
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _gft(config: LossConfig, model: DiTConfig) -> train.Loss:
+    loss = functools.partial(losses.gft, **_common(config, model))
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
+    options = _common(config, model)
+    _need("path", config.path, "ddpm")
+    _need("kind", options.pop("kind"), "noise")
+    if not model.learn_sigma:
+        raise ValueError(
+            "ddpm_hybrid: need a network with learned variance, got "
+            "learn_sigma=False. Set model.learn_sigma=True."
+        )
+
+    def predict(params: Any, *args: Array) -> tuple[Array, Array | None]:
+        return models.split_sigma(model, _apply(model, params, *args))
+
+    return _alone(functools.partial(losses.ddpm_hybrid, **options), predict)
+
+
+def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:
+    options = _common(config, model)
+    _need("kind", options.pop("kind"), "velocity")
+    loss = functools.partial(
+        losses.mean_flow,
+        omega=config.omega,
+        kappa=config.kappa,
+        t_lo=config.t_lo,
+        t_hi=config.t_hi,
+        flow_ratio=config.flow_ratio,
+        **options,
+    )
+    return _alone(loss, functools.partial(_apply, model))
+
+
+def _need(name: str, value: str, wanted: str) -> None:
+    if value != wanted:
+        raise ValueError(
+            f"build_loss: need {name}={wanted!r} for this loss, got {name}={value!r}. "
+            f"Set loss.{name}={wanted}."
+        )
+
+
+def _cfg_distillation(config: LossConfig, model: DiTConfig) -> train.Loss:
+    options = _common(config, model)
+    del options["kind"], options["label_drop"]
+    frozen = read_teacher(config, model)
+    loss = functools.partial(
+        losses.cfg_distillation, scales=tuple(config.scales), **options
+    )
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        teacher = _predict(frozen.model, frozen.params)
+        return loss(_predict(model, params), teacher, inputs.batch, inputs.draws)
+
+    return with_params
+
+
+def read_teacher(config: LossConfig, model: DiTConfig) -> Weights:
+    """The frozen network of a distillation.
+
+    Raises:
+        ValueError: if there is none, or it does not predict what `model` shall.
+    """
+    if not config.teacher:
+        raise ValueError(
+            "cfg_distillation: need a weights file, got teacher=''. "
+            "Train one with flow_matching and set loss.teacher."
+        )
+    return read_alike("cfg_distillation", "teacher", config.teacher, config, model)
+
+
+def read_alike(
+    owner: str, name: str, file: str, config: LossConfig, model: DiTConfig
+) -> Weights:
+    """Weights of the architecture, path and kind of `model`; its inputs may be missing.
+
+    Raises:
+        ValueError: if they are of another one, naming `owner` and the argument `name`.
+    """
+    weights = load_weights(file)
+    own = weights.model
+    inputs = own.inputs if set(own.inputs) <= set(model.inputs) else ()
+    same = dataclasses.replace(model, inputs=inputs, dtype=own.dtype, remat=own.remat)
+    ours = (same, config.path, config.kind)
+    theirs = (own, weights.path, weights.kind)
+    if ours != theirs:
+        raise ValueError(
+            f"{owner}: need a {name} of the same architecture, path and kind, "
+            f"{ours!r}, got {name}={theirs!r}. Change one of the two."
+        )
+    return weights
+
+
+def initial_params(
+    config: LossConfig, model: DiTConfig, start: Weights | None = None
+) -> Callable[[Array], models.Params]:
+    """`key -> params` to start from: fresh, or those of `start` or of the teacher of a
+    distillation, with fresh ones for the inputs that these do not have."""
+    if start is None and config.name == "cfg_distillation":
+        start = read_teacher(config, model)
+    if start is None:
+        return functools.partial(models.init, model)
+    return lambda key: models.init(model, key) | start.params
+
+
+REFERENCES: dict[str, Callable[[DiTConfig], losses.Reference]] = {
+    "null": lambda model: losses.null_class(model.null_label),
+    "other": lambda model: losses.other_class(model.num_classes),
+    "mean": lambda model: losses.mean_class(model.num_classes),
+}
+
+
+def _started(config: LossConfig, step: Array) -> float | Array:
+    """1 once guidance has started; a plain number where that is from the beginning."""
+    if not config.start_step:
+        return 1.0
+    return (step >= config.start_step).astype(jnp.float32)
+
+
+def _model_guidance(config: LossConfig, model: DiTConfig) -> train.Loss:
+    reference = lookup("build_loss", config.reference, REFERENCES)(model)
+    loss = functools.partial(
+        losses.model_guidance,
+        t_lo=config.t_lo,
+        t_hi=config.t_hi,
+        reference=reference,
+        **_common(config, model),
+    )
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        weight = inputs.tuned.get("weight", config.weight)
+        return loss(
+            _predict(model, params),
+            _predict(model, inputs.teacher),
+            inputs.batch,
+            inputs.draws,
+            weight=weight * _started(config, inputs.step),
+        )
+
+    return with_params
+
+
+def _scale_aware(config: LossConfig, model: DiTConfig) -> train.Loss:
+    loss = functools.partial(
+        losses.scale_aware_model_guidance,
+        scales=tuple(config.scales),
+        guided_share=config.guided_share,
+        t_lo=config.t_lo,
+        t_hi=config.t_hi,
+        **_common(config, model),
+    )
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        return loss(
+            _predict(model, params),
+            _predict(model, inputs.teacher),
+            inputs.batch,
+            inputs.draws,
+            start=_started(config, inputs.step),
+        )
+
+    return with_params
+
+
+LOSSES: dict[str, Callable[[LossConfig, DiTConfig], train.Loss]] = {
+    "cfg_distillation": _cfg_distillation,
+    "ddpm_hybrid": _ddpm_hybrid,
+    "flow_matching": _flow_matching,
+    "gft": _gft,
+    "mean_flow": _mean_flow,
+    "model_guidance": _model_guidance,
+    "scale_aware_model_guidance": _scale_aware,
+}
+
+# Numbers that a network must take as inputs to be trained with a loss.
+INPUTS: dict[str, tuple[str, ...]] = {
+    "cfg_distillation": ("scale",),
+    "gft": ("beta",),
+    "mean_flow": ("duration",),
+    "scale_aware_model_guidance": ("scale",),
+}
+
+# Forward passes without gradient per update, beside the network's own three. One of
+# MeanFlow's is the derivative along the flow.
+TEACHER_PASSES = {
+    "cfg_distillation": 2,
+    "gft": 1,
+    "mean_flow": 1,
+    "model_guidance": 2,
+    "scale_aware_model_guidance": 2,
+}
+
+
+def teacher_passes(config: LossConfig, model: DiTConfig) -> int:
+    """Forward passes without gradient per update, once guidance has started."""
+    if config.name == "model_guidance" and config.reference == "mean":
+        return 1 + model.num_classes
+    passes = TEACHER_PASSES.get(config.name, 0)
+    if config.name == "mean_flow" and (config.omega != 1 or config.kappa != 0):
+        passes += 1 + (config.kappa != 0)
+    return passes
