@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-pass
 from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.guidance import Chain
 from jaxguide.runtime.calls import lookup
