@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What is different in one network call, besides its condition's name and its time.
+    """What is different in one network call, besides names and the time.
 
     Subclasses are frozen dataclasses, static and hashable, and override the hooks they
-    need. `here` is what the transform that owns the branch sees: the step, predictions
-    of the first round, a PRNG key, its own numbers. A subclass that calls `here.key` or
+    need. `here` is what the transform that owns the branch sees: the step, the network
+    that is called, predictions of the first round, a PRNG key, its own numbers. A subclass that calls `here.key` or
     reads `here.part` sets `own = True`: no other transform then shares the branch. One
     whose `x` reads predictions sets `second = True`: it is evaluated in a second round.
     """
@@ -48,9 +48,9 @@ class Change:
         """The state [B, *D] that the network gets."""
         return here.step.x
 
-    def taps(self, network: Network, here: View) -> dict[str, Any]:
-        """Keyword arguments for `network.predict` that change its inside."""
-        del network, here
+    def taps(self, here: View) -> dict[str, Any]:
+        """Keyword arguments for `here.called.predict` that change its inside."""
+        del here
         return {}
 
     def beside(self) -> str | None:
@@ -89,8 +89,8 @@ class Branch:
     def __post_init__(self):
         if self.differentiable and self.change.second:
             raise ValueError(
-                "Branch: need differentiable or a change of a second round, got both. A "
-                "function of x has no input to rewrite."
+                "Branch: need differentiable or a change of a second round, got both. "
+                "A function of x has no input to rewrite."
             )
 
     def owned_by(self, owner: int) -> OwnedBranch:

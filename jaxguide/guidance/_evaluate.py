@@ -181,7 +181,9 @@ def predict_branches(
             outputs |= dict(zip(group, made, strict=True))
         for one, call in calls.items():
             prediction = _same_kind(networks["main"], call, outputs[one].prediction)
-            view.store(one, Evaluated(prediction, call.x, call.node, outputs[one].record))
+            view.store(
+                one, Evaluated(prediction, call.x, call.node, outputs[one].record)
+            )
     return view, outputs[raw].extra
 
 
@@ -204,19 +206,20 @@ def _groups(
 def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call:
     """The inputs of the call that a branch describes."""
     branch, step = one.branch, view.step
-    change, here = branch.change, view.of(one.owner or 0, branch.draw)
-    network = find_network(networks, branch)
+    change, network = branch.change, find_network(networks, branch)
+    here = view.of(one.owner or 0, branch.draw, network)
     cond = change.cond(find_condition("guidance", branch.cond, step), here)
-    x, t, node, half = change.x(here), step.node.t, step.node, None
+    t, node, half = step.node.t, step.node, None
     if branch.time is not None:
         end = step.next_node
         t = branch.time(t, None if end is None else end.t)
         node = networks["main"].path.node(jnp.asarray(t))
+    x = change.x(here)
     if (beside := change.beside()) is not None:
         other = find_condition("guidance", beside, step)
         cond = jax.tree.map(lambda *pair: jnp.concatenate(pair), cond, other)
         t, half = jnp.tile(jnp.broadcast_to(t, (len(x),)), 2), len(x)
-    return Call(network, x, t, cond, node, change.taps(network, here), half)
+    return Call(network, x, t, cond, node, change.taps(here), half)
 
 
 def _run(calls: list[Call]) -> list[Output]:
@@ -272,9 +275,7 @@ def _same_kind(main: Network, call: Call, prediction: Array) -> Array:
     return paths.convert(prediction, call.x, call.node, network.kind, main.kind)
 
 
-def _function(
-    networks: Mapping[str, Network], call: Call
-) -> Callable[[Array], Array]:
+def _function(networks: Mapping[str, Network], call: Call) -> Callable[[Array], Array]:
     """A differentiable branch as a function of x, in the kind of the main network."""
 
     def function(x: Array) -> Array:

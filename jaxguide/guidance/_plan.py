@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxguide.guidance._base import RAW, Branch, Network, find_network
+from jaxguide.guidance._base import (
+    RAW,
+    Branch,
+    Network,
+    OwnedBranch,
+    find_network,
+)
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._schedule import is_schedule
 
@@ -127,7 +133,8 @@ def _branches(
     chain: Chain, networks: Mapping[str, Network], live: tuple[bool, ...]
 ) -> tuple[Branch, ...]:
     """The distinct branches of a step, `RAW` among them."""
-    return tuple(dict.fromkeys((RAW, *chain.branches(networks["main"], live))))
+    wanted = chain.branches(networks["main"], live)
+    return tuple(one.branch for one in dict.fromkeys((OwnedBranch(RAW), *wanted)))
 
 
 def _calls(networks: Mapping[str, Network], branch: Branch) -> int:
@@ -140,6 +147,6 @@ def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
     network = find_network(networks, branch)
     if network.flops is None:
         return float("nan")
-    share = 1.0 if branch.tap is None else branch.tap.share(network)
+    share = branch.change.share(network)
     gradient = 3.0 if branch.differentiable else 1.0
     return network.flops * share * branch.calls * gradient

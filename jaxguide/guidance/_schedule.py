@@ -50,6 +50,20 @@ class Schedule:
     around: float = 0.0
     least: float | None = None
 
+    @property
+    def number(self) -> jax.Array:
+        """The number at this step, [] or [B]: what transforms compute with.
+
+        Raises:
+            ValueError: if the schedule still depends on time; see `Chain.at`.
+        """
+        if self.shape is not None or self.windows:
+            raise ValueError(
+                f"Schedule: need a schedule at one time, got {self!r}. Read `number` "
+                "inside `apply`, where Chain.at has put in the time."
+            )
+        return jnp.asarray(self.value)
+
     def at(self, t: Array, window_t: Array | None = None) -> jax.Array:
         """The number at `t` []; windows are judged at `window_t` (default `t`).
 

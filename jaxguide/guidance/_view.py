@@ -31,6 +31,7 @@ class View:
 
     Attributes:
         network: the main network.
+        called: in a `Change`, the network that its branch calls.
         step: the step.
     """
 
@@ -41,16 +42,17 @@ class View:
         key: Array | None = None,
         parts: tuple[Any, ...] = (),
     ):
-        self.network, self.step = network, step
+        self.network, self.called, self.step = network, network, step
         self._key, self._parts = key, parts
         self._owner, self._draw = 0, 0
         self._evaluated: dict[OwnedBranch, Evaluated] = {}
         self._functions: dict[OwnedBranch, Callable[[Array], Array]] = {}
 
-    def of(self, owner: int, draw: int = 0) -> View:
+    def of(self, owner: int, draw: int = 0, called: Network | None = None) -> View:
         """The same predictions as the transform at position `owner` sees them."""
         twin = copy.copy(self)
         twin._owner, twin._draw = owner, draw
+        twin.called = called or self.network
         return twin
 
     @property
