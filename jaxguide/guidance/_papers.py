@@ -30,9 +30,9 @@ class Paper:
 PAPERS = (
     Paper(
         "domain_guidance",
-        "Guidance of a fine-tuned network by the null prediction of the pretrained one.",
-        "Zhong et al. 2025, Domain Guidance, arXiv:2504.01521 (scale about 1.5), as its "
-        "authors' repository describes it.",
+        "Guidance of a tuned network by the null prediction of the pretrained one.",
+        "Zhong et al. 2025, Domain Guidance, arXiv:2504.01521 (scale about 1.5), as "
+        "its authors' repository describes it.",
         'reference_network(1.5, network="pretrained", cond="null")',
         "The condition null must mean the same to both networks.",
     ),
@@ -42,16 +42,16 @@ PAPERS = (
         "Wang et al. 2025, Diffusion-NPO, arXiv:2505.11245, read against "
         "G-U-N/Diffusion-NPO, gen.py; Self-NPO, arXiv:2505.11777.",
         'reference_network(scale, network="dispreferred", cond="null")',
-        "The negative weights (a mix of tuned and base weights plus the trained adapter) "
-        'are made beforehand, with interpolate_weights. cond="negative" takes a '
-        "negative condition.",
+        "The negative weights (a mix of tuned and base weights plus the trained "
+        'adapter) are made beforehand, with interpolate_weights. cond="negative" takes '
+        "a negative condition.",
     ),
     Paper(
         "personalization",
         "Guidance of a personalised network by the null prediction of mixed weights.",
         "Park et al. 2025, Steering Guidance for Personalized Text-to-Image Diffusion "
-        "Models, arXiv:2508.00319 (omega 0 to 0.3); the formula is known at second hand "
-        "only.",
+        "Models, arXiv:2508.00319 (omega 0 to 0.3); the formula is known at second "
+        "hand only.",
         'reference_network(7.5, network="mixed", cond="null")',
         "mixed is interpolate_weights(pretrained, tuned, omega). With omega = 0 it is "
         "domain_guidance, with omega = 1 plain cfg.",
@@ -67,7 +67,7 @@ PAPERS = (
     ),
     Paper(
         "unconditional_prior",
-        "CFG of a fine-tuned network with the null prediction of a better base network.",
+        "CFG of a tuned network with the null prediction of a better base network.",
         "Phunyaphibarn et al. 2025, Unconditional Priors Matter, arXiv:2503.20240.",
         'reference_network(scale, network="base", cond="null")',
         "The base may be any good unconditional network of the same data space.",

@@ -152,20 +152,11 @@ def test_other_networks_share_its_conventions():
 
 
 @dataclasses.dataclass(frozen=True)
-class Coupled:
+class Coupled(jg.Transform):
     """Sets the noise for the sampler, as CFG++ does."""
 
-    def init(self, x):
-        return ()
-
-    def branches(self, network):
-        return ()
-
-    def live(self, t, index=0):
-        return True
-
-    def apply(self, guided, state, outputs, step, *, live):
-        return guided._replace(noise=jnp.full_like(step.x, 7.0)), state
+    def change(self, guided, here):
+        return guided._replace(noise=jnp.full_like(here.step.x, 7.0))
 
 
 jax.tree_util.register_dataclass(Coupled, data_fields=[], meta_fields=[])

@@ -112,7 +112,7 @@ class Watching(Probing):
     def branches(self, network):
         return ()
 
-    def apply(self, guided, state, outputs, step, *, live):
+    def apply(self, guided, state, here, *, live):
         self.seen.append(int(state.count))
         return guided, CountState(state.count + 1)
 
