@@ -98,6 +98,8 @@ def integrate(
     if not per_sample:
         return _solve(problem, pieces, start, all_conds)
 
+    # Mapped, not one solve for the batch: each sample then has its own step sizes. The
+    # loop ends with the slowest sample, and `nfe` is what each one needed.
     def one(x: Array, conds: dict[str, Any]) -> Solution:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
         found = _solve(problem, pieces, x[None], conds)
@@ -208,9 +210,10 @@ def _field(
         node = main.path.node(jnp.asarray(t))
         step = Step(x, node, conds, jnp.zeros((), bool))
         chain = problem.parts.at(node.t, middle)
-        options: dict[str, Any] = {"live": piece.live, "key": key}
-        options["batched"] = problem.batched
-        pair, _ = evaluate(problem.networks, chain, state, step, **options)
+        pair, _ = evaluate(
+            problem.networks, chain, state, step,
+            live=piece.live, key=key, batched=problem.batched,
+        )  # fmt: skip
         return paths.from_pair("velocity", pair.denoised, pair.noise, node)
 
     return velocity
