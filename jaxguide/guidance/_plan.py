@@ -113,20 +113,30 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
     """Network evaluations and FLOPs per image of these runs."""
     nfe, least, flops = 0, 0, 0.0
     for run in runs:
-        branches = _branches(chain, networks, run.live)
         times = run.steps * run.stages
-        here = sum(_calls(networks, branch) for branch in branches)
+        here = evaluations(chain, networks, run.live)
         nfe += times * here
+        branches = _branches(chain, networks, run.live)
         flops += times * sum(_flops(networks, branch) for branch in branches)
         shut = [on and not g for on, g in zip(run.live, chain.gated(), strict=True)]
-        fewer = _branches(chain, networks, tuple(shut))
-        saved = here - sum(_calls(networks, branch) for branch in fewer)
+        saved = here - evaluations(chain, networks, tuple(shut))
         # Gates see the state of a whole step, so the first step is always open.
         least += times * here - saved * (times - run.stages * (run.start == 0))
     plain = _calls(networks, RAW)
     unguided = plain * sum(run.steps * run.stages for run in runs)
     known = not np.isnan(flops)
     return Cost(runs[-1].stop, nfe, flops if known else None, unguided, least)
+
+
+def evaluations(
+    chain: Chain, networks: Mapping[str, Network], live: tuple[bool, ...]
+) -> int:
+    """Network evaluations per sample of one guided prediction.
+
+    A branch may count as several: two conditions side by side, crops of an image.
+    """
+    branches = _branches(chain, networks, live)
+    return sum(_calls(networks, branch) for branch in branches)
 
 
 def _branches(

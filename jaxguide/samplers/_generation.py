@@ -17,7 +17,7 @@ from jaxguide.guidance import (
 )
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
-from jaxguide.samplers._solver import Fixed, per_step, solve
+from jaxguide.samplers._solver import Fixed, Program, per_step, solve
 
 
 def cost(
@@ -84,8 +84,9 @@ def generate(
     """
     grid = check("generate", network, grid, sampler, keys)
     parts = as_chain(guidance)
-    stages = sampler.stages(grid)
-    runs = plan.make_runs(parts, grid, stages)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    batched = default_batched() if batched is None else batched
+    program = Program(sampler, batched, progress)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
@@ -94,17 +95,8 @@ def generate(
         parts.constants(),
     )
     steps = per_step(parts, network.path, sampler, grid)
-    batched = default_batched() if batched is None else batched
-    return solve(
-        fixed,
-        steps,
-        at_start(network.path, grid, noise),
-        parts.init(noise),
-        runs=runs,
-        sampler=sampler,
-        batched=batched,
-        progress=progress,
-    )
+    start = at_start(network.path, grid, noise)
+    return solve(program, runs, fixed, steps, start, parts.init(noise))
 
 
 def check(
