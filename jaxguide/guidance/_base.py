@@ -30,9 +30,11 @@ class Change:
 
     Subclasses are frozen dataclasses, static and hashable, and override the hooks they
     need. `here` is what the transform that owns the branch sees: the step, the network
-    that is called, predictions of the first round, a PRNG key, its own numbers. A subclass that calls `here.key` or
-    reads `here.part` sets `own = True`: no other transform then shares the branch. One
-    whose `x` reads predictions sets `second = True`: it is evaluated in a second round.
+    that is called, predictions of the first round, a PRNG key, its own numbers.
+
+    A subclass that calls `here.key` or reads `here.part` sets `own = True`: no other
+    transform then shares the branch. One whose `x` reads predictions sets `second =
+    True`: it is evaluated in a second round.
     """
 
     name = "change"  # of the method, for error messages

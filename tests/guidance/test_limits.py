@@ -34,11 +34,11 @@ def test_self_guidance_of_a_network_that_does_not_see_time_is_nothing(dynamic):
 
 @pytest.mark.parametrize("masks", [1, 3])
 def test_s2_that_leaves_nothing_out_is_nothing(monkeypatch, masks):
-    def all_blocks(self, network, key, values):
-        return {"keep_blocks": jnp.arange(network.depth, dtype=jnp.int32)}
+    def all_blocks(self, here):
+        return {"keep_blocks": jnp.arange(here.called.depth, dtype=jnp.int32)}
 
     changed = guided(jg.s2(0.8, num_masks=masks))[0]
-    monkeypatch.setattr(DropBlocks, "arguments", all_blocks)
+    monkeypatch.setattr(DropBlocks, "taps", all_blocks)
     same, probe = guided(jg.s2(0.8, num_masks=masks))
     np.testing.assert_allclose(same, guided(jg.chain())[0], atol=1e-6)
     assert probe.evaluations() == 1 + masks

@@ -19,6 +19,8 @@ MAIN64, WEAK64 = tf.in_float64(MAIN), tf.in_float64(WEAK)
 T = 0.6
 X = tf.start()
 LABELS = tf.labels()
+# What a change that draws sees.
+DRAWING = guidance.View(jg.Network(None), None, jax.random.key(0))
 
 
 def guided(guidance, main=MAIN, *, x=X, t=T, key=0, labels=LABELS, **networks):
@@ -280,7 +282,7 @@ def test_labels_are_drawn_anew_for_every_step_sample_and_transform():
 
 def test_embeddings_become_noise_of_their_own_spread():
     cond = {"text": jnp.arange(4.0)[:, None] * jnp.linspace(-1, 1, 4001)[None]}
-    drawn = RandomCondition()(cond, None, jax.random.key(0))["text"]
+    drawn = RandomCondition().cond(cond, DRAWING)["text"]
     np.testing.assert_allclose(drawn.std(axis=1), cond["text"].std(axis=1), rtol=0.05)
     np.testing.assert_allclose(drawn.mean(axis=1), 0, atol=0.15)
     assert drawn.dtype == cond["text"].dtype
@@ -384,7 +386,7 @@ def test_without_the_end_of_the_step_ab2_takes_steps_as_equal():
 
 
 def embeddings_wanted():
-    RandomCondition()(LABELS["cond"], None, jax.random.key(0))
+    RandomCondition().cond(LABELS["cond"], DRAWING)
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,8 @@ def test_a_config_writes_a_schedule_as_text_or_dict(scale):
 
 def test_schedules_nest_in_a_config():
     built = build_transform(dict(name="cfg", scale="clamp('linear(4.0)', 2.0)"))
-    assert float(built.weight.on_host(1.0)) == 2.0
-    assert float(built.weight.on_host(0.25)) == 6.0
+    assert float(built.weights[0].on_host(1.0)) == 2.0
+    assert float(built.weights[0].on_host(0.25)) == 6.0
 
 
 @pytest.mark.parametrize(
