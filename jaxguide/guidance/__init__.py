@@ -49,8 +49,11 @@ from jaxguide.guidance._contrast import (
     Contrast as Contrast,
     DirectionMap as DirectionMap,
     Sides as Sides,
+    Weight as Weight,
     cfg as cfg,
     contrast as contrast,
+    per_sample as per_sample,
+    to_columns as to_columns,
 )
 from jaxguide.guidance._coupled import (
     CFGpp as CFGpp,

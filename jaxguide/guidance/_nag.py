@@ -116,7 +116,7 @@ def nag(
         alpha z min(R, tau) / R + (1 - alpha) Z+,
         z = scale Z+ - (scale - 1) Z-,   R = |z| / |Z+| per token
 
-    Z+ and Z- are the attention here (before the output projection) of two streams
+    Z+ and Z- are the attention outputs (before the output projection) of two streams
     that run side by side, with the condition and with the negative one; the second
     stays as it is. A scale of 1 or an alpha of 0 is no guidance.
 

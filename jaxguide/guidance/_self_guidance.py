@@ -1,7 +1,7 @@
 """Self-Guidance: contrasts of one network with itself at a noisier time.
 
 Li et al. 2024, arXiv:2412.05827. The paper writes Eq. 9 in scores; the authors' code
-subtracts raw network here. For velocity networks these are different methods (the
+subtracts raw network outputs. For velocity networks these are different methods (the
 corrections even have opposite signs near t = 1 and t = 0), so both are offered:
 `space="native"` is the code, `space="score"` the paper.
 """
@@ -55,7 +55,7 @@ def sg(
         shift: noise time added, in (0, 1); 0.01 is 10 of 1000 timesteps. With
             `dynamic` the shift is `shift * t`, in proportion to noise time.
         dynamic: whether the shift grows with t (paper Sec. 4.1, delta(t) = t / const).
-        space: "native" as the authors' code (raw network here), "score" as Eq. 9,
+        space: "native" as the authors' code (raw network outputs), "score" as Eq. 9,
             or any kind of `paths.KINDS`.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
 
