@@ -10,7 +10,7 @@ import numpy as np
 from jaxguide.guidance._base import Guided, Network, OwnedBranch, Transform
 from jaxguide.guidance._schedule import Schedule, is_schedule
 from jaxguide.guidance._view import View
-from jaxguide.paths import Array
+from jaxguide.paths import Array, ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Chain:
                 wanted[branch.owned_by(owner)] = None
         return tuple(wanted)
 
-    def at(self, t: Array, window_t: Array | None = None) -> "Chain":
+    def at(self, t: ArrayLike, window_t: ArrayLike | None = None) -> "Chain":
         """This chain with every schedule as its number at time `t` [].
 
         Windows are judged at `window_t`, by default `t` itself.

@@ -10,11 +10,9 @@ import jax.numpy as jnp
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
-from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._schedule import Schedule, Weight as Weight
 from jaxguide.guidance._view import View
-from jaxguide.paths import Array, expand, widen
-
-Weight = float | Array | Callable | Schedule
+from jaxguide.paths import Array, ArrayLike, expand, widen
 
 # What a scale multiplies, for maps that change the difference (methods differ in it).
 BASES = ("toward", "away", "full")
@@ -150,7 +148,7 @@ def per_sample(function: Callable, *values: Array) -> Array:
     return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
 
 
-def to_columns(number: Array, like: Array) -> Array:
+def to_columns(number: ArrayLike, like: Array) -> Array:
     """A number [] or [B] shaped and cast to multiply `like` [B, *D]."""
     return expand(jnp.asarray(number), like)
 

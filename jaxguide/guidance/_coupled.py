@@ -19,7 +19,7 @@ from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.guidance._view import View
-from jaxguide.paths import Array, expand, numerics
+from jaxguide.paths import Array, ArrayLike, expand, numerics
 
 
 def noise_of(guided: Guided, here: View) -> Array:
@@ -166,7 +166,7 @@ class RectifiedCFGpp(Transform):
 
     def live(self, t: float, index: int = 0) -> bool:
         """False where the weight, or its power of 1 - t, is 0."""
-        return self._fade(t) != 0 and super().live(t, index)
+        return bool(self._fade(t) != 0) and super().live(t, index)
 
     def change(self, guided: Guided, here: View) -> Guided:
         """Adds the difference found half-way."""
@@ -176,7 +176,7 @@ class RectifiedCFGpp(Transform):
         weight = self.weight.number * self._fade(here.step.node.t)
         return guided.plus(weight, difference)
 
-    def _fade(self, t: Array) -> Array:
+    def _fade(self, t: ArrayLike) -> Any:
         """(1 - t)^power, and 1 also at t = 1 for power 0."""
         return numerics(t).maximum(1.0 - t, 0.0) ** self.power if self.power else 1.0
 

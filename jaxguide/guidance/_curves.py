@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxguide.guidance._schedule import Schedule, constant
+from jaxguide.guidance._schedule import Schedule, Weight, constant
 from jaxguide.paths import Array, numerics
 
 # What a curve multiplies: the scale itself, or its distance from 1.
@@ -111,7 +111,7 @@ def powered_cosine(
     return _make("powered_cosine", value, of, Curve(_powered_cosine, (float(power),)))
 
 
-def clamp(value: float | Array | Callable | Schedule, least: float) -> Schedule:
+def clamp(value: Weight, least: float) -> Schedule:
     """A schedule that never falls below `least`: `max(least, value(t))`.
 
         clamp(linear(4.0), 2.0)

@@ -19,7 +19,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxguide.guidance import Chain, Network, Step, _plan as plan, evaluate
-from jaxguide.paths import Array, Node, Path
+from jaxguide.paths import Array, ArrayLike, Node, Path
 from jaxguide.samplers._base import Sampler
 
 # Folded into a step's key for the noise of its second stage; 1, 2, ... are repeats.
@@ -32,7 +32,7 @@ Mode = tuple[tuple[bool, ...], int]
 class Steps(NamedTuple):
     """Everything that changes from step to step; leaves [N, ...]."""
 
-    index: Array
+    number: Any  # int32, 0, 1, ...
     node: Node
     chain: Chain
     next_node: Node  # the step's end
@@ -154,7 +154,7 @@ def march(
     modes: tuple[Mode, ...],
     fixed: Fixed,
     steps: Steps,
-    which: Array,
+    which: ArrayLike,
     carry: Carry,
 ) -> Carry:
     """One scan over `steps`, each as `modes[which]` says; `which` is int32 [N]."""
@@ -165,7 +165,7 @@ def march(
         # A single mode is no switch: `lax.switch` then calls it directly.
         carry = lax.switch(mode, bodies, carry, at)
         if program.progress is not None:
-            jax.debug.callback(program.progress, at.index)
+            jax.debug.callback(program.progress, at.number)
         return carry, None
 
     return lax.scan(body, carry, (steps, jnp.asarray(which)))[0]
@@ -184,7 +184,7 @@ def _step(program: Program, mode: Mode, fixed: Fixed, carry: Carry, at: Steps) -
         )
     done = _turn(program, mode, fixed, carry, at, 0)
     for turn in range(1, program.sampler.repeats):
-        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn - 1)
+        fresh = _fresh(fixed.sample_keys, at.number, carry.x, 2 * turn - 1)
         x = program.sampler.renoise(done.x, at.coefficients, fresh)
         again = carry._replace(x=x.astype(carry.x.dtype))
         done = _turn(program, mode, fixed, again, at, turn)
@@ -196,19 +196,19 @@ def _turn(
 ) -> Carry:
     """Predicts at the step's start, moves, and corrects if there are two stages."""
     sampler, (live, stages) = program.sampler, mode
-    key = _turn_key(fixed.guidance_key, at.index, turn)
+    key = _turn_key(fixed.guidance_key, at.number, turn)
 
     def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
-        step = Step(x, node, fixed.conds, restart, at.index, at.next_node)
+        step = Step(x, node, fixed.conds, restart, at.number, at.next_node)
         return evaluate(
             fixed.networks, parts, state, step,
             live=live, key=key, batched=program.batched,
         )  # fmt: skip
 
-    first, state = predict(carry.x, carry.state, at.chain, at.node, at.index == 0)
+    first, state = predict(carry.x, carry.state, at.chain, at.node, at.number == 0)
     fresh = None
     if sampler.stochastic:
-        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn)
+        fresh = _fresh(fixed.sample_keys, at.number, carry.x, 2 * turn)
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
     if stages == 2 * sampler.repeats:
         # The state it returns is dropped: a transform's memory is one entry per step,
@@ -218,7 +218,7 @@ def _turn(
         second, _ = predict(x, state, at.second_chain, at.second_node, never)
         both = None
         if fresh is not None:
-            other = _fresh(fixed.sample_keys, at.index, carry.x, _SECOND + turn)
+            other = _fresh(fixed.sample_keys, at.number, carry.x, _SECOND + turn)
             both = fresh, other
         x = sampler.correct(carry.x, first, second, at.coefficients, both)
     return Carry(x.astype(carry.x.dtype), state, memory)
@@ -247,4 +247,5 @@ def _fresh(keys: Array | None, index: Array, x: Array, draw: int) -> Array:
         key = jax.random.fold_in(key, draw) if draw else key
         return jax.random.normal(key, x.shape[1:], x.dtype)
 
+    assert keys is not None  # `generate` has refused a stochastic sampler without
     return jax.vmap(one)(keys)

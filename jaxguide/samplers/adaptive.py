@@ -205,7 +205,7 @@ def _field(
     # puts beyond the piece's edge still belongs to it.
     middle = (piece.start + piece.stop) / 2
 
-    def velocity(t: Array, x: Array, args: Any) -> Array:
+    def velocity(t: Any, x: Any, args: Any) -> Array:
         del args
         node = main.path.node(jnp.asarray(t))
         step = Step(x, node, conds, jnp.zeros((), bool))

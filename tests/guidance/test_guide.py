@@ -101,7 +101,7 @@ def test_pair_renoises_to_the_same_step():
     pair, after = guided.pair(X, 0.5, LABEL, state, conds=conds)
     np.testing.assert_allclose(pair.noise - pair.denoised, velocity, atol=1e-5)
     np.testing.assert_allclose(0.5 * (pair.denoised + pair.noise), X, atol=1e-5)
-    assert int(after.count) == 1
+    assert int(after.taken) == 1
 
 
 @pytest.mark.parametrize("t", [0.2, 0.5, 0.79, 0.8, 0.95])
