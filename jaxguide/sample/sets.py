@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.guidance import Chain
-from jaxguide.runtime import shards
+from jaxguide.runtime import devices, shards
 from jaxguide.runtime.calls import lookup
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
@@ -156,8 +155,7 @@ class _Compiled(NamedTuple):
 def _compile(job: Job, chain: Chain) -> _Compiled:
     """One program per device, each for its own `batch_size` images."""
     size = job.config.batch_size
-    mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    split, whole = PartitionSpec("data"), PartitionSpec()
+    split, copied = devices.SPLIT, devices.COPIED
 
     def local(
         network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
@@ -174,19 +172,16 @@ def _compile(job: Job, chain: Chain) -> _Compiled:
     program = jax.jit(
         jax.shard_map(
             local,
-            mesh=mesh,
-            in_specs=(whole, whole, whole, split, split),
+            mesh=devices.local_mesh(),
+            in_specs=(copied, copied, copied, split, split),
             out_specs=(split, split),
             check_vma=False,
         )
     )
-    weights = jax.device_put(
-        (job.network, job.networks, job.decode), NamedSharding(mesh, whole)
-    )
-    sharding = NamedSharding(mesh, split)
+    weights = devices.copied((job.network, job.networks, job.decode))
 
     def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any]:
-        return program(*weights, *jax.device_put((labels, numbers), sharding))
+        return program(*weights, *devices.split((labels, numbers)))
 
     return _Compiled(call, size * len(jax.local_devices()))
 
@@ -199,16 +194,18 @@ def _parts(
     for first in range(0, len(span), sample.size):
         index = np.asarray(span[first : first + sample.size])
         padded = np.pad(index, (0, sample.size - len(index)), "edge")
-        found = sample.call(labels[padded], padded.astype(np.int32))
-        pending.append((len(index), found))
+        running = sample.call(labels[padded], padded.astype(np.int32))
+        pending.append((len(index), running))
         if len(pending) > 1:
             yield _fetch(*pending.pop(0), progress)
-    for count, found in pending:
-        yield _fetch(count, found, progress)
+    for count, running in pending:
+        yield _fetch(count, running, progress)
 
 
-def _fetch(count: int, found: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    images, nfe = jax.device_get(found)
+def _fetch(
+    count: int, running: Any, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    images, nfe = jax.device_get(running)
     progress.step()
     return images[:count], nfe[:count]
 
@@ -266,20 +263,20 @@ class SampleSet:
         shards.check_sums(self._folder, self._files, KIND)
 
 
-def write_adm_file(found: SampleSet, path: Path) -> None:
+def write_adm_file(samples: SampleSet, path: Path) -> None:
     """One `.npz` with `arr_0` uint8 [N, H, W, C] and `arr_1` labels, file by file.
 
     The format of guided-diffusion's evaluator; nothing is held in memory.
     """
-    shape = (len(found), *next(iter(found))["images"].shape[1:])
-    labels = np.concatenate([arrays["labels"] for arrays in found])
+    shape = (len(samples), *next(iter(samples))["images"].shape[1:])
+    labels = np.concatenate([arrays["labels"] for arrays in samples])
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w") as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as member:
                 facts = dict(descr="|u1", fortran_order=False, shape=shape)
                 np.lib.format.write_array_header_1_0(member, facts)
-                for arrays in found:
+                for arrays in samples:
                     member.write(arrays["images"].tobytes())
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, labels.astype(np.int64))

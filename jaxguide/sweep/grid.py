@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxguide.guidance import Chain, Cost, Network
-from jaxguide.runtime import sheets as pictures
+from jaxguide.runtime import devices, sheets as pictures
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import columns as sampling, jobs
 from jaxguide.sample.build import with_channels
@@ -184,7 +184,7 @@ def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> A
         named["progress"] = progress.step
         return sweep(network, noise, labels, guidances=points, **named)[0]
 
-    zeros = sampling.shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    zeros = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
     return jax.jit(sample).lower(example, job.network, job.networks, *zeros).compile()
 
 

@@ -145,7 +145,7 @@ def test_a_config_reaches_functions_tables_and_recurrence(
     command.run(changed)
     record = json.loads((tmp_path / "run.json").read_text())
     cfg, linear, last = record["config"]["guidance"]
-    assert "test_sampling:test_a_config" in cfg["scale"]
+    assert "test_columns:test_a_config" in cfg["scale"]
     assert linear["coefficients"] == table.tolist() and last == energy
     assert (tmp_path / "grid.png").exists()
     nfe = [column["nfe_per_image"] for column in record["columns"].values()]
