@@ -36,7 +36,7 @@ def import_file(
         out: ours, ending in `.safetensors`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
         dtype: of the numbers in the file: float32, float16 or bfloat16.
-        **options: of the format's reader, as in `checkpoints.published.Options`.
+        **options: of the format's reader, as in `published.ReadOptions`.
 
     Returns:
         A table of what was read and what was taken for granted, for people.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxguide.convert.layouts import Piece, label_table, linear, patch_in
+from jaxguide.convert.layouts import Placement, label_table, linear, patch_in
 from jaxguide.convert.tensors import Tensors, read_json
 from jaxguide.models import DiTConfig
 
@@ -31,7 +31,7 @@ SCHEDULER = {
 }
 
 
-def pieces(model: DiTConfig) -> list[Piece]:
+def placements(model: DiTConfig) -> list[Placement]:
     """The layout of an architecture."""
     width, hidden = model.width, model.width * model.mlp_ratio
     outputs = model.patch**2 * model.out_channels

@@ -26,7 +26,7 @@ from flax import traverse_util
 
 from jaxguide.convert import architecture, diffusers_layout, layouts
 from jaxguide.convert.architecture import Architecture
-from jaxguide.convert.layouts import Piece
+from jaxguide.convert.layouts import Placement
 from jaxguide.convert.tensor_files import save_pickled
 from jaxguide.convert.tensors import Tensors, open_tensors
 from jaxguide.models import DiTConfig
@@ -106,7 +106,7 @@ CONVENTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """What no array of a file shows, or what is to be read otherwise.
 
     Args:
@@ -145,7 +145,7 @@ def read_published(
         format: one of `CONVENTIONS`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
         dtype: of the parameters: float32, or the type that they will be stored in.
-        **options: see `Options`.
+        **options: see `ReadOptions`.
 
     Returns:
         Weights whose parameters are numpy arrays; `jax.device_put` them once.
@@ -155,7 +155,7 @@ def read_published(
             layout.
     """
     convention = lookup("read_published", format, CONVENTIONS)
-    chosen = call("read_published", Options, options)
+    chosen = call("read_published", ReadOptions, options)
     tensors = open_tensors(path, key=key, component="transformer")
     known = _sizes(tensors, format, chosen)
     found = architecture.infer(tensors, _landmarks(format), **known)
@@ -166,8 +166,8 @@ def read_published(
     )
     note = {"published": format, "file": Path(path).name, **_note(found, tensors)}
     leaves = _blank(model, dtype)
-    pieces = _pieces(format, model, kind, note)
-    layouts.fill("read_published", tensors, pieces, leaves, convention.ignore)
+    placements = _layout(format, model, kind, note)
+    layouts.fill("read_published", tensors, placements, leaves, convention.ignore)
     pipeline = diffusers_layout.pipeline(Path(path)) if format == DIFFUSERS else ()
     return Weights(
         params=traverse_util.unflatten_dict(leaves, sep="."),
@@ -196,9 +196,9 @@ def write_published(path: str | Path, weights: Weights, format: str) -> None:
     """
     convention = lookup("write_published", format, CONVENTIONS)
     _check_convention(weights, format, convention)
-    pieces = _pieces(format, weights.model, weights.kind, weights.note)
+    placements = _layout(format, weights.model, weights.kind, weights.note)
     leaves = traverse_util.flatten_dict(weights.params, sep=".")
-    arrays = layouts.gathered(pieces, leaves)
+    arrays = layouts.gathered(placements, leaves)
     path = Path(path)
     if format == DIFFUSERS and not path.suffix:
         path.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def _landmarks(format: str) -> architecture.Landmarks:
     return other.get(format, architecture.OFFICIAL)
 
 
-def _sizes(tensors: Tensors, format: str, options: Options) -> dict[str, int]:
+def _sizes(tensors: Tensors, format: str, options: ReadOptions) -> dict[str, int]:
     """What is known of the architecture besides the shapes."""
     given = {
         name: getattr(options, name) for name in ("heads", "image_size", "num_classes")
@@ -244,10 +244,10 @@ def _blank(model: DiTConfig, dtype: str) -> dict[str, np.ndarray]:
     return leaves
 
 
-def _pieces(format: str, model: DiTConfig, kind: str, note: dict) -> list[Piece]:
+def _layout(format: str, model: DiTConfig, kind: str, note: dict) -> list[Placement]:
     """The layout of a format for an architecture."""
     if format == DIFFUSERS:
-        return diffusers_layout.pieces(model)
+        return diffusers_layout.placements(model)
     depth = note.get("encoder_depth", model.depth) if format == LEGACY else model.depth
     negated = CONVENTIONS[format].negated and kind == "velocity"
     return layouts.official(

@@ -1,10 +1,10 @@
 """Features of many images on disk: made in parts, carried on after a kill.
 
-A folder of `features-*.npz` (see `sharded`) with the fields that were asked for: `pool`
-[n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the images. So
-neither 50,000 images nor the features of a million are ever in memory; means and
-covariances are made file by file, in float64. Every process fills and sums up its own
-files.
+A folder of `features-*.npz` (see `runtime.shards`) with the fields that were asked for:
+`pool` [n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the
+images. So neither 50,000 images nor the features of a million are ever in memory; means
+and covariances are made file by file, in float64. Every process fills and sums up its
+own files.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from jaxguide.guidance import Chain, Network
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample.build import Adaptive
-from jaxguide.sample.jobs import Job, draw
+from jaxguide.sample.jobs import SampleJob, draw
 
 
 class Column(NamedTuple):
@@ -26,7 +26,7 @@ class Column(NamedTuple):
     run_seconds: float
 
 
-def run(job: Job) -> Iterator[tuple[str, Column]]:
+def run(job: SampleJob) -> Iterator[tuple[str, Column]]:
     """Samples the columns one after another, all from the same noise.
 
     Yields:
@@ -37,7 +37,7 @@ def run(job: Job) -> Iterator[tuple[str, Column]]:
         yield title, _column(job, chain, title, labels, numbers)
 
 
-def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
+def images(job: SampleJob) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] and numbers [N] of all images, class by class."""
     per_class = job.config.per_class
     labels = np.repeat(np.asarray(job.labels, np.int32), per_class)
@@ -47,13 +47,13 @@ def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return labels, numbers.astype(np.int32)
 
 
-def by_class(job: Job, images: np.ndarray) -> np.ndarray:
+def by_class(job: SampleJob, images: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] as [classes, per_class, H, W, C]."""
     return images.reshape(len(job.labels), job.config.per_class, *images.shape[1:])
 
 
 def _column(
-    job: Job, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
+    job: SampleJob, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
 ) -> Column:
     """The images of one chain."""
     size = batch_size(job.config.batch_size, len(labels))
@@ -72,7 +72,7 @@ def _column(
 
 
 def in_batches(
-    job: Job, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
+    job: SampleJob, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
 ) -> Any:
     """What `sample(network, networks, labels, numbers)` gives, arrays [N, ...]."""
 
@@ -82,7 +82,7 @@ def in_batches(
     return devices.in_batches(call, (labels, numbers), size)
 
 
-def decoded(job: Job, x0: np.ndarray) -> np.ndarray:
+def decoded(job: SampleJob, x0: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] of latents [N, h, w, c]; without autoencoder the same."""
     if job.decode is None:
         return x0
@@ -100,7 +100,7 @@ def batch_size(wanted: int, count: int) -> int:
     return devices.round_up(min(wanted, count))
 
 
-def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
+def _compile(job: SampleJob, chain: Chain, size: int, progress: Progress) -> Any:
     """The compiled sampler of one chain: (network, networks, labels, numbers)."""
 
     def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:

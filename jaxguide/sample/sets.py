@@ -1,6 +1,6 @@
 """Sets of samples for evaluation: many images in files, by all devices of all hosts.
 
-A set is a folder of `samples-*.npz` (see `sharded`), each with `images` uint8
+A set is a folder of `samples-*.npz` (see `runtime.shards`), each with `images` uint8
 [n, H, W, C], `labels` int32 [n], `numbers` int32 [n] and `nfe` int32 [n]. Image i is a
 function of the config and of i alone: a device always computes groups of `batch_size`
 images that begin at multiples of it, so that neither the number of devices nor that of
@@ -28,7 +28,7 @@ from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
 from jaxguide.sample.config import SampleConfig
-from jaxguide.sample.jobs import Decode, Job, draw
+from jaxguide.sample.jobs import Decode, SampleJob, draw
 
 KIND = shards.Kind(
     name="jaxguide-samples-1",
@@ -76,7 +76,7 @@ def set_labels(config: SampleConfig, labels: list[int]) -> np.ndarray:
     return known[drawn]
 
 
-def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
+def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     """Writes the files of this process that are not there yet.
 
     Args:
@@ -123,7 +123,7 @@ def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
     return shards.write_manifest(folder, files, plan)
 
 
-def set_plan(job: Job) -> dict[str, Any]:
+def set_plan(job: SampleJob) -> dict[str, Any]:
     """Everything that decides the images of a set, JSON-able."""
     config = job.config
     settings = {
@@ -152,7 +152,7 @@ class _Compiled(NamedTuple):
     size: int  # images per call
 
 
-def _compile(job: Job, chain: Chain) -> _Compiled:
+def _compile(job: SampleJob, chain: Chain) -> _Compiled:
     """One program per device, each for its own `batch_size` images."""
     size = job.config.batch_size
     split, copied = devices.SPLIT, devices.COPIED

@@ -29,7 +29,7 @@ MEASURES = ("mean", "std", "saturated")
 class Sweep:
     """Everything a config describes, built and checked before anything runs."""
 
-    job: jobs.Job
+    job: jobs.SampleJob
     axes: dict[str, tuple[float, ...]]
     points: list[Point]
     chains: list[Chain]
@@ -140,7 +140,7 @@ def run(plan: Sweep) -> Outcome:
     return Outcome([results[index] for index in sorted(results)], compile_seconds)
 
 
-def _drawn(job: jobs.Job) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(job: jobs.SampleJob) -> tuple[np.ndarray, np.ndarray]:
     """Labels and numbers of the images of every point."""
     if not job.config.num_samples:
         return sampling.images(job)
@@ -161,7 +161,7 @@ def _result(plan: Sweep, index: int, found: np.ndarray, seconds: float) -> Resul
     )
 
 
-def _shown(job: jobs.Job) -> np.ndarray:
+def _shown(job: jobs.SampleJob) -> np.ndarray:
     """Which images the picture shows: the first ones of every class."""
     labels, _ = _drawn(job)
     count = job.config.per_class
@@ -174,7 +174,9 @@ def _shown(job: jobs.Job) -> np.ndarray:
     return np.concatenate(places)
 
 
-def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> Any:
+def _compile(
+    job: jobs.SampleJob, example: Points, size: int, progress: Progress
+) -> Any:
     """The compiled sampler of any one point: (points, network, networks, ...)."""
 
     def sample(

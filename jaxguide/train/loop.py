@@ -132,7 +132,7 @@ def run(
             learn by its `code` why the run has ended.
 
     Returns:
-        The last state, in its saved form (`training.parallel`).
+        The last state, in its saved form (`train.parallel`).
 
     Raises:
         FloatingPointError: if the loss or the gradient stops being finite.

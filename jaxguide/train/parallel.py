@@ -30,7 +30,7 @@ EVERYWHERE = PartitionSpec()
 SMALL = 2**14
 
 MakeState = Callable[[Array], Any]
-Step = Callable[[Any, Any], tuple[Any, Any]]
+StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Strategy(Protocol):
         """How a leaf of the saved state is cut, from its place in the tree."""
         ...
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """The step for many devices; it overwrites the state that it is given.
 
         The metrics come back whole, on a device of this process, without waiting.
@@ -145,7 +145,7 @@ class Fsdp:
         """See `Strategy`; the rule is `cut`."""
         return cut(path, leaf.shape, self.mesh.shape[SHARDS])
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """See `Strategy`."""
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         whole = NamedSharding(self.mesh, EVERYWHERE)
@@ -207,7 +207,7 @@ class Pmap:
         del path, leaf
         return EVERYWHERE
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """See `Strategy`."""
         del state
         return Compiled(
