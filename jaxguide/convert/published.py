@@ -130,7 +130,7 @@ class ReadOptions:
 
 
 def read_published(
-    path: str | Path,
+    path: str | Path | Tensors,
     format: str,
     *,
     key: str = "",
@@ -140,8 +140,8 @@ def read_published(
     """A published checkpoint as weights that sample.
 
     Args:
-        path: a file or folder that `open_tensors` can open; for "diffusers-dit" also
-            the folder of a whole pipeline.
+        path: a file or folder that `open_tensors` can open, or has opened; for
+            "diffusers-dit" also the folder of a whole pipeline.
         format: one of `CONVENTIONS`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
         dtype: of the parameters: float32, or the type that they will be stored in.
@@ -164,11 +164,11 @@ def read_published(
         chosen.kind or convention.kind,
         chosen.noise_path or convention.path,
     )
-    note = {"published": format, "file": Path(path).name, **_note(found, tensors)}
+    note = {"published": format, "file": tensors.source.name, **_note(found, tensors)}
     leaves = _blank(model, dtype)
     placements = _layout(format, model, kind, note)
     layouts.fill("read_published", tensors, placements, leaves, convention.ignore)
-    pipeline = diffusers_layout.pipeline(Path(path)) if format == DIFFUSERS else ()
+    pipeline = diffusers_layout.pipeline(tensors.source) if format == DIFFUSERS else ()
     return Weights(
         params=traverse_util.unflatten_dict(leaves, sep="."),
         model=model,

@@ -9,6 +9,7 @@ standard error with exit code 2. Any other error keeps its traceback: it is a bu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -16,7 +17,7 @@ import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,14 +68,11 @@ def run(
         config, numbers = _parse(sys.argv, about)
     except _Mistake as mistake:
         leave(str(mistake))
-    guarded(lambda: _run(main, config, numbers | {"saves": saves}))
-
-
-def _run(
-    main: Callable[[Any, Hosts], None], config: Any, numbers: dict[str, Any]
-) -> None:
-    with hosts.join(**numbers) as processes:
-        guarded(lambda: main(config, processes))
+    # A mistake becomes exit code 2 before `hosts.join` is left, which passes that code
+    # on to the other processes. It would print the traceback of any other exception.
+    with contextlib.ExitStack() as stack, one_line():
+        processes = stack.enter_context(hosts.join(**numbers, saves=saves))
+        main(config, processes)
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,14 +84,15 @@ class Parser(argparse.ArgumentParser):
         leave(f"{name}: {message}. See {self.prog} --help.")
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Runs `main()`; a mistake of the user becomes one line and exit code 2.
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """A mistake of the user inside becomes one line and exit code 2.
 
     Raises:
         SystemExit: as `run`.
     """
     try:
-        main()
+        yield
     except (ValueError, FloatingPointError, OSError) as error:
         leave(_line(error))
 
