@@ -140,13 +140,13 @@ def _scale(
     """Scale and shift by the name of a family, or else by config.json."""
     alike = {name: other for name, other in FAMILIES.items() if other.kind == kind}
     if family:
-        found = lookup(owner, family, alike)
-        if found.channels != channels:
+        chosen = lookup(owner, family, alike)
+        if chosen.channels != channels:
             raise ValueError(
-                f"{owner}: need {found.channels} latent channels, got {channels} in "
+                f"{owner}: need {chosen.channels} latent channels, got {channels} in "
                 f"{tensors.path.name} for family={family!r}. Choose another family."
             )
-        return found.scale, found.shift
+        return chosen.scale, chosen.shift
     if not tensors.config:
         known = sorted(n for n, f in alike.items() if f.channels == channels)
         raise ValueError(
@@ -172,13 +172,13 @@ def _halves(owner: str, path: Path) -> dict[str, Path]:
     files = {half: [f for f in inside if _half_of(f) == half] for half in HALVES}
     if not any(files.values()):
         return dict.fromkeys(HALVES, path)
-    for half, found in files.items():
-        if len(found) != 1 or not found[0].is_file():
+    for half, matching in files.items():
+        if len(matching) != 1 or not matching[0].is_file():
             raise ValueError(
                 f"{owner}: need one file of the {half}, got path={str(path)!r}. Put "
                 "both halves into one folder."
             )
-    return {half: found[0] for half, found in files.items()}
+    return {half: matching[0] for half, matching in files.items()}
 
 
 def _half_of(file: Path) -> str:

@@ -194,11 +194,11 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
             f"load_features: need weights of {name!r}, got "
             f"network={about['network']!r} in {file.name}. Take the other file."
         )
-    found, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
-    if found != wanted:
+    actual, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
+    if actual != wanted:
         raise ValueError(
             f"load_features: need the layers of {name!r}, got path={str(file)!r} with "
-            f"{len(found)} arrays instead of {len(wanted)} or of another shape. "
+            f"{len(actual)} arrays instead of {len(wanted)} or of another shape. "
             "Convert the published file anew."
         )
     return params

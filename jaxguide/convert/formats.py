@@ -89,9 +89,11 @@ def _autoencoder(
         read=lambda opened, dtype, options: call(
             "convert", read, {**options, "path": opened}
         ),
-        save=lambda path, found, dtype: save_autoencoder(path, found, dtype=dtype),
-        describe=lambda found: (
-            f"latents   x0 = (latent - {found.shift:g}) * {found.scale:g}"
+        save=lambda path, autoencoder, dtype: save_autoencoder(
+            path, autoencoder, dtype=dtype
+        ),
+        describe=lambda autoencoder: (
+            f"latents   x0 = (latent - {autoencoder.shift:g}) * {autoencoder.scale:g}"
         ),
         load=load_autoencoder,
         export=export_autoencoder,

@@ -158,13 +158,14 @@ def read_published(
     chosen = call("read_published", ReadOptions, options)
     tensors = open_tensors(path, key=key, component="transformer")
     known = _sizes(tensors, format, chosen)
-    found = architecture.infer(tensors, _landmarks(format), **known)
-    model = dataclasses.replace(found.model, **convention.times())
+    inferred = architecture.infer(tensors, _landmarks(format), **known)
+    model = dataclasses.replace(inferred.model, **convention.times())
     kind, noise_path = (
         chosen.kind or convention.kind,
         chosen.noise_path or convention.path,
     )
-    note = {"published": format, "file": tensors.source.name, **_note(found, tensors)}
+    note = {"published": format, "file": tensors.source.name}
+    note |= _note(inferred, tensors)
     leaves = _blank(model, dtype)
     placements = _layout(format, model, kind, note)
     layouts.fill("read_published", tensors, placements, leaves, convention.ignore)
@@ -221,17 +222,17 @@ def _sizes(tensors: Tensors, format: str, options: ReadOptions) -> dict[str, int
     given = {
         name: getattr(options, name) for name in ("heads", "image_size", "num_classes")
     }
-    told = diffusers_layout.sizes(tensors) if format == DIFFUSERS else {}
-    return {name: value or told.get(name, 0) for name, value in given.items()}
+    stated = diffusers_layout.sizes(tensors) if format == DIFFUSERS else {}
+    return {name: value or stated.get(name, 0) for name, value in given.items()}
 
 
-def _note(found: Architecture, tensors: Tensors) -> dict[str, Any]:
+def _note(inferred: Architecture, tensors: Tensors) -> dict[str, Any]:
     """Facts that writing the same layout again needs, and where it came from."""
     note: dict[str, Any] = {"key": tensors.key} if tensors.key else {}
-    if found.rows == found.model.num_classes:
+    if inferred.rows == inferred.model.num_classes:
         note["null_row"] = False
-    if len(found.series) > 1:
-        note["encoder_depth"] = found.series[0]
+    if len(inferred.series) > 1:
+        note["encoder_depth"] = inferred.series[0]
     return note
 
 

@@ -166,8 +166,8 @@ def check(
         if name in names and tensors.shape(name) != tuple(shape)
     ]
     missing = [name for name in wanted if name not in names]
-    found = {"missing": missing, "extra": extra, "of another shape": other}
-    faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in found.items() if f]
+    differences = {"missing": missing, "extra": extra, "of another shape": other}
+    faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in differences.items() if f]
     if faults:
         raise ValueError(
             f"{owner}: need {len(wanted)} arrays of this layout, got "
@@ -265,8 +265,8 @@ def _weights_file(folder: Path) -> Path:
     """The one file of weights in a folder, safetensors before PyTorch's files."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file()]
     for kind in (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *PICKLED):
-        found = [file for file in files if file.name.endswith(kind)]
-        plain = [file for file in found if ".fp16." not in file.name] or found
+        matching = [file for file in files if file.name.endswith(kind)]
+        plain = [file for file in matching if ".fp16." not in file.name] or matching
         if len(plain) == 1:
             return plain[0]
         if plain:

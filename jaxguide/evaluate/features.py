@@ -112,8 +112,8 @@ def inception(
     """
 
     def apply(params: Params, x: Array) -> Features:
-        found = inception_v3.layers(params, x)
-        return Features(found["pool"], found["spatial"], found["logits_unbiased"])
+        outputs = inception_v3.layers(params, x)
+        return Features(outputs["pool"], outputs["spatial"], outputs["logits_unbiased"])
 
     return FeatureNetwork(
         name="inception",

@@ -227,13 +227,13 @@ def _extract(
 def _reference(job: EvaluationJob, folder: Path | None, processes: int) -> Reference:
     """From the features of real images, a file of statistics, or both."""
     wanted = job.looks_at_images or bool(job.config.floor_seeds)
-    found = None
+    reals = None
     if folder is not None:
-        found = Reference.of_store(Store(folder, processes), features=wanted)
+        reals = Reference.of_store(Store(folder, processes), features=wanted)
     if job.statistics is None:
-        assert found is not None
-        return found
-    features = None if found is None else found.features
+        assert reals is not None
+        return reals
+    features = None if reals is None else reals.features
     return dataclasses.replace(job.statistics, features=features)
 
 
@@ -270,10 +270,10 @@ def record(job: EvaluationJob, result: Result) -> dict[str, Any]:
     def plain(values: dict[str, Measured]) -> dict[str, Any]:
         return {
             titles[name]: {
-                "value": found.value,
-                "spread": None if math.isnan(found.spread) else found.spread,
+                "value": measured.value,
+                "spread": None if math.isnan(measured.spread) else measured.spread,
             }
-            for name, found in values.items()
+            for name, measured in values.items()
         }
 
     return {
@@ -304,12 +304,12 @@ def table(job: EvaluationJob, result: Result) -> str:
     for name, values in sets.items():
         count = f", N = {len(job.samples[name])}" if name in job.samples else ""
         rows = [head]
-        for measure, found in values.items():
+        for measure, measured in values.items():
             floor = result.floor.get(measure)
             reached = f"{floor.value:.5g} ± {floor.spread:.2g}" if floor else "-"
-            spread = "-" if math.isnan(found.spread) else f"{found.spread:.2g}"
+            spread = "-" if math.isnan(measured.spread) else f"{measured.spread:.2g}"
             title = measures.title(measure, job.network)
-            rows.append([title, f"{found.value:.5g}", spread, reached])
+            rows.append([title, f"{measured.value:.5g}", spread, reached])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines.append(f"{name}{count}")
         for row in rows:

@@ -103,8 +103,8 @@ def extract(
         progress = Progress(title, len(missing))
         for shard in missing:
             span = files.span(shard)
-            found = network.extract(images.read(span.start, span.stop))
-            _write(folder / files.file(shard), found, fields)
+            features = network.extract(images.read(span.start, span.stop))
+            _write(folder / files.file(shard), features, fields)
             shards.write_facts(folder, files, shard)
             progress.step()
         progress.close()
@@ -115,8 +115,8 @@ def extract(
     return folder
 
 
-def _write(path: Path, found: Any, fields: Sequence[str]) -> None:
-    arrays = {field: getattr(found, field) for field in fields}
+def _write(path: Path, features: Any, fields: Sequence[str]) -> None:
+    arrays = {field: getattr(features, field) for field in fields}
     for field, array in arrays.items():
         if array is None:
             raise ValueError(
@@ -141,9 +141,9 @@ def _part(
         return Moments.load(path)
     mine = range(index, files.number, count)
     parts = (Moments.of(map_npz(folder / files.file(i), field)) for i in mine)
-    found = merge_all(parts) if mine else Moments.empty(0)
-    found.save(path)
-    return found
+    moments = merge_all(parts) if mine else Moments.empty(0)
+    moments.save(path)
+    return moments
 
 
 class Store:

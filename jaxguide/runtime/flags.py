@@ -98,7 +98,7 @@ def one_line() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """What to tell of an error that is no bug; raises the others again."""
+    """The line for an error that is no bug; raises the others again."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if getattr(error, "errno", None) is None and raised_in.startswith(_PACKAGE):
         return str(error)
@@ -143,9 +143,9 @@ def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
     numbers = _define_hosts(values)
     given = _config_file(argv, usage)
-    found = _find(given)
-    argv = [word.replace(given, found, 1) if given in word else word for word in argv]
-    _check_fields(_load(found), argv)
+    path = _find(given)
+    argv = [word.replace(given, path, 1) if given in word else word for word in argv]
+    _check_fields(_load(path), argv)
     try:
         rest = values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, IndexError) as error:
@@ -153,7 +153,7 @@ def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
     if rest[1:]:
         raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
     _check_folder(holder.value)
-    return holder.value, {name: found.value for name, found in numbers.items()}
+    return holder.value, {name: flag.value for name, flag in numbers.items()}
 
 
 def _check_folder(config: Any) -> None:

@@ -50,8 +50,8 @@ def _picture(job: jobs.SampleJob, folder: Path, start: float) -> None:
 
 def _finish(job: jobs.SampleJob, folder: Path, seconds: float) -> None:
     """Of a finished set: its first images as a picture, and `samples.npz` if wanted."""
-    found = SampleSet(folder)
-    first = next(iter(found))
+    samples = SampleSet(folder)
+    first = next(iter(samples))
     count = min(SHOWN, len(first["images"]))
     edge = max(1, int(count**0.5))
     shown = first["images"][: edge * edge].astype(np.float32) / 127.5 - 1
@@ -60,9 +60,9 @@ def _finish(job: jobs.SampleJob, folder: Path, seconds: float) -> None:
     sheets.write_sheet(
         folder / "grid.png", {title: rows}, [""] * edge, zoom=job.config.zoom
     )
-    names = f"{folder}: {len(found)} images in samples-*.npz, grid.png"
+    names = f"{folder}: {len(samples)} images in samples-*.npz, grid.png"
     if job.config.adm_file:
-        write_adm_file(found, folder / "samples.npz")
+        write_adm_file(samples, folder / "samples.npz")
         names += ", samples.npz"
     print(f"wrote {names} ({seconds:.1f} s in this run)")
 

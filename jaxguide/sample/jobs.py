@@ -165,7 +165,7 @@ def draw(
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
     shared = {name: named[name] for name in ("conds", "networks", "batched")}
-    found = integrate(
+    solution = integrate(
         network,
         noise,
         labels,
@@ -173,7 +173,7 @@ def draw(
         **shared,
         **dataclasses.asdict(job.sampler),
     )
-    return found.x, jnp.broadcast_to(found.nfe, labels.shape)
+    return solution.x, jnp.broadcast_to(solution.nfe, labels.shape)
 
 
 def inputs(

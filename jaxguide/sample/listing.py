@@ -99,7 +99,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         elif line.startswith(">>>"):
             break
         lines.append(line)
-    return "\n".join(body), {name: "\n".join(found) for name, found in sections.items()}
+    return "\n".join(body), {name: "\n".join(lines) for name, lines in sections.items()}
 
 
 def _one_line(text: str) -> str:
@@ -139,12 +139,12 @@ def text(name: str = "") -> str:
     """
     if name:
         return whole(describe(name, lookup("list", name, TRANSFORMS)))
-    found = [describe(n, factory) for n, factory in sorted(TRANSFORMS.items())]
+    methods = [describe(n, factory) for n, factory in sorted(TRANSFORMS.items())]
     foot = (
-        f"{len(found)} transforms. One of them whole: --list NAME. In a config: "
+        f"{len(methods)} transforms. One of them whole: --list NAME. In a config: "
         "dict(name='cfg', scale=1.5)."
     )
-    return "\n\n".join([*map(short, found), foot])
+    return "\n\n".join([*map(short, methods), foot])
 
 
 def short(method: Method) -> str:

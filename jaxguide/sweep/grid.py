@@ -38,10 +38,10 @@ class Sweep:
 
     def groups(self) -> list[list[int]]:
         """Points that share a program: all, unless an axis changes the structure."""
-        found: dict[Any, list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for index, chain in enumerate(self.chains):
-            found.setdefault(structure(chain), []).append(index)
-        return list(found.values())
+            groups.setdefault(structure(chain), []).append(index)
+        return list(groups.values())
 
     def describe(self) -> str:
         """What will run, for people."""
@@ -67,8 +67,8 @@ class Sweep:
         count = self.scorer.floor_count
         return [
             f"measure  {self.scorer.title(name)}; real against real, {count} images: "
-            f"{found.value:.4g} ± {found.spread:.1g}"
-            for name, found in self.scorer.floor.items()
+            f"{measured.value:.4g} ± {measured.spread:.1g}"
+            for name, measured in self.scorer.floor.items()
         ]
 
 
@@ -95,7 +95,8 @@ def build(config: SweepConfig, scorer: Scorer | None = None) -> Sweep:
 
     Args:
         config: of the sweep.
-        scorer: one that is at hand, for several sweeps; None builds that of the config.
+        scorer: one that was built before, for several sweeps; None builds that of the
+            config.
 
     Raises:
         ValueError: for anything wrong in the config, with the fix.
@@ -131,11 +132,11 @@ def run(plan: Sweep) -> Outcome:
         for place, index in enumerate(group):
             here = points[place : place + 1]
             start = time.perf_counter()
-            found = sampling.in_batches(
+            x0 = sampling.in_batches(
                 plan.job, functools.partial(sample, here), labels, numbers, size
             )
             seconds = time.perf_counter() - start
-            results[index] = _result(plan, index, found, seconds)
+            results[index] = _result(plan, index, x0, seconds)
     progress.close()
     return Outcome([results[index] for index in sorted(results)], compile_seconds)
 
@@ -148,16 +149,16 @@ def _drawn(job: jobs.SampleJob) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.arange(len(labels), dtype=np.int32)
 
 
-def _result(plan: Sweep, index: int, found: np.ndarray, seconds: float) -> Result:
+def _result(plan: Sweep, index: int, x0: np.ndarray, seconds: float) -> Result:
     """What came of a point: its measures, and the images that the picture shows."""
     job = plan.job
     measures = {}
     if plan.scorer is not None:
-        images = sampling.decoded(job, found)
+        images = sampling.decoded(job, x0)
         measures = plan.scorer(np.asarray(to_uint8(images, job.config.rounding)))
-    shown = sampling.by_class(job, sampling.decoded(job, found[_shown(job)]))
+    shown = sampling.by_class(job, sampling.decoded(job, x0[_shown(job)]))
     return Result(
-        plan.points[index], shown, seconds, plan.costs[index], len(found), measures
+        plan.points[index], shown, seconds, plan.costs[index], len(x0), measures
     )
 
 
