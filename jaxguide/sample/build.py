@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import guidance, losses, models, samplers
 from jaxguide.guidance import Chain, Network, Transform, schedules
 from jaxguide.models import Weights, load_weights
 from jaxguide.models.autoencoders import decoder_of
-from jaxguide.paths import PATHS, Array, Path as NoisePath
+from jaxguide.paths import PATHS, Path as NoisePath
 from jaxguide.runtime.calls import call, described_call, lookup, parse_call
 from jaxguide.sample.config import UNGUIDED, SampleConfig
 from jaxguide.samplers import grids
@@ -223,39 +222,13 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Forward:
-    """The forward pass of one architecture; hashable, so static under jit."""
-
-    model: models.DiTConfig
-
-    def __call__(
-        self,
-        params: Any,
-        x: Array,
-        t: Array,
-        label: Array,
-        inputs: Mapping[str, Array] | None = None,
-        **taps: Any,
-    ) -> Any:
-        numbers = {name: jnp.full_like(t, v) for name, v in (inputs or {}).items()}
-        output = models.apply(self.model, params, x, t, label, numbers=numbers, **taps)
-        recorded = taps.get("record_attention", False)
-        output, record = output if recorded else (output, None)
-        prediction, variance = models.split_sigma(self.model, output)
-        prediction = prediction.astype(x.dtype)
-        if recorded:
-            return prediction, variance, record
-        return prediction if variance is None else (prediction, variance)
-
-
 def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
     """The network of a checkpoint, as guidance and samplers see it."""
-    inputs = losses.inputs_at(learnt_scale, weights.model.inputs)
+    numbers = losses.inputs_at(learnt_scale, weights.model.inputs)
     total, block = models.flops(weights.model)
     return Network(
         predict=jax.tree_util.Partial(
-            _Forward(weights.model), weights.params, inputs=inputs
+            models.Predictor(weights.model), weights.params, **numbers
         ),
         kind=weights.kind,
         path=lookup("build_network", weights.path, PATHS)(),

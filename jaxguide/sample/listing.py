@@ -100,7 +100,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         elif line.startswith(">>>"):
             break
         lines.append(line)
-    return "\n".join(body), {name: "\n".join(found) for name, found in sections.items()}
+    return "\n".join(body), {name: "\n".join(lines) for name, lines in sections.items()}
 
 
 def _one_line(text: str) -> str:

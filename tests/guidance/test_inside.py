@@ -11,7 +11,6 @@ from scipy import ndimage
 
 import jaxguide as jg
 from jaxguide import guidance, models, paths
-from jaxguide.sample.build import _Forward
 from tests import dit_reference as slow
 from tests.models.test_dit import inputs, randomised
 
@@ -35,7 +34,7 @@ def one_time(config, params):
 
     def predict(x, t, label, **taps):
         t = jnp.broadcast_to(jnp.float32(t), (len(x),))
-        return _Forward(config)(params, x, t, label, **taps)
+        return models.Predictor(config)(params, x, t, label, **taps)
 
     return predict
 

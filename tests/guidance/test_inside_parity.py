@@ -14,7 +14,6 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import guidance, models
-from jaxguide.sample.build import _Forward
 
 torch = pytest.importorskip("torch", reason="parity needs torch")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
@@ -75,7 +74,9 @@ def theirs(guider, x, step):
 
 
 def forward(x, t, label, **taps):
-    return _Forward(CONFIG)(OURS, x, jnp.full(len(x), t, jnp.float32), label, **taps)
+    return models.Predictor(CONFIG)(
+        OURS, x, jnp.full(len(x), t, jnp.float32), label, **taps
+    )
 
 
 def ours(transform):
