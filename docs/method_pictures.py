@@ -172,7 +172,7 @@ def _sample_toy(entries: Entries, settings: Settings) -> np.ndarray:
             name: _toy_network(kind) for name, kind in _items(settings, "networks")
         },
         key=jax.random.key(0),
-        keys=keys,
+        sample_keys=keys,
     )
     return np.asarray(samples)
 

@@ -543,6 +543,6 @@ def sample(
         probe.network(), noise, conds["cond"], grid=grid,
         sampler=jg.euler() if sampler is None else sampler,
         guidance=guidance, conds=conds, networks={"weak": weak.network()},
-        key=jax.random.key(seed), keys=jg.sample_keys(0, jnp.arange(len(noise))),
+        key=jax.random.key(seed), sample_keys=jg.sample_keys(0, jnp.arange(len(noise))),
         **options,
     )  # fmt: skip

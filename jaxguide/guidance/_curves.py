@@ -70,13 +70,13 @@ def cosine(value: float | Array, *, of: str = "scale") -> Schedule:
     return _make("cosine", value, of, Curve(_cosine))
 
 
-def sine(value: float | Array, *, of: str = "scale") -> Schedule:
+def sine_curve(value: float | Array, *, of: str = "scale") -> Schedule:
     """Falls smoothly from twice the value to 0: `value * (1 - sin(pi (p - 1/2)))`.
 
     Mean `value`; arguments as in `linear`. The falling twin of `cosine`; recalled, and
     not checked against the paper.
     """
-    return _make("sine", value, of, Curve(_sine))
+    return _make("sine_curve", value, of, Curve(_sine))
 
 
 def up_down(value: float | Array, *, of: str = "scale") -> Schedule:
@@ -234,6 +234,6 @@ CURVES: dict[str, Callable[..., Schedule]] = {
     "inverse_linear": inverse_linear,
     "linear": linear,
     "powered_cosine": powered_cosine,
-    "sine": sine,
+    "sine_curve": sine_curve,
     "up_down": up_down,
 }

@@ -190,6 +190,6 @@ def inputs(
         conds=conds,
         networks=networks,
         key=key,
-        keys=keys,
+        sample_keys=keys,
         batched=sample_config.BATCHED[job.config.batched],
     )

@@ -132,7 +132,7 @@ def sweep(
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
-    keys: Array | None = None,
+    sample_keys: Array | None = None,
     batched: bool | None = None,
     vmapped: bool = False,
     progress: Callable[[Array], None] | None = None,
@@ -150,7 +150,7 @@ def sweep(
         vmapped: run all points side by side: faster on an accelerator with memory to
             spare, but a step then evaluates what any point needs there, for all.
         network, noise, cond, grid, sampler: as in `generate`.
-        conds, networks, key, keys, batched, progress: as in `generate`.
+        conds, networks, key, sample_keys, batched, progress: as in `generate`.
 
     Returns:
         Samples [P, B, *D], one batch per guidance, in the dtype of `noise`.
@@ -158,7 +158,7 @@ def sweep(
     Raises:
         ValueError: if the guidances differ in structure, or as `generate`.
     """
-    grid = generation.check("sweep", network, grid, sampler, keys)
+    grid = generation.check("sweep", network, grid, sampler, sample_keys)
     points = guidances
     if not isinstance(points, Points):
         points = make_points(points, path=network.path, grid=grid, sampler=sampler)
@@ -166,7 +166,7 @@ def sweep(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
-        keys,
+        sample_keys,
     )
     batched = default_batched() if batched is None else batched
     program = solver.Program(sampler, batched, progress)

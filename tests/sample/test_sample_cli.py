@@ -106,7 +106,7 @@ def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     )
     (job,) = seen
     (part,) = job.columns["cfg"].parts
-    assert float(part.weight.value) == 4.5 and not part.live(0.7)
+    assert float(part.weights[0].value) == 4.5 and not part.live(0.7)
     assert job.labels == [2, 0] and job.config.seed == 7
     assert job.weights.model.dtype == "bfloat16" and len(job.grid) == 4
     assert type(job.sampler).__name__ == type(build.samplers.heun()).__name__
