@@ -1,13 +1,15 @@
 """Strict numerics, eight host devices and one compilation cache for every test."""
 
 import gc
-import importlib.util
 import os
 import shutil
 import tempfile
 
+from tests import quick
+
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    f"{quick.FLAGS} {os.environ.get('XLA_FLAGS', '')} "
+    "--xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -21,6 +23,7 @@ os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
 
 import jax
 import pytest
+from _pytest.doctest import DoctestModule
 
 # Workers, and programs that tests start, inherit the folder, and compile nothing that
 # another one has compiled.
@@ -40,10 +43,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# Reference models in PyTorch: looked through for doctests like every module, where
-# they can be imported.
-if not all(map(importlib.util.find_spec, ("torch", "diffusers"))):
-    collect_ignore = ["diffusers_autoencoders.py", "diffusers_dit.py", "sit_torch.py"]
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file():
+    """The package has doctests; what tests say is not looked through."""
+    found = yield
+    return [one for one in found if not isinstance(one, DoctestModule)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,6 +58,15 @@ def fast_compile(request):
     yield
     jax.config.update("jax_disable_most_optimizations", False)
     _keep()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A module stays in one worker, with its fixtures and compiled programs."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            module = item.nodeid.split("::")[0]
+            item.add_marker(pytest.mark.xdist_group(module))
 
 
 def pytest_unconfigure():
@@ -68,9 +81,24 @@ def pytest_collection_finish():
 
 
 def _keep():
-    """What is there now stays: programs and their traces, gigabytes in the end."""
+    """What is there now stays: programs and their traces, gigabytes in the end.
+
+    A worker that has grown too large lets go of them, and finds them on disk again.
+    """
+    if _resident() > 1.8e9:
+        jax.clear_caches()
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def _resident():
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 @pytest.fixture
