@@ -57,7 +57,7 @@ def fast_compile(request):
     jax.config.update("jax_disable_most_optimizations", wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    _keep()
+    _let_go()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -80,25 +80,21 @@ def pytest_collection_finish():
     gc.set_threshold(10_000, 20, 20)
 
 
-def _keep():
-    """What is there now stays: programs and their traces, gigabytes in the end.
+# With every program that is alive the next one takes longer to compile, and a megabyte:
+# with 2,000 of them three times as long. What is needed again is on disk.
+MOST_PROGRAMS = 400
 
-    A worker that has grown too large lets go of them, and finds them on disk again.
-    """
-    if _resident() > 1.8e9:
+
+def _let_go():
+    if len(jax.devices()[0].client.live_executables()) > MOST_PROGRAMS:
         jax.clear_caches()
-        gc.unfreeze()
+        _keep()
+
+
+def _keep():
+    """What is there now stays: modules, and what they hold."""
     gc.collect()
     gc.freeze()
-
-
-def _resident():
-    """Bytes of memory that this process holds; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ class Lazy:
     def __getattr__(self, name):
         return getattr(importlib.import_module(self._name), name)
 
+    def __dir__(self):
+        return dir(importlib.import_module(self._name))
+
 
 def needs(*names, reason):
     """These packages; without one of them the test file is skipped, for this reason.

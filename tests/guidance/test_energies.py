@@ -21,10 +21,11 @@ def sample(guidance, path=None, kind="velocity", label=LABEL, grid=GRID, **optio
     path = paths.Linear() if path is None else path
     conds = {"null": NULL, "label": LABEL} | options.pop("conds", {})
     settings = dict(sampler=jg.ddim(), key=jax.random.key(0)) | options
+    network = tf.oracle(MODEL, kind, path)
     with jax.disable_jit():
         return jg.generate(
-            MODEL.network(kind, path), tf.start(), label, grid=grid, guidance=guidance,
-            conds=conds, **settings,
+            network, tf.start(), label, grid=grid, guidance=guidance, conds=conds,
+            **settings,
         )  # fmt: skip
 
 

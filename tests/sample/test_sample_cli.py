@@ -84,8 +84,8 @@ def test_a_mistake_of_a_user_is_one_line(tmp_path):
 
 def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     seen = []
-    build = jobs.build_job
-    monkeypatch.setattr(jobs, "build_job", lambda c: seen.append(build(c)) or seen[0])
+    make = jobs.build_job
+    monkeypatch.setattr(jobs, "build_job", lambda c: seen.append(make(c)) or seen[0])
     call(
         monkeypatch,
         f"--config={DEMO}:tiny",

@@ -149,7 +149,13 @@ def test_an_axis_that_changes_the_structure_compiles_once_per_value(config):
     plan = grid.build(dataclasses.replace(config, **changes))
     assert plan.groups() == [[0, 1], [2, 3]]
     assert "in 2 compilations" in plan.describe()
-    outcome = grid.run(plan)
+
+
+@pytest.mark.exhaustive  # the plan stands above, one group runs in all other tests
+def test_points_of_several_structures_come_in_the_order_of_the_grid(config):
+    axes = {"s2.num_masks": (1, 2), "s2.weight": (1.0, 2.0)}
+    changes = dict(axes=axes, num_steps=2, columns=("s2",))
+    outcome = grid.run(grid.build(dataclasses.replace(config, **changes)))
     assert [tuple(result.point.values()) for result in outcome.results] == [
         (1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0),
     ]  # fmt: skip

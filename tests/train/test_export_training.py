@@ -11,6 +11,8 @@ from jaxguide import models, train
 from jaxguide.train import parallel
 from jaxguide.train.loss_config import LOSSES, LossConfig
 
+FAST_COMPILE = True
+
 TINY = models.DiTConfig(8, 1, 4, 32, 2, 2, num_classes=10, remat=True, dtype="bfloat16")
 # What JAX itself puts into a program, on every platform.
 HARMLESS = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
