@@ -14,7 +14,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide.guidance import add_scaled
-from tests import transforms as tf
+from tests import quick, transforms as tf
 from tests.contract.common import rest, some_neutral_rows
 from tests.toy import toy
 
@@ -47,7 +47,10 @@ def generate(guidance, noise):
 
 def compiled(make):
     """(number, noise) -> samples as one program, the same way for every guidance."""
-    return jax.jit(lambda number, noise: generate(make(number), noise))
+    return jax.jit(
+        lambda number, noise: generate(make(number), noise),
+        compiler_options=quick.AS_USERS,
+    )
 
 
 @pytest.fixture(scope="module")

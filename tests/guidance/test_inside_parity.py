@@ -166,8 +166,18 @@ both = pytest.mark.parametrize(
 )
 
 
-@both
-@pytest.mark.parametrize(("scale", "weight", "inside", "layers"), CASES)
+def turned():
+    """Every case with one of the two guiders, in turn; with the other in the rest."""
+    for index, case in enumerate(CASES):
+        for turn, pair in enumerate(((slg_guider, jg.stg), (pag_guider, jg.pag))):
+            marks = [] if turn == index % 2 else [pytest.mark.exhaustive]
+            name = ("slg", "pag")[turn]
+            yield pytest.param(*case, *pair, marks=marks, id=f"{name}-{index}")
+
+
+@pytest.mark.parametrize(
+    ("scale", "weight", "inside", "layers", "guider", "term"), turned()
+)
 def test_skipped_layers_and_attention_beside_cfg(
     guider, term, scale, weight, inside, layers
 ):

@@ -99,7 +99,9 @@ def test_what_only_a_cpu_can_do_is_caught(extra):
         check(exported("fsdp", TINY, "tpu", extra=extra), "tpu")
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(
+    "platform", ["tpu", pytest.param("cuda", marks=pytest.mark.exhaustive)]
+)
 def test_the_largest_network_lowers_with_its_state_cut(platform):
     model = models.dit_config("XL/2", remat=True, dtype="bfloat16")
     text = check(exported("fsdp", model, platform, batch=256), platform)
