@@ -1,13 +1,15 @@
 """Strict numerics, eight host devices and one compilation cache for every test."""
 
 import gc
-import importlib.util
 import os
 import shutil
 import tempfile
 
+from tests import quick
+
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    f"{quick.FLAGS} {os.environ.get('XLA_FLAGS', '')} "
+    "--xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -21,6 +23,7 @@ os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
 
 import jax
 import pytest
+from _pytest.doctest import DoctestModule
 
 # Workers, and programs that tests start, inherit the folder, and compile nothing that
 # another one has compiled.
@@ -40,10 +43,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# Reference models in PyTorch: looked through for doctests like every module, where
-# they can be imported.
-if not all(map(importlib.util.find_spec, ("torch", "diffusers"))):
-    collect_ignore = ["diffusers_autoencoders.py", "diffusers_dit.py", "sit_torch.py"]
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file():
+    """The package has doctests; what tests say is not looked through."""
+    found = yield
+    return [one for one in found if not isinstance(one, DoctestModule)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +57,16 @@ def fast_compile(request):
     jax.config.update("jax_disable_most_optimizations", wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    _keep()
+    _let_go()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A module stays in one worker, with its fixtures and compiled programs."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            module = item.nodeid.split("::")[0]
+            item.add_marker(pytest.mark.xdist_group(module))
 
 
 def pytest_unconfigure():
@@ -67,8 +80,19 @@ def pytest_collection_finish():
     gc.set_threshold(10_000, 20, 20)
 
 
+# With every program that is alive the next one takes longer to compile, and a megabyte:
+# with 2,000 of them three times as long. What is needed again is on disk.
+MOST_PROGRAMS = 400
+
+
+def _let_go():
+    if len(jax.devices()[0].client.live_executables()) > MOST_PROGRAMS:
+        jax.clear_caches()
+        _keep()
+
+
 def _keep():
-    """What is there now stays: programs and their traces, gigabytes in the end."""
+    """What is there now stays: modules, and what they hold."""
     gc.collect()
     gc.freeze()
 

@@ -1,12 +1,13 @@
 """The examples run as a reader runs them, and print what they promise."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import quick
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples"
@@ -31,11 +32,9 @@ def run(name, brings=()):
     It opens only rooms of the package that need jax and numpy, and imports no heavy
     package besides those that it `brings` itself.
     """
-    quick = {"PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = os.environ | quick | {"XLA_FLAGS": ""}
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(FOLDER / name)],
-        env=environment,
+        env=quick.environment() | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=600,

@@ -1,13 +1,14 @@
 """The notebook: every cell runs, in order, and what is stored of it is tidy."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import quick
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "sample" / "colab.ipynb"
@@ -47,12 +48,12 @@ def printed():
 
 def executed(folder):
     """What the cells print with small sizes in a fresh process, by their names."""
-    small = {"JAXGUIDE_SMALL": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    paths = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "MPLBACKEND": "agg"}
+    small = {"JAXGUIDE_SMALL": "1"}
+    paths = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE, str(FILE)],
         cwd=folder,
-        env=os.environ | small | paths,
+        env=quick.environment() | small | paths,
         capture_output=True,
         text=True,
         timeout=1800,

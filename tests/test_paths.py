@@ -8,6 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from jaxguide import paths
 
+FAST_COMPILE = True
+
 PATHS = {
     "linear": paths.Linear(),
     "gvp": paths.GVP(),

@@ -4,6 +4,7 @@ Every contract law runs over `ALL_TRANSFORMS`; adding a transform is adding one 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -467,7 +468,8 @@ class Probe:
     """Counts what a network is really asked to do: traced, and at run time.
 
     `calls` is filled when the program runs, not when it is traced; `traces` counts
-    how often JAX looked at the network.
+    how often JAX looked at the network. A probe is a new function every time, so what
+    is compiled with it is compiled anew: where nothing is counted, take `known`.
     """
 
     def __init__(self, predict: Callable, weights: Any, **facts: Any):
@@ -480,6 +482,11 @@ class Probe:
             jax.tree_util.Partial(self._called, self.weights), **self.facts
         )
 
+    def known(self) -> jg.Network:
+        """The same network, not watched: equal for equal facts, so one program."""
+        predict = jax.tree_util.Partial(soon(self.predict), self.weights)
+        return jg.Network(predict, **self.facts)
+
     def evaluations(self, batch: int = BATCH) -> int:
         """Network evaluations per image: a doubled batch counts twice."""
         jax.effects_barrier()
@@ -487,12 +494,48 @@ class Probe:
 
     def _called(self, weights, x, t, label, **taps):
         self.traces += 1
-        jax.debug.callback(self._ran, t, label, taps.get("keep_blocks", ()))
-        return self.predict(weights, x, t, label, **taps)
+        keep = taps.get("keep_blocks", ())
+        if traced((weights, x, t, label, taps)):
+            jax.debug.callback(self._ran, t, label, keep)
+            return self.predict(weights, x, t, label, **taps)
+        self._ran(t, label, keep)
+        return at_once(self.predict, weights, x, t, label, **taps)
 
     def _ran(self, t, label, keep):
         keep = None if isinstance(keep, tuple) else np.asarray(keep)
         self.calls.append(Seen(len(t), np.asarray(t), np.asarray(label), keep))
+
+
+def traced(tree: Any) -> bool:
+    """Whether JAX is looking, rather than running."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def at_once(predict: Callable, *arrays: Any, **taps: Any) -> Any:
+    """`predict` as one program, also where everything else runs op by op.
+
+    Taps that are functions belong to one call; with them it runs op by op as well.
+    """
+    if set(taps) <= {"keep_blocks"}:
+        with jax.disable_jit(False):
+            return _compiled(predict)(*arrays, **taps)
+    return predict(*arrays, **taps)
+
+
+_compiled = functools.cache(jax.jit)
+
+
+@functools.cache
+def soon(predict: Callable) -> Callable:
+    """`predict`, run as one program by loops that run op by op."""
+
+    def run(*arrays: Any, **taps: Any) -> Any:
+        call = (
+            predict if traced((arrays, taps)) else functools.partial(at_once, predict)
+        )
+        return call(*arrays, **taps)
+
+    return run
 
 
 FLOPS, BLOCK_FLOPS = 1000.0, 100.0
@@ -504,11 +547,17 @@ def toy_probe(scale: float = 1.3) -> Probe:
     return Probe(toy, weights, depth=DEPTH, flops=FLOPS, block_flops=BLOCK_FLOPS)
 
 
-def oracle_probe(
-    model: GaussianMixture, kind: str = "velocity", path: Any = None
-) -> Probe:
-    """A counted oracle; taps other than `keep_blocks` move the state it looks at."""
-    path = paths.Linear() if path is None else path
+def oracle(model: GaussianMixture, kind: str = "velocity", path: Any = None) -> Any:
+    """`model.network(kind, path)`, for loops that run op by op."""
+    return oracle_probe(model, kind, path).known()
+
+
+@functools.cache
+def oracle_function(kind: str, path: Any) -> Callable:
+    """A mixture's prediction as a network: one function for every kind and path.
+
+    Taps other than `keep_blocks` move the state it looks at.
+    """
 
     def predict(model, x, t, label, keep_blocks=None, **taps):
         if not taps:
@@ -522,13 +571,22 @@ def oracle_probe(
         out = paths.from_pair(kind, denoised, noise, node)
         return out if record is None else (out, None, record)
 
+    return predict
+
+
+def oracle_probe(
+    model: GaussianMixture, kind: str = "velocity", path: Any = None
+) -> Probe:
+    """A counted oracle."""
+    path = paths.Linear() if path is None else path
+    predict = oracle_function(kind, path)
     return Probe(predict, model, kind=kind, path=path, depth=len(model.blocks))
 
 
 def sample(
     guidance: Any,
-    probe: Probe,
-    weak: Probe,
+    probe: Probe | jg.Network,
+    weak: Probe | jg.Network,
     grid: Any,
     sampler: Any = None,
     *,
@@ -539,10 +597,11 @@ def sample(
     """`generate` with every condition and network a row may name."""
     noise = start() if noise is None else noise
     conds = labels(len(noise))
+    main, weak = (n.network() if isinstance(n, Probe) else n for n in (probe, weak))
     return jg.generate(
-        probe.network(), noise, conds["cond"], grid=grid,
+        main, noise, conds["cond"], grid=grid,
         sampler=jg.euler() if sampler is None else sampler,
-        guidance=guidance, conds=conds, networks={"weak": weak.network()},
+        guidance=guidance, conds=conds, networks={"weak": weak},
         key=jax.random.key(seed), sample_keys=jg.sample_keys(0, jnp.arange(len(noise))),
         **options,
     )  # fmt: skip

@@ -32,8 +32,8 @@ EXHAUSTIVE = [pytest.mark.exhaustive]
 def marked(rows, grouped=False):
     """The rows as parameters; one that is like another is for the exhaustive run."""
     params = []
-    for row in rows:
-        group = [pytest.mark.xdist_group(row.name)] if grouped else []
+    for index, row in enumerate(rows):
+        group = [pytest.mark.xdist_group(f"rows {index % 4}")] if grouped else []
         marks = group + (EXHAUSTIVE if row.like else [])
         params.append(pytest.param(row, marks=marks, id=row.name))
     return params
@@ -44,15 +44,31 @@ every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: ro
 typical_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS))
 # What `compiled` has found is there only in the process that has compiled.
 compiled_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS, grouped=True))
-# For laws that compile each row in a program of its own: every second row.
-some_rows = pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=row.name, marks=EXHAUSTIVE if i % 2 else [])
-        for i, row in enumerate(tf.ALL_TRANSFORMS)
-    ],
-)
-some_neutral_rows = pytest.mark.parametrize(
+
+
+PROMISES = ("invariant", "stochastic", "memory", "own", "coupled", "gradients")
+
+
+def kind(row):
+    """The file that its last part comes from, and what it promises."""
+    last = jg.chain(row.make(row.value)).parts[-1]
+    return type(last).__module__, *(getattr(row, name) for name in PROMISES)
+
+
+def one_of_every_kind(rows):
+    """The rows as parameters; but for the first of a kind in the exhaustive run."""
+    params, seen = [], set()
+    for row in rows:
+        marks = EXHAUSTIVE if kind(row) in seen else []
+        seen.add(kind(row))
+        params.append(pytest.param(row, id=row.name, marks=marks))
+    return params
+
+
+# For laws that compile each row in a program of its own: the first row of every kind.
+some_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.ALL_TRANSFORMS))
+some_neutral_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.WITH_NEUTRAL))
+neutral_rows = pytest.mark.parametrize(
     "row",
     [
         pytest.param(row, id=row.name, marks=EXHAUSTIVE if i % 2 else [])
@@ -77,11 +93,15 @@ def kinds_and_paths(kinds, paths):
     ]
 
 
-# One stage and two; how many there are is all that a cost knows of a sampler.
-typical_samplers = pytest.mark.parametrize(
-    "name",
-    ["euler", "heun", *rest(*(n for n in SAMPLERS if n not in ("euler", "heun")))],
-)
+def rows_and_samplers():
+    """Every row with one stage, one of every kind with two, as (row, name); the rest is
+    for the exhaustive run: stages are all that a cost knows of a sampler."""
+    some = {p.id for p in one_of_every_kind(tf.ALL_TRANSFORMS) if not p.marks}
+    for name in SAMPLERS:
+        for row in tf.ALL_TRANSFORMS:
+            known = name == "euler" or (name == "heun" and row.name in some)
+            marks = [] if known else EXHAUSTIVE
+            yield pytest.param(row, name, marks=marks, id=f"{row.name}-{name}")
 
 
 def probes():
@@ -123,17 +143,26 @@ class Compiled(NamedTuple):
     cost: int
 
 
+def compiled_grid(row):
+    """All steps for the row with every window; for others as few as show a program."""
+    return GRID if row.name == "chain" else few_steps(row)
+
+
 @functools.cache
-def compiled(name):
-    """One row through `generate` three times, as a user would call it."""
+def compiled(name, grid=None):
+    """One row through `generate` three times, as a user would call it.
+
+    The only place where a row is compiled with a counter in it.
+    """
     row = tf.BY_NAME[name]
+    grid = compiled_grid(row) if grid is None else np.array(grid)
     main, weak = probes()
     outs, traces = [], []
     for value in (row.value, row.value, 0.8 * row.value + 0.01):
-        outs.append(np.asarray(tf.sample(row.make(value), main, weak, GRID)))
+        outs.append(np.asarray(tf.sample(row.make(value), main, weak, grid)))
         traces.append(main.traces + weak.traces)
     cost = jg.cost(
-        main.network(), row.make(row.value), GRID, jg.euler(),
+        main.network(), row.make(row.value), grid, jg.euler(),
         networks={"weak": weak.network()},
     )  # fmt: skip
     counted = main.evaluations() + weak.evaluations()

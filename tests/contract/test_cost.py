@@ -1,5 +1,6 @@
 """Promises 3 to 5: what is dead or dropped costs nothing; the cost is a promise."""
 
+import functools
 from fractions import Fraction
 
 import jax
@@ -16,6 +17,7 @@ from tests.contract.common import (
     SHORT,
     TWO_STAGES,
     compiled,
+    compiled_grid,
     compiled_rows,
     eager,
     every_row,
@@ -23,7 +25,7 @@ from tests.contract.common import (
     neutral_rows,
     probes,
     promised,
-    typical_samplers,
+    rows_and_samplers,
 )
 
 FAST_COMPILE = True
@@ -45,12 +47,20 @@ def test_a_window_guides_exactly_its_steps(steps):
     assert first >= 0.1 - 1e-6 and last < 0.9 - 1e-6
 
 
+@functools.cache
+def base_of(make):
+    """What most rows change: sampled and counted once."""
+    out, main, _ = eager(make(), grid=SHORT)
+    return out, main.evaluations()
+
+
 @neutral_rows
-def test_a_neutral_transform_costs_nothing(row):
-    _, main, weak = eager(row.make(row.neutral), grid=SHORT)
-    _, base, _ = eager(row.base(), grid=SHORT)
-    assert main.evaluations() == base.evaluations()
+def test_a_neutral_transform_costs_and_changes_nothing(row):
+    out, main, weak = eager(row.make(row.neutral), grid=SHORT)
+    base, evaluations = base_of(row.base)
+    assert main.evaluations() == evaluations
     assert weak.evaluations() == 0
+    np.testing.assert_array_equal(*(np.asarray(a).view(np.uint32) for a in (out, base)))
 
 
 def test_a_schedule_that_is_zero_in_a_step_costs_nothing_there():
@@ -157,8 +167,7 @@ def test_kept_blocks_are_sorted_static_and_never_lack_an_excluded_one(exclude):
 # 5. Cost is a promise.
 
 
-@typical_samplers
-@every_row
+@pytest.mark.parametrize(("row", "name"), rows_and_samplers())
 def test_promised_evaluations_are_the_counted_ones(row, name):
     guidance = row.make(row.value)
     _, main, weak = eager(guidance, grid=SHORT, sampler=SAMPLERS[name])
@@ -181,7 +190,17 @@ def test_promised_evaluations_are_the_counted_ones(row, name):
 @compiled_rows
 def test_the_compiled_program_evaluates_what_was_promised(row):
     run = compiled(row.name)
+    assert run.evaluations == run.cost == promised(row, compiled_grid(row))
+
+
+@pytest.mark.exhaustive  # by default on few steps; every window as the loop counts it
+@every_row
+def test_the_compiled_program_evaluates_it_in_every_window(row):
+    run = compiled(row.name, tuple(GRID))
     assert run.evaluations == run.cost == promised(row)
+    eager_out, _, _ = eager(row.make(row.value))
+    np.testing.assert_allclose(run.first, eager_out, rtol=2e-5, atol=2e-5)
+    assert run.traces[0] == run.traces[1] == run.traces[2]
 
 
 def test_flops_are_unknown_when_a_network_does_not_know_its_own():

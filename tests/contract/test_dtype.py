@@ -13,8 +13,10 @@ import jaxguide as jg
 from tests import transforms as tf
 from tests.contract.common import (
     GRID,
+    PROMISES,
     eager,
     every_row,
+    few_steps,
     probes,
     rest,
     typical_rows,
@@ -39,8 +41,8 @@ def test_samples_keep_the_dtype_of_the_noise(row, dtype, network_dtype):
     value = jnp.float32(row.value)  # a float32 weight never promotes
 
     def run(value):
-        noise = tf.start(dtype=dtype)
-        return tf.sample(row.make(value), main, weak, GRID, jg.heun(), noise=noise)
+        noise, grid = tf.start(dtype=dtype), few_steps(row)
+        return tf.sample(row.make(value), main, weak, grid, jg.heun(), noise=noise)
 
     assert jax.eval_shape(run, value).dtype == dtype
 
@@ -55,9 +57,6 @@ def test_bfloat16_follows_float32(row):
 
 
 # Every kind of transform faces every law in the default run.
-
-
-PROMISES = ("invariant", "stochastic", "memory", "own", "coupled", "gradients")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from jaxguide.guidance import AB2, Contrast, evaluate
 from jaxguide.guidance._self_guidance import SGPrev
 from tests import transforms as tf
 
+FAST_COMPILE = True
+
 # A memory is filled at the first time and used at the second, inside every window.
 TIMES = (0.65, 0.55, 0.45)
 ADDING = (Contrast, SGPrev, AB2)

@@ -13,6 +13,7 @@ from tests import transforms as tf
 from tests.contract.common import (
     SHORT,
     compiled,
+    compiled_grid,
     compiled_rows,
     eager,
     every_row,
@@ -35,22 +36,22 @@ def test_same_inputs_give_the_same_samples(row):
 
 
 @functools.cache
-def base_of(make):
+def base_of(make, grid):
     """What neutral rows must equal; most of them share one."""
-    return eager(make())[0]
+    return eager(make(), grid=np.array(grid))[0]
 
 
 @compiled_rows
 def test_the_transform_acts_and_its_number_matters(row):
     run = compiled(row.name)
-    base = base_of(row.base)
+    base = base_of(row.base, tuple(compiled_grid(row)))
     assert np.abs(run.first - base).max() > 1e-4
     assert np.abs(run.first - run.other).max() > 1e-4
 
 
 @compiled_rows
 def test_jit_equals_eager(row):
-    out, _, _ = eager(row.make(row.value))
+    out, _, _ = eager(row.make(row.value), grid=compiled_grid(row))
     np.testing.assert_allclose(compiled(row.name).first, out, rtol=2e-5, atol=2e-5)
 
 

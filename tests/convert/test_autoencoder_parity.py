@@ -14,19 +14,23 @@ from safetensors.numpy import save_file
 from jaxguide.convert import __main__ as convert, autoencoder_import as published
 from jaxguide.models import autoencoder_kl, load_autoencoder, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
+from tests.lazy import GROUP, Lazy, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
-
-from tests.diffusers_autoencoders import (  # noqa: E402
-    shaken,
-    taef2,
-    their_kl,
-    to_numpy,
-    to_torch,
-)
+torch, diffusers = needs("torch", "diffusers", reason="parity needs PyTorch's")
+theirs_of = Lazy("tests.diffusers_autoencoders")
+pytestmark = GROUP
 
 FAST_COMPILE = True
+
+
+def to_numpy(images):
+    return theirs_of.to_numpy(images)
+
+
+def to_torch(images):
+    return theirs_of.to_torch(images)
+
+
 OLD = AutoencoderKLConfig(widths=(16, 32), layers=1, groups=8)
 NEW = dataclasses.replace(
     OLD, latent_channels=16, quant_conv=False, post_quant_conv=False
@@ -45,7 +49,7 @@ def images(*shape, seed=0):
 
 def make_pair(config, folder):
     """diffusers' AutoencoderKL, and ours read from the folder that it wrote."""
-    theirs = their_kl(config, tile=TILE)
+    theirs = theirs_of.their_kl(config, tile=TILE)
     theirs.save_pretrained(folder)
     return theirs, published.read_autoencoder_kl(folder)
 
@@ -200,7 +204,7 @@ def tiny(tmp_path_factory):
         encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
     ).eval()
     folder = tmp_path_factory.mktemp("tiny")
-    shaken(theirs).save_pretrained(folder)
+    theirs_of.shaken(theirs).save_pretrained(folder)
     return theirs, folder
 
 
@@ -259,8 +263,11 @@ def test_the_authors_layout_is_two_files_of_numbered_layers(tiny, tmp_path):
 
 def test_pooled_blocks_equal_a_rebuilt_taef2(tmp_path):
     torch.manual_seed(0)
-    halves = {half: taef2(half, width=8, latent=6) for half in ("encoder", "decoder")}
-    write_halves(tmp_path, {h: shaken(n) for h, n in halves.items()}, "tae")
+    halves = {
+        half: theirs_of.taef2(half, width=8, latent=6)
+        for half in ("encoder", "decoder")
+    }
+    write_halves(tmp_path, {h: theirs_of.shaken(n) for h, n in halves.items()}, "tae")
     ours = published.read_tiny_autoencoder(tmp_path)
     assert ours.config.pooled and ours.config.latent_channels == 6
     check_taef2(ours, halves)
@@ -283,7 +290,7 @@ def test_the_real_taef2_equals_its_rebuilt_network():
     halves = {}
     for half in ("encoder", "decoder"):
         state = torch.load(folder / f"taef2_{half}.pth", weights_only=True)
-        halves[half] = taef2(half)
+        halves[half] = theirs_of.taef2(half)
         halves[half].load_state_dict(state)
     ours = published.read_tiny_autoencoder(folder, family="taef2")
     check_taef2(ours, halves)

@@ -15,11 +15,11 @@ from jaxguide.convert import read_published, write_published
 from jaxguide.models.dit import network_time
 from jaxguide.sample import build
 from jaxguide.samplers import adaptive
+from tests.lazy import GROUP, Lazy, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
-
-from tests import diffusers_dit, sit_torch  # noqa: E402
+torch, diffusers = needs("torch", "diffusers", reason="parity needs PyTorch's")
+diffusers_dit, sit_torch = Lazy("tests.diffusers_dit"), Lazy("tests.sit_torch")
+pytestmark = GROUP
 
 FAST_COMPILE = True
 HEADS, EDGE, CLASSES = 2, 8, 5

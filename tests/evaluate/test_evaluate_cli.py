@@ -1,7 +1,6 @@
 """`python -m jaxguide.evaluate`: the table, the record, mistakes, two processes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.evaluate.protocols import ADM, TORCH_FIDELITY
 from jaxguide.evaluate.reference import Reference, write_statistics
 from jaxguide.runtime.hosts import Hosts
-from tests import tiny_checkpoint
+from tests import quick, tiny_checkpoint
 from tests.evaluate import toy_network
 from tests.train.test_hosts import free_port
 
@@ -232,10 +231,7 @@ def get_config(arg=""):
 
 def start(config, *words):
     """One process of the command line."""
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(ROOT),
-    }
+    env = quick.environment(devices=2) | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jaxguide.evaluate", f"--config={config}", *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env

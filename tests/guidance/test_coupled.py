@@ -22,7 +22,7 @@ def sample(
 ):
     with jax.disable_jit(eager):
         return jg.generate(
-            MODEL.network(kind, path), tf.start(), label, grid=grid, sampler=sampler,
+            tf.oracle(MODEL, kind, path), tf.start(), label, grid=grid, sampler=sampler,
             guidance=guidance, conds={"null": NULL},
         )  # fmt: skip
 

@@ -14,9 +14,13 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import guidance as g
+from tests.lazy import GROUP, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch (extra `parity`)")
-guiders = pytest.importorskip("diffusers.guiders", reason="parity needs the guiders")
+torch, guiders = needs(
+    "torch", "diffusers.guiders", reason="parity needs the extra `parity`"
+)
+pytestmark = GROUP
+FAST_COMPILE = True
 
 IMAGES, VIDEO, TOKENS = (3, 4, 8, 8), (2, 4, 3, 4, 6), (3, 10, 6)
 STEPS = 6

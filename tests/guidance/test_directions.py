@@ -14,6 +14,7 @@ from jaxguide.guidance import Sides, _bands as bands
 from tests.contract.common import EXHAUSTIVE
 from tests.fixed import columns, guided, inner, length, march, predictions
 
+FAST_COMPILE = True
 RAW, NULL = predictions()
 CFG = NULL + 3.0 * (RAW - NULL)
 LEVELS = [

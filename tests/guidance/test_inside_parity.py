@@ -5,6 +5,7 @@ schedule. Where diffusers does something else than its papers, a test says what.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -14,18 +15,15 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import guidance, models
+from tests.lazy import GROUP, Lazy, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
-guiders = pytest.importorskip("diffusers.guiders", reason="parity needs the guiders")
-
-from diffusers.hooks import HookRegistry, LayerSkipConfig  # noqa: E402
-from diffusers.hooks.smoothed_energy_guidance_utils import (  # noqa: E402
-    _apply_smoothed_energy_guidance_hook,
-    _gaussian_blur_2d,
+torch, _, guiders = needs(
+    "torch", "diffusers", "diffusers.guiders", reason="parity needs torch and diffusers"
 )
-
-from tests import diffusers_dit  # noqa: E402
+hooks = Lazy("diffusers.hooks")
+seg_utils = Lazy("diffusers.hooks.smoothed_energy_guidance_utils")
+diffusers_dit = Lazy("tests.diffusers_dit")
+pytestmark = GROUP
 
 FAST_COMPILE = True
 CONFIG = models.DiTConfig(
@@ -40,8 +38,25 @@ CONFIG = models.DiTConfig(
     downscale_freq_shift=1.0,
 )
 STEPS, BATCH = 10, 2
-THEIRS = diffusers_dit.their_network(CONFIG, std=0.2)
-OURS = jax.tree.map(jnp.asarray, diffusers_dit.our_params(THEIRS))
+
+
+@functools.cache
+def their_network():
+    return diffusers_dit.their_network(CONFIG, std=0.2)
+
+
+@functools.cache
+def our_params():
+    return jax.tree.map(np.asarray, diffusers_dit.our_params(their_network()))
+
+
+@functools.cache
+def seg_config():
+    return guiders.smoothed_energy_guidance.SmoothedEnergyGuidanceConfig(
+        indices=[1, 2], fqn="transformer_blocks"
+    )
+
+
 COND, NULL = np.array([3, 0]), np.array([5, 5])
 
 
@@ -53,7 +68,7 @@ def state(seed):
 def evaluate(x, t, label):
     """diffusers' network at noise time `t`, channels last."""
     with torch.no_grad():
-        out = THEIRS(
+        out = their_network()(
             torch.from_numpy(x.transpose(0, 3, 1, 2)),
             timestep=torch.full((BATCH,), 10 * t, dtype=torch.float32),
             class_labels=torch.as_tensor(label),
@@ -66,16 +81,16 @@ def theirs(guider, x, step):
     guider.set_state(step, STEPS, torch.tensor(0))
     batches = guider.prepare_inputs({"label": (COND, NULL)})
     for batch in batches:
-        guider.prepare_models(THEIRS)
+        guider.prepare_models(their_network())
         out = evaluate(x, 1 - step / STEPS, batch.label)
         batch.noise_pred = torch.from_numpy(out)
-        guider.cleanup_models(THEIRS)
+        guider.cleanup_models(their_network())
     return guider(batches).pred.numpy(), [batch.noise_pred for batch in batches]
 
 
 def forward(x, t, label, **taps):
     return models.Predictor(CONFIG)(
-        OURS, x, jnp.full(len(x), t, jnp.float32), label, **taps
+        our_params(), x, jnp.full(len(x), t, jnp.float32), label, **taps
     )
 
 
@@ -113,7 +128,7 @@ def agree(guider, transform):
 
 
 def skip(indices, **parts):
-    return LayerSkipConfig(indices=indices, fqn="transformer_blocks", **parts)
+    return hooks.LayerSkipConfig(indices=indices, fqn="transformer_blocks", **parts)
 
 
 CASES = [
@@ -150,8 +165,18 @@ both = pytest.mark.parametrize(
 )
 
 
-@both
-@pytest.mark.parametrize(("scale", "weight", "inside", "layers"), CASES)
+def turned():
+    """Every case with one of the two guiders, in turn; with the other in the rest."""
+    for index, case in enumerate(CASES):
+        for turn, pair in enumerate(((slg_guider, jg.stg), (pag_guider, jg.pag))):
+            marks = [] if turn == index % 2 else [pytest.mark.exhaustive]
+            name = ("slg", "pag")[turn]
+            yield pytest.param(*case, *pair, marks=marks, id=f"{name}-{index}")
+
+
+@pytest.mark.parametrize(
+    ("scale", "weight", "inside", "layers", "guider", "term"), turned()
+)
 def test_skipped_layers_and_attention_beside_cfg(
     guider, term, scale, weight, inside, layers
 ):
@@ -233,10 +258,6 @@ def test_their_autoguidance_is_cfg_against_a_network_without_layers():
 
 # SEG.
 
-SEG = guiders.smoothed_energy_guidance.SmoothedEnergyGuidanceConfig(
-    indices=[1, 2], fqn="transformer_blocks"
-)
-
 
 def seg_guider():
     return guiders.SmoothedEnergyGuidance(
@@ -244,7 +265,7 @@ def seg_guider():
         seg_guidance_scale=3.0,
         seg_guidance_start=0.0,
         seg_guidance_stop=1.0,
-        seg_guidance_config=SEG,
+        seg_guidance_config=seg_config(),
     )
 
 
@@ -264,9 +285,13 @@ def test_seg_is_theirs_once_its_hook_is_set_by_hand(their_sigma, sigma):
     guider = seg_guider()
     _, (raw, null, _) = theirs(guider, state(0), STEP)
     with torch.no_grad():
-        _apply_smoothed_energy_guidance_hook(THEIRS, SEG, their_sigma, name="by hand")
+        seg_utils._apply_smoothed_energy_guidance_hook(
+            their_network(), seg_config(), their_sigma, name="by hand"
+        )
         smoothed = evaluate(state(0), 1 - STEP / STEPS, COND)
-        HookRegistry.check_if_exists_or_initialize(THEIRS).remove_hook("by hand", True)
+        hooks.HookRegistry.check_if_exists_or_initialize(their_network()).remove_hook(
+            "by hand", True
+        )
     assert_far(smoothed, raw.numpy(), 0.01)
     np.testing.assert_array_equal(evaluate(state(0), 1 - STEP / STEPS, COND), raw)
     expected = guider.forward(raw, null, torch.from_numpy(smoothed)).pred.numpy()
@@ -280,7 +305,9 @@ def test_their_blur_has_its_two_cases_exchanged():
 
     def blurred(sigma, threshold):
         taps = 7  # ceil(6 sigma) made odd
-        return _gaussian_blur_2d(torch.tensor(query), taps, sigma, threshold).numpy()
+        return seg_utils._gaussian_blur_2d(
+            torch.tensor(query), taps, sigma, threshold
+        ).numpy()
 
     mean = np.broadcast_to(query.mean(axis=1, keepdims=True), query.shape)
     np.testing.assert_allclose(blurred(1.0, 9999.0), mean, atol=1e-6)

@@ -21,7 +21,7 @@ GRID = np.linspace(0.9, 0.1, 9)
 
 
 def sample(guidance, sampler=None, grid=GRID, network=None, noise=None, **conds):
-    network = MODEL.network() if network is None else network
+    network = tf.oracle(MODEL) if network is None else network
     noise = tf.start() if noise is None else noise
     sampler = jg.euler() if sampler is None else sampler
     with jax.disable_jit():

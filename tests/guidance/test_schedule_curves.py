@@ -7,9 +7,10 @@ import pytest
 import scipy.stats
 
 import jaxguide as jg
-from jaxguide.guidance import schedules
-from jaxguide.guidance._curves import PARTS
+from jaxguide.guidance import _curves as curves, schedules
 from jaxguide.sample.build import build_transform
+
+FAST_COMPILE = True
 
 MIDDLES = (np.arange(2000) + 0.5) / 2000
 
@@ -40,7 +41,7 @@ def test_a_curve_is_the_published_one_of_the_same_area(name):
 @every_curve
 def test_host_grid_and_traced_times_agree(name):
     times = np.linspace(1.0, 0.0, 9)
-    for of in PARTS:
+    for of in curves.PARTS:
         schedule = getattr(schedules, name)(jnp.asarray([2.0, 5.0]), of=of)
         host = np.stack([schedule.on_host(float(t)) for t in times])
         traced = jax.vmap(schedule.at)(jnp.asarray(times, jnp.float32))

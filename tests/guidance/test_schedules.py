@@ -9,6 +9,8 @@ from jaxguide import paths
 from jaxguide.guidance import schedules
 from jaxguide.samplers import grids
 
+FAST_COMPILE = True
+
 
 @pytest.mark.parametrize("steps", [10, 20, 25, 30, 40, 50, 100, 250])
 @pytest.mark.parametrize(

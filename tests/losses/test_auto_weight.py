@@ -8,6 +8,8 @@ import pytest
 from jaxguide import losses
 from jaxguide.evaluate.distances import energy_distance
 
+FAST_COMPILE = True
+
 RNG = np.random.default_rng(0)
 
 

@@ -3,14 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxguide import models
+from tests.lazy import GROUP, Lazy, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
-
-from tests import diffusers_dit  # noqa: E402
+torch, _ = needs("torch", "diffusers", reason="parity needs torch and diffusers")
+diffusers_dit = Lazy("tests.diffusers_dit")
+pytestmark = GROUP
 
 FAST_COMPILE = True
 CLASSES = 7

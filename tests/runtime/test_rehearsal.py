@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxguide.sample.sets import SampleSet
-from tests import tiny_checkpoint
+from tests import quick, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -30,7 +30,6 @@ class Pod:
     def __init__(self, folder, count, *words):
         self._output = folder / f"pod-{time.monotonic_ns()}.txt"
         words = [*words, "--wait", "300"]  # other tests use the cores too
-        quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""}
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
                 [
@@ -42,7 +41,7 @@ class Pod:
                     *words,
                 ],
                 cwd=ROOT,
-                env=os.environ | quick,
+                env=quick.environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

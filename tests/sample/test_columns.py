@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from jaxguide.sample import __main__ as command, columns as sampling, jobs
 from jaxguide.sample.config import SampleConfig
-from tests import tiny_checkpoint
+from tests import quick, tiny_checkpoint
 
 FAST_COMPILE = True
 ROOT = Path(__file__).parents[2]
@@ -86,11 +85,10 @@ np.save(sys.argv[2], found[1].images)
 
 
 def test_the_number_of_devices_does_not_matter(config, base, tmp_path):
-    quick = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     file = tmp_path / "images.npy"
     done = subprocess.run(
         [sys.executable, "-c", CHILD, repr(config), str(file)],
-        env=os.environ | quick | {"PYTHONPATH": str(ROOT)},
+        env=quick.environment() | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=600,

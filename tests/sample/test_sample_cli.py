@@ -1,7 +1,6 @@
 """The command line of the sampler, as a user meets it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxguide.sample import (
     config as sample_config,
     jobs,
 )
-from tests import tiny_checkpoint
+from tests import quick, tiny_checkpoint
 
 FAST_COMPILE = True
 ROOT = Path(__file__).parents[2]
@@ -59,7 +58,7 @@ def test_as_a_user_runs_it(checkpoint, tmp_path):
         text=True,
         timeout=600,
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=quick.environment(),
     )
     assert done.returncode == 0, done.stderr
     assert "column   none: 2 steps, 2 NFE per image" in done.stdout

@@ -23,7 +23,7 @@ from jaxguide.runtime import sheets
 from jaxguide.sample import __main__ as sample, build, columns, jobs, sets
 from jaxguide.sample.config import SampleConfig
 from jaxguide.sample.sets import SampleSet
-from tests import tiny_checkpoint
+from tests import quick, tiny_checkpoint
 
 FAST_COMPILE = True
 ROOT = Path(__file__).parents[2]
@@ -286,8 +286,7 @@ def test_two_processes_with_other_devices_write_the_same_set(checkpoint, tmp_pat
     words += ["guidance[0].scale=2.0", "guidance[2].weight=0.5", "guidance[2].drop=0.4"]
     started = []
     for index, devices in enumerate((1, 2)):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        env = quick.environment(devices)
         more = [f"--config.{word}" for word in words]
         more += ["--num_processes=2", f"--process_id={index}"]
         command = [sys.executable, "-m", "jaxguide.sample", f"--config={DEMO}:tiny"]

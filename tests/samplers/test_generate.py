@@ -30,7 +30,7 @@ def draw(
     indices, sampler=None, guidance=None, network=None, place=lambda x: x, **options
 ):
     """Images number `indices` of one seed."""
-    network = tf.toy_probe().network() if network is None else network
+    network = tf.toy_probe().known() if network is None else network
     indices = jnp.asarray(indices)
     keys = place(jg.sample_keys(11, indices))
     noise = place(jg.initial_noise(keys, tf.SHAPE))
@@ -132,7 +132,7 @@ def test_generate_may_be_called_under_jit():
 def test_samplers_keep_bfloat16(sampler):
     def run(noise, keys):
         return jg.generate(
-            tf.toy_probe().network(), noise, jnp.zeros(3, jnp.int32), grid=GRID,
+            tf.toy_probe().known(), noise, jnp.zeros(3, jnp.int32), grid=GRID,
             sampler=sampler, sample_keys=keys,
         )  # fmt: skip
 

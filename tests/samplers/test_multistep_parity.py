@@ -9,10 +9,11 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import paths
+from tests.lazy import GROUP, needs
 from tests.march import NOISE, march, predict
 
-torch = pytest.importorskip("torch", reason="parity needs torch (extra `parity`)")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
+torch, diffusers = needs("torch", "diffusers", reason="parity needs the extra `parity`")
+pytestmark = GROUP
 
 FLOW = dict(use_flow_sigmas=True, prediction_type="flow_prediction")
 BETAS = dict(

@@ -2,14 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxguide as jg
 from jaxguide import paths
 from jaxguide.oracle import GaussianMixture
+from tests.lazy import GROUP, needs
 
-torch = pytest.importorskip("torch", reason="parity needs torch (extra `parity`)")
-diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers")
+torch, diffusers = needs("torch", "diffusers", reason="parity needs the extra `parity`")
+pytestmark = GROUP
 
 FAST_COMPILE = True
 MODEL = GaussianMixture(

@@ -83,7 +83,7 @@ def test_vmapped_is_the_same():
 def test_a_point_that_is_all_neutral_is_bitwise_unguided():
     off = jg.chain(jg.cfg(1.0), jg.sg_prev(0.0), jg.s2(0.0))
     on = jg.chain(jg.cfg(3.0), jg.sg_prev(1.0), jg.s2(0.5))
-    given, named = arguments(toy_probe().network(), toy_probe().network(), jg.euler())
+    given, named = arguments(toy_probe().known(), toy_probe().known(), jg.euler())
     swept = sweep(*given, guidances=[on, off], **named)
     plain = sweep(*given, guidances=[None], **named)
     np.testing.assert_array_equal(swept[1], plain[0])
@@ -116,7 +116,7 @@ def test_windows_are_swept_in_one_program():
 
 
 def test_points_are_sliced_without_a_new_program():
-    given, named = arguments(toy_probe().network(), toy_probe().network(), jg.euler())
+    given, named = arguments(toy_probe().known(), toy_probe().known(), jg.euler())
     points = make_points(
         POINTS, path=given[0].path, grid=GRID, sampler=named["sampler"]
     )
@@ -160,7 +160,7 @@ def test_a_memory_is_that_of_the_point_alone(row):
 
 
 def test_gradients_and_jit_go_through():
-    given, named = arguments(toy_probe().network(), toy_probe().network(), jg.euler())
+    given, named = arguments(toy_probe().known(), toy_probe().known(), jg.euler())
 
     @jax.jit
     def total(scales):
@@ -178,7 +178,7 @@ def test_progress_is_called_for_every_step_of_every_point():
     def progress(index):
         seen.append(int(index))
 
-    given, named = arguments(toy_probe().network(), toy_probe().network(), jg.euler())
+    given, named = arguments(toy_probe().known(), toy_probe().known(), jg.euler())
     sweep(*given, guidances=POINTS, **named, progress=progress).block_until_ready()
     jax.effects_barrier()
     assert sorted(seen) == sorted(3 * list(range(6)))
@@ -208,7 +208,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_one_line(name):
     guidances, changes, expected = MISTAKES[name]
-    given, named = arguments(toy_probe().network(), toy_probe().network(), jg.euler())
+    given, named = arguments(toy_probe().known(), toy_probe().known(), jg.euler())
     with pytest.raises(ValueError, match=expected) as error:
         sweep(*given, guidances=guidances, **(named | changes))
     assert "\n" not in str(error.value)

@@ -21,6 +21,7 @@ from jaxguide.sample import columns as sampling
 from jaxguide.sweep import __main__ as sweep, grid
 from jaxguide.sweep.config import SweepConfig
 from tests import tiny_checkpoint
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 CONFIG = str(Path(__file__).parents[2] / "configs" / "sweep.py")
@@ -61,21 +62,22 @@ def done(config):
     return plan, grid.run(plan)
 
 
-def test_every_point_is_what_sample_makes_of_it(config, done):
+# The last point has everything on; the first, with CFG and S2 off, is for the rest.
+@pytest.mark.parametrize("index", [11, *rest(0)])
+def test_every_point_is_what_sample_makes_of_it(config, done, index):
     plan, outcome = done
     assert len(outcome.compile_seconds) == 1  # for all twelve points
     assert len(outcome.results) == 12
-    for index in (0, 11):
-        point = outcome.results[index].point
-        guidance = chain(
-            cfg(point["cfg.scale"], t_lo=0.2),
-            sg_prev(1.0, t_hi=point["sg_prev.t_hi"]),
-            s2(point["s2.weight"], drop=0.4),
-        )
-        job = dataclasses.replace(plan.job, columns={"one": guidance})
-        ((_, column),) = sampling.run(job)
-        found = outcome.results[index].images
-        np.testing.assert_allclose(found, column.images, atol=1e-5)
+    point = outcome.results[index].point
+    guidance = chain(
+        cfg(point["cfg.scale"], t_lo=0.2),
+        sg_prev(1.0, t_hi=point["sg_prev.t_hi"]),
+        s2(point["s2.weight"], drop=0.4),
+    )
+    job = dataclasses.replace(plan.job, columns={"one": guidance})
+    ((_, column),) = sampling.run(job)
+    found = outcome.results[index].images
+    np.testing.assert_allclose(found, column.images, atol=1e-5)
     first, last = outcome.results[0].images, outcome.results[11].images
     assert np.abs(first - last).max() > 0.01
 
@@ -149,7 +151,13 @@ def test_an_axis_that_changes_the_structure_compiles_once_per_value(config):
     plan = grid.build(dataclasses.replace(config, **changes))
     assert plan.groups() == [[0, 1], [2, 3]]
     assert "in 2 compilations" in plan.describe()
-    outcome = grid.run(plan)
+
+
+@pytest.mark.exhaustive  # the plan stands above, one group runs in all other tests
+def test_points_of_several_structures_come_in_the_order_of_the_grid(config):
+    axes = {"s2.num_masks": (1, 2), "s2.weight": (1.0, 2.0)}
+    changes = dict(axes=axes, num_steps=2, columns=("s2",))
+    outcome = grid.run(grid.build(dataclasses.replace(config, **changes)))
     assert [tuple(result.point.values()) for result in outcome.results] == [
         (1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0),
     ]  # fmt: skip

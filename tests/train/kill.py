@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 import signal
 import subprocess
@@ -24,6 +23,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from tests import quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,11 +62,10 @@ class Run:
         ]
 
     def start(self, *words: str) -> subprocess.Popen:
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         return subprocess.Popen(
             [*self.command, *words],
             cwd=ROOT,
-            env=environment,
+            env=quick.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

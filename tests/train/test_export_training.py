@@ -11,6 +11,8 @@ from jaxguide import models, train
 from jaxguide.train import parallel
 from jaxguide.train.loss_config import LOSSES, LossConfig
 
+FAST_COMPILE = True
+
 TINY = models.DiTConfig(8, 1, 4, 32, 2, 2, num_classes=10, remat=True, dtype="bfloat16")
 # What JAX itself puts into a program, on every platform.
 HARMLESS = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
@@ -97,7 +99,9 @@ def test_what_only_a_cpu_can_do_is_caught(extra):
         check(exported("fsdp", TINY, "tpu", extra=extra), "tpu")
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(
+    "platform", ["tpu", pytest.param("cuda", marks=pytest.mark.exhaustive)]
+)
 def test_the_largest_network_lowers_with_its_state_cut(platform):
     model = models.dit_config("XL/2", remat=True, dtype="bfloat16")
     text = check(exported("fsdp", model, platform, batch=256), platform)

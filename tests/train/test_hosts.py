@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import runpy
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from jaxguide import train as training
 from jaxguide.data import config as data_config
 from jaxguide.runtime import hosts
 from jaxguide.train import __main__ as train_program, config, parallel
+from tests import quick
 
 # Wide enough for `fsdp` to cut its kernels.
 WIDTH = 64
@@ -43,8 +43,7 @@ def train(folder, processes, devices, *words):
             f"--coordinator=127.0.0.1:{free_port()}",
             f"--num_processes={processes}",
         ]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = quick.environment(devices)
     started = [
         subprocess.Popen(
             common + ([f"--process_id={index}"] if processes > 1 else []),

@@ -13,6 +13,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxguide.train import Checkpoints
 from jaxguide.train.checkpoints.sums import bit_sums
 
+FAST_COMPILE = True
+
 
 class State(NamedTuple):
     step: jax.Array

@@ -1,7 +1,6 @@
 """The command line of the trainer, as a user meets it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from jaxguide.models import load_weights
 from jaxguide.runtime import flags
 from jaxguide.train import __main__ as train, config
+from tests import quick
 
 FAST_COMPILE = True
 DIGITS = str(Path(__file__).parents[2] / "configs" / "digits.py")
@@ -28,9 +28,8 @@ def test_the_tiny_run_leaves_numbers_weights_pictures_and_its_config(tmp_path):
     words = [f"--config={DIGITS}:tiny", f"--config.folder={tmp_path}"]
     command = [sys.executable, "-m", "jaxguide.train", *words, "--config.steps=2"]
     command += ["--config.preview_classes=2"]
-    quick = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | quick
+        command, capture_output=True, text=True, timeout=300, env=quick.environment()
     )
     assert done.returncode == 0, done.stderr
     assert "2 steps done" in done.stdout
