@@ -1,6 +1,6 @@
 """The architecture: which rooms there are, and that imports run one way.
 
-ARCHITECTURE.md of a checkout is `docs/architecture.md`; the order below is its arrows.
+The order below is that of "The rooms" in CONTRIBUTING.md.
 """
 
 import ast
