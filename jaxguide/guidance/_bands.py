@@ -5,11 +5,9 @@ so that [B, n, C], [B, H, W, C] and [B, T, H, W, C] need no setting; [B, n] has 
 spatial axis. Bands are counted from the highest frequency to the lowest.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,11 +23,9 @@ from jaxguide.guidance._contrast import (
 )
 from jaxguide.guidance._directions import parallel_part
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
+from jaxguide.guidance._pyramid import pyramid, resize, up
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array
-
-PRECISE = jax.lax.Precision.HIGHEST
-KERNEL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 @pytree("weights", "parallel")
@@ -51,7 +47,9 @@ class Laplacian(DirectionMap):
         for weight, (band, _), (axis, sizes) in zip(
             reversed(self.weights), reversed(bands), reversed(about), strict=True
         ):
-            total = None if total is None else _resize(total, sizes, axes, up)
+            # Enlarged level by level, as the pyramid was taken apart. Before the first
+            # band that is kept there is nothing to enlarge.
+            total = None if total is None else resize(total, sizes, axes, up)
             if weight is None:
                 continue
             if self.parallel is not None:
@@ -111,6 +109,8 @@ class Frequency(DirectionMap):
         for weight, high, low in zip(self.weights, edges, edges[1:], strict=False):
             if weight is None:
                 continue
+            # Half-open, so that every frequency is in one band and none is counted
+            # twice; the first band has no upper edge and takes in the corners.
             inside = jnp.asarray((low <= radius) & (radius < high), difference.dtype)
             # One gain per sample, if the weight has one.
             gain = to_columns(weight.number, difference) * inside[None] + gain
@@ -245,6 +245,8 @@ def _banded(
     check_named_space(name, space)
     parts = []
     for index, scale in enumerate(scales):
+        # A contrast per band: all read the same two branches, so this costs no
+        # evaluation, and each is off where its own scale is 1.
         one_hot = tuple(1.0 if i == index else None for i in range(len(scales)))
         parts.append(
             contrast(
@@ -260,66 +262,6 @@ def spatial_axes(x: Array, axes: tuple[int, ...] | None) -> tuple[int, ...]:
     if axes is not None:
         return tuple(axis % x.ndim for axis in axes)
     return tuple(range(1, max(x.ndim - 1, 2)))
-
-
-def pyramid(
-    x: Array, levels: int, axes: tuple[int, ...]
-) -> list[tuple[Array, tuple[int, ...]]]:
-    """Levels of a Laplacian pyramid, highest first, and the sides each came from.
-
-    The coarsest level is the blurred rest; its sides are its own.
-    """
-    bands = []
-    for _ in range(levels - 1):
-        sizes = tuple(x.shape[axis] for axis in axes)
-        smaller = _resize(x, tuple(max(n // 2, 1) for n in sizes), axes, down)
-        bands.append((x - _resize(smaller, sizes, axes, up), sizes))
-        x = smaller
-    return [*bands, (x, tuple(x.shape[axis] for axis in axes))]
-
-
-def _resize(
-    x: Array, sizes: tuple[int, ...], axes: tuple[int, ...], matrix: Callable
-) -> Array:
-    """`matrix(old side, new side)` along every axis."""
-    for axis, size in zip(axes, sizes, strict=True):
-        along = jnp.asarray(matrix(x.shape[axis], size), x.dtype)
-        x = jnp.moveaxis(
-            jnp.tensordot(along, x, axes=(1, axis), precision=PRECISE), 0, axis
-        )
-    return x
-
-
-@functools.lru_cache(maxsize=256)
-def down(old: int, new: int) -> np.ndarray:
-    """Blur, then bilinear resize: [new, old]; the identity where nothing shrinks."""
-    return np.eye(old) if new == old else bilinear(old, new) @ blur(old)
-
-
-@functools.lru_cache(maxsize=256)
-def up(old: int, new: int) -> np.ndarray:
-    """Bilinear resize, then blur: [new, old]."""
-    return np.eye(old) if new == old else blur(new) @ bilinear(old, new)
-
-
-def blur(size: int) -> np.ndarray:
-    """The 5-tap binomial kernel at borders mirrored about the last pixel."""
-    places = np.pad(np.arange(size), 2, mode="reflect")
-    matrix = np.zeros((size, size))
-    for row in range(size):
-        np.add.at(matrix[row], places[row : row + 5], KERNEL)
-    return matrix
-
-
-def bilinear(old: int, new: int) -> np.ndarray:
-    """Linear interpolation at pixel centres, [new, old]; no antialiasing."""
-    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, old - 1)
-    matrix = np.zeros((new, old))
-    np.add.at(matrix, (np.arange(new), low), 1 - (place - low))
-    np.add.at(matrix, (np.arange(new), high), place - low)
-    return matrix
 
 
 def _radius(shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:

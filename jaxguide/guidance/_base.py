@@ -154,6 +154,8 @@ class Network:
 
     def __post_init__(self):
         paths.check_kind("Network", self.kind)
+        # As a leaf of the pytree a bare function would be refused by jit; a Partial
+        # keeps it in its static half.
         leaves = jax.tree.leaves(self.predict)
         if len(leaves) == 1 and leaves[0] is self.predict and callable(self.predict):
             object.__setattr__(self, "predict", jax.tree_util.Partial(self.predict))
@@ -167,7 +169,7 @@ class Step(NamedTuple):
     conds: Mapping[str, Any]  # named conditions; leaves [B, ...]
     restart: Array  # [] bool: True where the previous step is no valid memory
     step_index: Array | int = 0  # [] int32
-    next_node: Node | None = None  # where the step ends; None if nobody knows
+    next_node: Node | None = None  # where the step ends; None if unknown
 
 
 class Guided(NamedTuple):
@@ -187,6 +189,9 @@ class Guided(NamedTuple):
 
 class Transform:
     """One guidance method: two pure functions, its branches, and when it is live.
+
+    It is live in a step if its branches are evaluated there; in other steps it costs no
+    evaluation, and `apply` only updates its state or uses what was saved.
 
     Subclasses are frozen dataclasses registered as pytrees (`pytree`): `Schedule`s and
     arrays are leaves, all else is static and hashable. Inside `apply` every schedule

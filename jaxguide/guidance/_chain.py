@@ -34,8 +34,9 @@ class Chain:
     def branches(
         self, network: Network, live: tuple[bool, ...]
     ) -> tuple[OwnedBranch, ...]:
-        """Distinct branches of the live parts; those that nobody shares with owner."""
-        wanted: dict[OwnedBranch, None] = {}
+        """Distinct branches of the live parts; those that are not shared have an
+        owner."""
+        wanted: dict[OwnedBranch, None] = {}  # a set that keeps its order
         for owner, (part, on) in enumerate(zip(self.parts, live, strict=True)):
             for branch in part.branches(network) if on else ():
                 wanted[branch.owned_by(owner)] = None
@@ -78,6 +79,7 @@ class Chain:
         other: Callable[[Any], Any] = lambda leaf: leaf,
     ) -> "Chain":
         """This chain with its schedules, and its other leaves, mapped."""
+        # A schedule is a pytree itself; without `is_leaf` the map would go inside it.
         return jax.tree.map(
             lambda leaf: schedule(leaf) if is_schedule(leaf) else other(leaf),
             self,
@@ -99,6 +101,8 @@ class Chain:
                 "Pass the state made by `init` of this same chain."
             )
         states = []
+        # Also the parts that are not live: the memory of `sg_prev` must hold the step
+        # before when its window opens.
         for owner, (part, old, on) in enumerate(
             zip(self.parts, state, live, strict=True)
         ):
@@ -125,6 +129,8 @@ def chain(*parts: Transform | Chain) -> Chain:
     >>> len(chain(cfg(1.5), sg_prev(3.0)).parts)
     2
     """
+    # Flat, so that the place of a transform is one number: it selects its state, its
+    # key and the owner of its branches.
     flat: list[Transform] = []
     for part in parts:
         if isinstance(part, Chain):

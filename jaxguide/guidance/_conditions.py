@@ -229,8 +229,8 @@ def icg(
 
         raw + (scale(t) - 1) * (raw - random)
 
-    For networks without a null condition: a condition that is independent of x tells as
-    little of it. One fresh draw per step and sample.
+    For networks without a null condition: a condition that is independent of x carries
+    no information about it either. One fresh draw per step and sample.
 
     Args:
         scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.

@@ -95,6 +95,7 @@ class Contrast(Transform):
 
     def live(self, t: float, index: int = 0) -> bool:
         """False where a weight is neutral or both sides are the same call."""
+        # Equal sides have the difference 0: `sg` at t = 1, whose shift is clipped away.
         sides = {_at_time(branch, t) for branch in (self.toward, *self.away)}
         return len(sides) > 1 and super().live(t, index)
 
@@ -115,6 +116,7 @@ class Contrast(Transform):
             change, state = self._map(sides, state)
             change = change.astype(plain.dtype)
             if self.base == "away":  # away + w d' = toward + (w - 1) d' + (d' - d)
+                # Not where the weight is neutral, which must change no bit.
                 acts = (amount != 0).astype(amount.dtype)
                 guided = guided.plus(acts, here.to_native(change - plain, self.space))
         return guided.plus(amount, here.to_native(change, self.space)), state

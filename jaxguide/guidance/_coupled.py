@@ -169,7 +169,7 @@ class RectifiedCFGpp(Transform):
         return bool(self._fade(t) != 0) and super().live(t, index)
 
     def change(self, guided: Guided, here: View) -> Guided:
-        """Adds the difference found half-way."""
+        """Adds the difference of the predictions half-way."""
         difference = here.read(MIDDLE, "velocity")
         difference = difference - here.read(MIDDLE_NULL, "velocity")
         difference = here.to_native(difference, "velocity")
@@ -184,7 +184,7 @@ class RectifiedCFGpp(Transform):
 def rectified_cfgpp(
     weight: Weight, *, power: float = 0.0, t_lo: float = 0.0, t_hi: float = 1.0
 ) -> RectifiedCFGpp:
-    """Rectified-CFG++: adds the difference found after a conditional half step.
+    """Rectified-CFG++: adds the difference after a conditional half step.
 
         x_mid = x + (s - t) / 2 velocity(x, t),   t_mid = (t + s) / 2
         guided + weight (1 - t)^power (velocity - velocity_null)(x_mid, t_mid)
@@ -213,7 +213,7 @@ def rectified_cfgpp(
         (summaries and two ports that agree, the mid-point being evaluated at its own
         time); authors' code: shreshthsaini/Rectified-CFGpp @d90b8d7, pipeline.py.
     Differs from the source: the authors' code takes a whole step in place of the half,
-        tells the network its end, adds noise of 0.005 there and keeps the weight
+        gives the network its end time, adds noise of 0.005 there, keeps the weight
         constant (4.5, hence power 0 here). Ports of time 1 - t read (1 - t) with
         data at 1.
     """

@@ -49,6 +49,8 @@ class Momentum(DirectionMap):
         self, difference: Array, sides: Sides, state: MomentumState
     ) -> tuple[Array, MomentumState]:
         """The running average with this difference in it."""
+        # A `where`, since a restart is known only at run time. The average is float32
+        # or wider, since bfloat16 would round small terms away.
         empty = jnp.zeros_like(state.average)
         before = jnp.where(sides.here.step.restart, empty, state.average)
         before = before.astype(difference.dtype)
@@ -189,10 +191,14 @@ class Tangential(DirectionMap):
         """Adds what the damped reference is short of."""
         toward, away = sides.toward, sides.away
         # The top right singular vector is cos(angle) toward + sin(angle) away, up to
-        # its length, with (cos, sin) the top eigenvector of the 2 x 2 Gram matrix.
+        # its length, with (cos, sin) the top eigenvector of the 2 x 2 Gram matrix
+        # [[a, b], [b, c]]: tan(2 angle) = 2 b / (a - c). An SVD of the rows would give
+        # the same, but its gradient is not finite where two singular values agree.
         gap = per_sample(jnp.sum, toward, toward) - per_sample(jnp.sum, away, away)
         angle = _angle(2 * per_sample(jnp.sum, toward, away), gap) / 2
         cos, sin = jnp.cos(angle), jnp.sin(angle)
+        # <away, v> is the singular value times sin, and v has a division by it: both
+        # cancel, so that a singular value of 0 is harmless.
         damped = sin * (cos * toward + sin * away)
         return difference + (away - damped)
 
@@ -241,11 +247,14 @@ class Rotate(DirectionMap):
         across = toward - parallel_part(toward, away)
         beside = per_sample(jnp.sum, toward, away)
         height, length = norm(across), norm(toward)
+        # Not arccos of the cosine, which loses small angles to rounding and has an
+        # infinite derivative at 0.
         angle = _angle(height * norm(away), beside)
         excess = to_columns(sides.weight, angle) - 1
         wide = excess * angle > self.limit
         rate = jnp.where(wide, self.limit / jnp.where(wide, excess, 1.0), angle)
         turn = rate * excess
+        # The contrast multiplies by `excess` again, so it is divided out here:
         # sin(turn) / excess and (1 - cos(turn)) / excess, finite where excess is 0.
         sin = rate * jnp.sinc(turn / math.pi)
         cos = rate * jnp.sin(turn / 2) * jnp.sinc(turn / 2 / math.pi)
@@ -286,6 +295,7 @@ class Within(DirectionMap):
 
     def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
         """The mapped difference inside the window; the states move anyway."""
+        # The maps always run: momentum has to know the steps before its window.
         mapped, states = difference, []
         state = state or ((),) * len(self.maps)  # a contrast without any state has ()
         for one, old in zip(self.maps, state, strict=True):
@@ -309,6 +319,8 @@ def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
     with a finite gradient at 0."""
     axes = tuple(range(1, value.ndim)) if axes is None else axes
     square = jnp.sum(value * value, axis=axes, keepdims=True)
+    # The inner `where` is for the gradient. That of sqrt at 0 is infinite, and the
+    # outer one would multiply it by 0, which is NaN.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 

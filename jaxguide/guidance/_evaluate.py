@@ -121,6 +121,7 @@ def guided_prediction(
         guided, states = chain.apply(Guided(view[RAW]), state, view, live=live)
         return guided, extra, states
 
+    # A gate matters only where the host has not already ruled the branches out.
     gates = [i for i, gated in enumerate(chain.gated()) if gated and live[i]]
     return _where_open(run, chain, state, live, gates)
 
@@ -141,6 +142,7 @@ def _where_open(
         return run(live)
     owner, rest = gates[0], gates[1:]
     closed = (*live[:owner], False, *live[owner + 1 :])
+    # `cond`, not `where`: the latter computes both sides, and nothing would be saved.
     return lax.cond(
         chain.parts[owner].gate(state[owner]),
         lambda: _where_open(run, chain, state, live, rest),
@@ -165,11 +167,18 @@ def predict_branches(
         (the predictions, second output of the raw call or None).
     """
     raw = OwnedBranch(RAW)
+    # A dict and not a set: all processes of a run must trace the same program, and the
+    # order of a set depends on hashes that differ between them.
     wanted = tuple(dict.fromkeys((raw, *wanted)))
     view, outputs = View(networks["main"], step, key, parts), {}
     for one in wanted:
+        # Not called here: the transform differentiates the function at a place of its
+        # own choice, and a value has no gradient.
         if one.branch.differentiable:
             view.store_function(one, _function(networks, _call(networks, one, view)))
+    # Two rounds, because an input of the second is made from predictions of the first
+    # (SAG blurs the clean image that the network predicts). Two are enough: no change
+    # reads a prediction of the second round.
     for second in (False, True):
         calls = {
             one: _call(networks, one, view)
@@ -198,6 +207,9 @@ def _groups(
     groups: dict[Any, list[OwnedBranch]] = {}
     for one, call in calls.items():
         name = one.branch.network
+        # A tap acts on the whole batch of its call, so it would change the rows of
+        # other branches too. A pair of conditions is already two batches, and a network
+        # put around another (crops) is not the one that the others call.
         inside = call.taps or call.half or call.network is not networks[name]
         groups.setdefault(one if inside or not batched else name, []).append(one)
     return list(groups.values())
@@ -207,6 +219,8 @@ def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call
     """The inputs of the call that a branch describes."""
     branch, step = one.branch, view.step
     change, network = branch.change, find_network(networks, branch)
+    # The view of the owner, for its key and its numbers. A shared branch has no owner;
+    # its change reads neither (`Change.own`), so any position will do.
     here = view.of(one.owner or 0, branch.draw, network)
     cond = change.cond(find_condition("guidance", branch.cond, step), here)
     t, node, half = step.node.t, step.node, None
@@ -232,6 +246,7 @@ def _run(calls: list[Call]) -> list[Output]:
 
     joined = calls[0]._replace(
         x=together(*(call.x for call in calls)),
+        # One time per row, since branches may differ in their times (`sg`).
         t=together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls)),
         cond=jax.tree.map(together, *(call.cond for call in calls)),
     )

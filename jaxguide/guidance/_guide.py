@@ -71,8 +71,8 @@ class Guide:
 
         Args:
             x: noisy state [B, *D].
-            t: time [] or [B], in the function's own direction. Branches that are
-                dead outside their window are skipped for [], also under jit.
+            t: time [] or [B], in the function's own direction. For [], branches are
+                not evaluated outside their window, also under jit.
             cond: the function's condition, leaves [B, ...].
             state: from `init` or the call before; pass a new one to restart.
             conds: named further conditions, such as `{"null": labels}`.
@@ -164,7 +164,7 @@ jax.tree_util.register_dataclass(
 def _where_live(
     parts: Chain, t: Any, index: int, run: Callable[[tuple[bool, ...]], Any]
 ) -> Any:
-    """`run(live)` with the parts that are live at t: dead branches cost nothing.
+    """`run(live)` with the parts that are live at t; the other parts cost nothing.
 
     A host time decides at once; a traced scalar one switches between the pieces of
     noise time that the windows make; for times [B] every part counts as live.
@@ -172,8 +172,11 @@ def _where_live(
     if not isinstance(t, jax.Array) and not np.ndim(t):
         return run(parts.live(float(t), index))
     pieces = make_pieces(parts)
+    # With times [B] a part may be needed by some samples only. All compute it then, and
+    # the weight, which is per sample, leaves out the others.
     if np.ndim(t) or len({one.live for one in pieces}) == 1:
         return run((True,) * len(parts.parts))
+    # Pieces run from noise to data, so the edges above t count the pieces before it.
     inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
     piece = (t + slack(t) < inner.astype(t.dtype)).sum()
     runs = [functools.partial(run, one.live) for one in pieces]

@@ -78,12 +78,16 @@ def where_chosen(
     """
     if len(layers) == network.depth:
         return chosen(*operands)
+    # A table looked up at run time: the blocks are one scan, whose body is traced once
+    # for all of them and sees the index as an array.
     mask = jnp.zeros(network.depth, bool).at[jnp.asarray(layers, jnp.int32)].set(True)
     return lax.cond(mask[block_index], chosen, usual, *operands)
 
 
 def check_tap(name: str, network: Network, tap: str) -> None:
     """Raises ValueError if `network.predict` cannot take the keyword `tap`."""
+    # Checked before the call: the TypeError of the call would name neither the method
+    # nor what the network lacks.
     try:
         parameters = inspect.signature(network.predict).parameters.values()
     except (TypeError, ValueError):  # a callable without a signature
@@ -98,7 +102,7 @@ def check_tap(name: str, network: Network, tap: str) -> None:
 
 
 def token_grid(name: str, network: Network, count: int) -> tuple[int, int]:
-    """(rows, columns) of `count` tokens: what the network says, else a square.
+    """(rows, columns) of `count` tokens: those of the network, else a square.
 
     Raises:
         ValueError: if neither fits the count.
@@ -126,6 +130,7 @@ def _words(layers: Any) -> tuple[Any, ...]:
 
 def _indices(name: str, word: Any) -> list[int]:
     """The indices of one number or range."""
+    # True is an int in Python, and never meant as block 1.
     if isinstance(word, int) and not isinstance(word, bool):
         return [word]
     match = _RANGE.fullmatch(word) if isinstance(word, str) else None

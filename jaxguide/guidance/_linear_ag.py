@@ -62,10 +62,13 @@ class LinearAG(Transform):
         raw = here.read(RAW, "noise")
         if live:
             null = here.read(NULL, "noise")
+            # In the network's own kind and not in noise: an evaluated step is then
+            # bitwise that of `cfg`.
             change = here[RAW] - here[NULL]
         else:
             null = self._regressed(raw, state, index).astype(raw.dtype)
             change = here.to_native(raw - null, "noise")
+        # Before anything was evaluated there is no past to regress on, so no guidance.
         known = jnp.logical_or(live, (state.step >= 0) & ~here.step.restart)
         weight = jnp.where(known, self.scale.number - 1, 0.0)
         pushed = LinearAGState(
@@ -75,12 +78,16 @@ class LinearAG(Transform):
 
     def _regressed(self, raw: Array, state: LinearAGState, index: Array) -> Array:
         """The null noise; in a second stage, raw and this step's own difference."""
+        # Predictions of neighbouring steps are nearly equal, and bfloat16 rounds away
+        # what they differ in.
         wide = raw.astype(jnp.float32)
         past = _push(state.raw.astype(jnp.float32), wide)
         nulls = state.null.astype(jnp.float32)
         last = len(self.coefficients) - 1
         rows = jnp.asarray(self.coefficients, jnp.float32)[jnp.minimum(index, last)]
         fitted = jnp.tensordot(rows[0], past, 1) + jnp.tensordot(rows[1], nulls, 1)
+        # The second stage of a step finds the first one's entry in the memory. Its
+        # time was not fitted, so the difference of the first stage is used again.
         again = wide + nulls[0] - state.raw[0].astype(jnp.float32)
         return jnp.where(state.step == index, again, fitted)
 
@@ -167,18 +174,18 @@ def cfg_trajectories(
     """
     grid = paths.check_grid("cfg_trajectories", grid)
     x = noise * jnp.asarray(float(network.path.node(grid[0]).sigma), noise.dtype)
-    found: tuple[list, list] = ([], [])
+    predictions: tuple[list, list] = ([], [])
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         node = network.path.node(jnp.asarray(t, x.dtype))
         stop = network.path.node(jnp.asarray(s, x.dtype))
         times = jnp.full(len(x), t, x.dtype)
         outs = [network.predict(x, times, one) for one in (cond, null)]
         outs = [out[0] if isinstance(out, tuple) else out for out in outs]
-        for out, kept in zip(outs, found, strict=True):
+        for out, kept in zip(outs, predictions, strict=True):
             kept.append(np.asarray(paths.convert(out, x, node, network.kind, "noise")))
         guided = outs[1] + jnp.asarray(scale, x.dtype) * (outs[0] - outs[1])
         x = paths.corrupt(*paths.to_pair(network.kind, guided, x, node), stop)
-    return np.stack(found[0]), np.stack(found[1])
+    return np.stack(predictions[0]), np.stack(predictions[1])
 
 
 def fit_linear_ag(raw: Any, null: Any, *, history: int = 3) -> np.ndarray:
@@ -213,6 +220,8 @@ def fit_linear_ag(raw: Any, null: Any, *, history: int = 3) -> np.ndarray:
         seen = min(i + 1, history), min(i, history)
         past = [raw[i - k] for k in range(seen[0])]
         past += [null[i - 1 - k] for k in range(seen[1])]
+        # Neighbouring predictions are nearly equal. `lstsq` works on them as they are;
+        # normal equations would square a condition number that is already large.
         best = np.linalg.lstsq(np.stack(past, axis=1), null[i], rcond=None)[0]
         table[i, 0, : seen[0]], table[i, 1, : seen[1]] = np.split(best, [seen[0]])
     return table.astype(np.float32)

@@ -143,9 +143,9 @@ def nag(
     Source: Chen et al. 2025, arXiv:2505.21179 (Flux: scale 5, tau 2.5, alpha 0.25);
         read against ChenDarYen/Normalized-Attention-Guidance.
     Differs from the source: there the conditions are text tokens seen through cross or
-        joint attention, and one image stream asks both; a class label enters every
-        layer, so there are two streams. One published snapshot for Flux uses the L2
-        norm.
+        joint attention, and one image stream attends to both; a class label enters
+        every layer, so there are two streams. One published snapshot for Flux uses the
+        L2 norm.
     """
     check_number("nag", "scale", scale)
     check_number("nag", "tau", tau, low=1)

@@ -85,7 +85,7 @@ def tcfg(
     Args:
         scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
-        space: where v is found, one of `SPACES`.
+        space: where v is computed, one of `SPACES`.
 
     Returns:
         A transform without state; it needs the condition `null`.

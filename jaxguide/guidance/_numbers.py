@@ -39,9 +39,13 @@ def add_scaled(base: Array, weight: Array, difference: Array) -> Array:
     """
     weight = paths.expand(weight, base)
     moved = base + weight * difference.astype(base.dtype)
+    # Plain addition is not enough: 0 * inf is NaN, and -0.0 + 0 is +0.0.
     return jnp.where(weight == 0, base, moved)
 
 
+# The rule of plain addition, written out: at weight 0 the `where` above takes `base`,
+# which does not depend on the weight, so its own gradient would be 0 there and a scale
+# could not be trained away from its neutral value.
 @add_scaled.defjvp
 def _add_scaled_jvp(primals, tangents):
     base, weight, difference = primals

@@ -1,7 +1,8 @@
 """What a chain will cost on a grid, and the runs of steps that share live branches.
 
-Schedules are known on the host, so the steps are cut into runs in which the same parts
-are live; a sampler scans each run on its own, and a dead branch is not in its program.
+A part of a chain is *live* in a step if its branches are evaluated there. Schedules are
+known on the host, so the steps are cut into runs in which the same parts are live. A
+sampler scans each run on its own, and branches of other parts are not in its program.
 """
 
 import dataclasses
@@ -59,9 +60,11 @@ class Cost:
 
 
 def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, ...]:
-    """Cuts the steps of `grid` [N + 1] where a part goes live or dead, or `stages` [N]
-    changes; static and hashable."""
+    """Cuts the steps of `grid` [N + 1] where a part becomes live or stops being live,
+    or `stages` [N] changes; static and hashable."""
     runs: list[Run] = []
+    # A scan has one body for all its steps. With a branch that only some of them need,
+    # the body would have to compute it in all, or to choose anew in every step.
     for i, (t, count) in enumerate(zip(grid[:-1], stages, strict=True)):
         live = chain.live(float(t), i)
         if runs and runs[-1].live == live and runs[-1].stages == count:
@@ -73,8 +76,8 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
 
 def mode_indices(runs: tuple[Run, ...], modes: tuple) -> np.ndarray:
     """Which of `modes` each step runs, int32 [N]."""
-    found = [modes.index(run.mode) for run in runs for _ in range(run.steps)]
-    return np.asarray(found, np.int32)
+    indices = [modes.index(run.mode) for run in runs for _ in range(run.steps)]
+    return np.asarray(indices, np.int32)
 
 
 class Piece(NamedTuple):
@@ -98,6 +101,7 @@ def make_pieces(chain: Chain, start: float = 1.0, stop: float = 0.0) -> list[Pie
     flat = jax.tree.map(_without_shape, chain, is_leaf=is_schedule)
     pieces: list[Piece] = []
     for high, low in zip(inside[:-1], inside[1:], strict=True):
+        # Windows do not change inside a piece, so its middle stands for all of it.
         pieces.append(Piece(high, low, flat.live((high + low) / 2)))
     return pieces
 
@@ -106,11 +110,15 @@ def _without_shape(leaf: Any) -> Any:
     """NaN, which no weight is neutral at, in place of a shape that may cross 0."""
     if not is_schedule(leaf) or leaf.shape is None:
         return leaf
+    # One time is judged for the whole piece, and a curve may be neutral at that time by
+    # chance. NaN equals no number, so the part is live wherever its window is open.
     return dataclasses.replace(leaf, value=np.nan, shape=None)
 
 
 def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -> Cost:
     """Network evaluations and FLOPs per image of these runs."""
+    # Two numbers, because a gate closes while sampling and not on the host: `nfe` has
+    # every gate open in all steps, `least` has it closed from the second step on.
     nfe, least, flops = 0, 0, 0.0
     for run in runs:
         times = run.steps * run.stages
@@ -124,6 +132,7 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
         least += times * here - saved * (times - run.stages * (run.start == 0))
     plain = _calls(networks, RAW)
     unguided = plain * sum(run.steps * run.stages for run in runs)
+    # NaN survives the sum: with one network of unknown FLOPs the total is unknown.
     known = not np.isnan(flops)
     return Cost(runs[-1].stop, nfe, flops if known else None, unguided, least)
 
@@ -158,5 +167,6 @@ def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
     if network.flops is None:
         return float("nan")
     share = branch.change.share(network)
+    # Forward and backward; the latter is counted as two forward passes.
     gradient = 3.0 if branch.differentiable else 1.0
     return network.flops * share * branch.calls * gradient

@@ -118,8 +118,8 @@ def sag(
             first trace if the network has no such block, does not take
             `record_attention`, or its tokens form no grid that divides the image.
 
-    NFE: +2 inside the window, one behind the other. The watched prediction is an
-        evaluation of its own, also beside `cfg`.
+    NFE: +2 inside the window, one behind the other. The prediction whose attention is
+        recorded is an evaluation of its own, also beside `cfg`.
     Source: Hong et al. 2022, arXiv:2210.00939; known at second hand only, through
         diffusers' pipeline (weight 0.75, blur 1) and ComfyUI's (0.5, blur 2).
     Differs from the source: the paper reads the mid block of a U-Net. ComfyUI writes

@@ -19,6 +19,8 @@ from jaxguide.paths import ArrayLike
 
 def slack(t: ArrayLike) -> float:
     """A time this close to a window's edge counts as lying on it."""
+    # Rounding puts a grid time beside the edge that it means: about 1e-7 off in
+    # float32, 1e-16 in float64. Both limits lie far above that and far below any step.
     return 1e-6 if isinstance(t, jax.Array) else 1e-9
 
 
@@ -32,6 +34,8 @@ class Window:
 
     def contains(self, t: Any) -> Any:
         """Whether t lies inside; exact on host numbers, float32 on traced ones."""
+        # The same shift at both edges: of two windows that touch, every time lies in
+        # exactly one.
         t = t + slack(t)
         return (t >= self.t_lo) & ((t < self.t_hi) | (self.t_hi >= 1))
 
@@ -69,10 +73,13 @@ class Schedule:
 
         Returns [] or [B], the shape of `value`.
         """
+        # A float first: an integer value would round the shape and `outside` to its
+        # own dtype.
         value = jnp.asarray(self.value) * 1.0
         if self.shape is not None:
             shape = jnp.asarray(self.shape(t)).astype(value.dtype)
             value = self._shaped(value, shape)
+        # Innermost first: outside an outer window, its `outside` is what counts.
         for window in self.windows:
             inside = window.contains(t if window_t is None else window_t)
             value = jnp.where(inside, value, jnp.asarray(window.outside, value.dtype))
@@ -88,6 +95,8 @@ class Schedule:
             with jax.ensure_compile_time_eval():
                 shape = [jnp.asarray(self.shape(t)).astype(value.dtype) for t in times]
             values = self._shaped(value[None], jnp.stack(shape).reshape(column))
+        # In float64, and as the plan does it: rounded to float32, a step at an edge
+        # could be inside here while its branches were planned as not evaluated.
         for window in self.windows:
             inside = window.contains(window_times).reshape(column)
             outside = jnp.asarray(window.outside, values.dtype)
@@ -96,11 +105,14 @@ class Schedule:
 
     def on_host(self, t: float) -> np.ndarray | None:
         """The number at host time `t`, or None while `value` is traced there."""
+        # Outermost first, as in `at`. Outside a window the number is known even while
+        # `value` is traced: this is what makes closed windows free under jit.
         for window in reversed(self.windows):
             if not window.contains(t):
                 return np.asarray(window.outside)
         if isinstance(self.value, Tracer):
             return None
+        # A shape written with jnp would be staged into the caller's trace otherwise.
         with jax.ensure_compile_time_eval():
             if self.shape is None:
                 return np.asarray(self.value) * 1.0

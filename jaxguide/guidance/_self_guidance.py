@@ -43,7 +43,7 @@ def sg(
     t_lo: float = 0.0,
     t_hi: float = 1.0,
 ) -> Contrast:
-    """Self-Guidance: away from the same network told a noisier time, at the same x.
+    """Self-Guidance: away from the same network at a noisier time, with the same x.
 
         guided + weight(t) * (raw_t - raw_{t + shift})         (clipped to t = 1)
 
@@ -202,7 +202,7 @@ class AB2(Transform):
     def apply(
         self, guided: Guided, state: AB2State, here: View, *, live: bool
     ) -> tuple[Guided, AB2State]:
-        """`sg_prev` with the weight that the lengths of two steps ask for."""
+        """`sg_prev` with the weight that follows from the lengths of two steps."""
         step = here.step
         t = jnp.broadcast_to(step.node.t, (len(step.x),)).astype(state.t.dtype)
         length = before = jnp.ones_like(t)

@@ -76,6 +76,7 @@ class TFG(Transform):
             return paths.to_pair(kind, predict(x), x, step.node)[0]
 
         push = gradient(lambda x: log_prob(denoised(x)), step.x)
+        # The inner `where` keeps the division finite also in the gradient of the whole.
         alpha = expand(step.node.alpha, push)
         push = jnp.where(alpha > 0, push / jnp.where(alpha > 0, alpha, 1), 0)
         return add_scaled(jnp.zeros_like(push), variance, push)
@@ -95,6 +96,8 @@ class TFG(Transform):
         noise = noise * expand(self.smoothing * step.node.sigma, step.x)[None]
 
         def smooth(x0: Array) -> Array:
+            # One copy after the other, not a larger batch: log_prob sees rows that fit
+            # its condition. A mean of probabilities, so logsumexp and not a mean.
             each = jnp.stack([plain(x0 + one) for one in noise])
             return jax.nn.logsumexp(each, axis=0) - float(np.log(self.samples))
 
@@ -172,6 +175,7 @@ def tfg(
                 f"tfg: need an integer {argument} >= 1, got {argument}={value!r}."
             )
     window = functools.partial(schedules.window, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    # None and not a weight of 0: the part, and its gradient, is then in no program.
     return TFG(
         None if _zero(mean) and not _zero(variance) else window(mean),
         None if _zero(variance) and not _zero(mean) else window(variance),
@@ -241,6 +245,7 @@ def _zero(weight: Weight) -> bool:
 class StepShape:
     """Numbers of the steps of a grid as a function of noise time. Hashable."""
 
+    # Tuples: the shape of a schedule is static, so it must have a hash.
     times: tuple[float, ...]  # increasing
     values: tuple[float, ...]
 
@@ -276,5 +281,6 @@ def tfg_schedule(value: Any, shape: str, path: Path, grid: Any) -> Schedule:
     ratio = (alpha[:-1] / alpha[1:]) ** 2
     ratio = ratio if shape == "increase" else 1 - ratio
     ratio = ratio / ratio.mean()
+    # Reversed: interpolation needs increasing times, and a grid decreases.
     shaped = StepShape(tuple(grid[:-1][::-1].tolist()), tuple(ratio[::-1].tolist()))
     return Schedule(value, shape=shaped)

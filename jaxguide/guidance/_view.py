@@ -50,6 +50,9 @@ class View:
 
     def of(self, owner: int, draw: int = 0, called: Network | None = None) -> View:
         """The same predictions as the transform at position `owner` sees them."""
+        # A shallow copy: the predictions are shared, also those stored later. Owner and
+        # draw choose the key and the numbers; with one view for all, two transforms of
+        # one kind would draw the same.
         twin = copy.copy(self)
         twin._owner, twin._draw = owner, draw
         twin.called = called or self.network

@@ -149,7 +149,7 @@ def text(name: str = "") -> str:
         "them. One of them in full: --list NAME. In a config: "
         "dict(name='cfg', scale=1.5)."
     )
-    return "\n\n".join([*map(short, methods), papers, foot])
+    return "\n\n".join([*map(short, methods), papers, "\n".join(_wrap(foot))])
 
 
 def setting(paper: Paper) -> str:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import jaxguide as jg
 from jaxguide import guidance as g
-from jaxguide.guidance import Sides, _bands as bands
+from jaxguide.guidance import Sides, _pyramid as pyramids
 from tests.contract.common import EXHAUSTIVE
 from tests.fixed import columns, guided, inner, length, march, predictions
 
@@ -257,7 +257,7 @@ def pixel_pyramid(x, levels):
 def test_the_pyramid_is_the_slow_one(shape):
     x = np.random.default_rng(0).normal(size=shape)
     want = pixel_pyramid(x, 2)
-    found = bands.pyramid(jnp.asarray(x, jnp.float32)[None, :, :, None], 2, (1, 2))
+    found = pyramids.pyramid(jnp.asarray(x, jnp.float32)[None, :, :, None], 2, (1, 2))
     for (level, sizes), slow in zip(found, want, strict=True):
         assert tuple(sizes) == slow.shape
         close(level[0, :, :, 0], slow)
