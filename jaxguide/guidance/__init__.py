@@ -25,9 +25,8 @@ from jaxguide.guidance._base import (
     Branch as Branch,
     Change as Change,
     Guided as Guided,
-    Network as Network,
     Step as Step,
-    Transform as Transform,
+    View as View,
 )
 from jaxguide.guidance._blocks import (
     ShuffledTokens as ShuffledTokens,
@@ -114,6 +113,7 @@ from jaxguide.guidance._nag import (
     NormalisedAttention as NormalisedAttention,
     nag as nag,
 )
+from jaxguide.guidance._network import Network as Network
 from jaxguide.guidance._networks import (
     autoguidance as autoguidance,
     interpolate_weights as interpolate_weights,
@@ -174,7 +174,7 @@ from jaxguide.guidance._tfg import (
     tfg as tfg,
     tfg_schedule as tfg_schedule,
 )
-from jaxguide.guidance._view import View as View
+from jaxguide.guidance._transform import Transform as Transform
 
 # Every transform: what configs, `--list`, the pages of the documentation and the tests
 # of docstrings go through.

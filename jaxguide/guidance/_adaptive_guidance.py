@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight, per_sample
 from jaxguide.guidance._directions import norm
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import (
     NATIVE,
     check_named_space,
@@ -15,7 +16,7 @@ from jaxguide.guidance._numbers import (
     pytree,
 )
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, widen
 
 

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from jaxguide.guidance._base import NULL, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import NULL, Branch, Guided, View
 from jaxguide.guidance._contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance._directions import (
     clip_norm,
     momentum as momentum_map,
     project,
 )
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_named_space, pytree
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array
 
 

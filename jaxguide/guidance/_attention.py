@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxguide.guidance._base import RAW, Branch, Change
+from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
@@ -17,7 +17,6 @@ from jaxguide.guidance._layers import (
     where_chosen,
 )
 from jaxguide.guidance._numbers import check_number
-from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 # (q, k, v) -> out, all [B, heads, N, head_dim]

@@ -1,4 +1,4 @@
-"""The algebra: branches, what they cost, and the two functions of a transform.
+"""The algebra: branches of the network, and what a transform sees of them.
 
     guided = raw + sum_i weight_i(t) * (a_i - b_i)
 
@@ -9,19 +9,18 @@ how it combines them; it never calls a network. `_evaluate.py` calls, `_plan.py`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxguide import paths
-from jaxguide.guidance._numbers import add_scaled, pytree
-from jaxguide.guidance._schedule import Schedule
-from jaxguide.paths import Array, Node, Path
-
-if TYPE_CHECKING:
-    from jaxguide.guidance._view import View
+from jaxguide.guidance._network import Network
+from jaxguide.guidance._numbers import ANY, NATIVE, add_scaled
+from jaxguide.paths import Array, Node
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,49 +117,6 @@ RAW = Branch()
 NULL = Branch(cond="null")
 
 
-@pytree("predict")
-class Network:
-    """A predictor and what must be known about it. A pytree; `predict` holds weights.
-
-    Args:
-        predict: `(x [B, *D], t [B], cond, **taps) -> prediction [B, *D]`, or a pair
-            (prediction, extra) whose second part is handed to the sampler, or a triple
-            (prediction, extra or None, record) if a change asks for a record. Wrap
-            weights as `jax.tree_util.Partial(function, params)` so that they are
-            traced.
-        kind: what it predicts, one of `paths.KINDS`.
-        path: the noise path it was trained on.
-        depth: number of blocks that can be dropped through `keep_blocks`; 0 if none.
-        flops: FLOPs of one forward pass per sample; None if unknown.
-        block_flops: FLOPs of one block per sample.
-        batch_time: whether a scalar time is widened to [B] before the call.
-        tokens: (rows, columns) of its tokens, for changes that look at neighbours; None
-            if unknown, then a square is assumed.
-        calls: network evaluations that one prediction counts as.
-
-    Raises:
-        ValueError: if `kind` is unknown.
-    """
-
-    predict: Callable[..., Any]
-    kind: str = "velocity"
-    path: Path = paths.Linear()
-    depth: int = 0
-    flops: float | None = None
-    block_flops: float = 0.0
-    batch_time: bool = True
-    tokens: tuple[int, int] | None = None
-    calls: int = 1
-
-    def __post_init__(self):
-        paths.check_kind("Network", self.kind)
-        # As a leaf of the pytree a bare function would be refused by jit; a Partial
-        # keeps it in its static half.
-        leaves = jax.tree.leaves(self.predict)
-        if len(leaves) == 1 and leaves[0] is self.predict and callable(self.predict):
-            object.__setattr__(self, "predict", jax.tree_util.Partial(self.predict))
-
-
 class Step(NamedTuple):
     """What a transform may read during one sampling step."""
 
@@ -187,58 +143,123 @@ class Guided(NamedTuple):
         return self._replace(prediction=add_scaled(self.prediction, weight, change))
 
 
-class Transform:
-    """One guidance method: two pure functions, its branches, and when it is live.
+class Evaluated(NamedTuple):
+    """A prediction, in the kind of the main network, and where it was made."""
 
-    It is live in a step if its branches are evaluated there; in other steps it costs no
-    evaluation, and `apply` only updates its state or uses what was saved.
+    prediction: Array  # [B, *D]
+    x: Array  # [B, *D]
+    node: Node
+    record: Any = None  # what the network recorded for a change that asks for it
 
-    Subclasses are frozen dataclasses registered as pytrees (`pytree`): `Schedule`s and
-    arrays are leaves, all else is static and hashable. Inside `apply` every schedule
-    holds its number at this step, `self.weight.number`.
 
-    Most methods need `branches`, `switches` and `change`; one that remembers overrides
-    `init` and `apply`. A transform with `gated = True` also has `gate`.
+class View:
+    """The predictions of the declared branches at one step, as one transform sees them.
+
+    Lives inside one trace; it is not a pytree and never leaves a sampling step.
+
+    Attributes:
+        network: the main network.
+        called: in a `Change`, the network that its branch calls.
+        step: the step.
     """
 
-    name = "transform"  # of the method, for error messages
-    gated = False  # whether its branches can stop being needed while sampling
+    def __init__(
+        self,
+        network: Network,
+        step: Step,
+        key: Array | None = None,
+        parts: tuple[Any, ...] = (),
+    ):
+        self.network, self.called, self.step = network, network, step
+        self._key, self._parts = key, parts
+        self._owner, self._draw = 0, 0
+        self._evaluated: dict[OwnedBranch, Evaluated] = {}
+        self._functions: dict[OwnedBranch, Callable[[Array], Array]] = {}
 
-    def init(self, x: Array) -> Any:
-        """State carried from step to step, a NamedTuple or (); `x` is [B, *D]."""
-        del x
-        return ()
+    def of(self, owner: int, draw: int = 0, called: Network | None = None) -> View:
+        """The same predictions as the transform at position `owner` sees them."""
+        # A shallow copy: the predictions are shared, also those stored later. Owner and
+        # draw choose the key and the numbers; with one view for all, two transforms of
+        # one kind would draw the same.
+        twin = copy.copy(self)
+        twin._owner, twin._draw = owner, draw
+        twin.called = called or self.network
+        return twin
 
-    def branches(self, network: Network) -> tuple[Branch, ...]:
-        """What must be evaluated while live, besides `RAW`."""
-        del network
-        return ()
+    @property
+    def part(self) -> Any:
+        """The transform that sees this, its schedules numbers of this step."""
+        return self._parts[self._owner]
 
-    def switches(self) -> tuple[tuple[Schedule, float], ...]:
-        """Schedules, each with the number at which it switches the transform off."""
-        return ()
+    def key(self, name: str) -> Array:
+        """This step's PRNG key of the transform, its own for every `Branch.draw`.
 
-    def live(self, t: float, index: int = 0) -> bool:
-        """Whether branches are needed in step `index`, which starts at host time `t`.
-
-        False where the result is known to be neutral, or made from what was saved.
+        Raises:
+            ValueError: if the sampler was given no key; `name` is that of the method.
         """
-        del index
-        return not any(one.neutral_at(t, neutral) for one, neutral in self.switches())
+        if self._key is None:
+            raise ValueError(
+                f"{name}: need a PRNG key to draw from, got key=None. "
+                "Pass key=jax.random.key(0) to the sampler."
+            )
+        # By position, so that appending a transform leaves other draws as they are.
+        return jax.random.fold_in(
+            jax.random.fold_in(self._key, self._owner), self._draw
+        )
 
-    def gate(self, state: Any) -> Array:
-        """Of a gated transform, [] bool: False ends its evaluations at run time."""
-        raise NotImplementedError
+    def store(self, one: OwnedBranch, evaluated: Evaluated) -> None:
+        """Files what the evaluator made of a branch."""
+        self._evaluated[one] = evaluated
 
-    def apply(
-        self, guided: Guided, state: Any, here: View, *, live: bool
-    ) -> tuple[Guided, Any]:
-        """The next running result and state; updates the state also when not live."""
-        return (self.change(guided, here) if live else guided), state
+    def store_function(self, one: OwnedBranch, function: Callable) -> None:
+        """Files a differentiable branch as a function x [B, *D] -> prediction."""
+        self._functions[one] = function
 
-    def change(self, guided: Guided, here: View) -> Guided:
-        """The next running result of a live step, for a transform without state."""
-        raise NotImplementedError
+    def record(self, branch: Branch) -> Any:
+        """What the network recorded for a branch whose change asks for it."""
+        return self._find(branch).record
+
+    def function(self, branch: Branch) -> Callable[[Array], Array]:
+        """A declared differentiable branch: x [B, *D] -> native prediction [B, *D]."""
+        return self._functions[branch.owned_by(self._owner)]
+
+    def __getitem__(self, branch: Branch) -> Array:
+        return self._find(branch).prediction
+
+    def read(self, branch: Branch, space: str = ANY) -> Array:
+        """The prediction of a declared branch as `space`, converted at its own time."""
+        prediction, x, node, _ = self._find(branch)
+        if space in (ANY, NATIVE):
+            return prediction
+        return paths.convert(prediction, x, node, self.network.kind, space)
+
+    def _find(self, branch: Branch) -> Evaluated:
+        evaluated = self._evaluated.get(branch.owned_by(self._owner))
+        if evaluated is None:
+            raise ValueError(
+                f"guidance: need a branch that the transform declares, got {branch!r}. "
+                "Return it from `branches`."
+            )
+        return evaluated
+
+    def convert(self, value: Array, space: str, to: str) -> Array:
+        """A prediction at the step's own (x, t) from one space to another."""
+        spaces = [
+            self.network.kind if name in (ANY, NATIVE) else name for name in (space, to)
+        ]
+        return paths.convert(value, self.step.x, self.step.node, *spaces)
+
+    def to_native(self, difference: Array, space: str) -> Array:
+        """A difference of predictions in `space`, in the kind of the main network.
+
+        Where that kind holds no trace of `space` (velocity from score at alpha = 0)
+        the difference contributes nothing.
+        """
+        if space in (ANY, NATIVE, self.network.kind):
+            return difference
+        factor = paths.difference_factor(self.step.node, space, self.network.kind)
+        factor = jnp.where(jnp.isfinite(factor), factor, jnp.zeros_like(factor))
+        return paths.expand(factor, difference) * difference
 
 
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance._attention import IdentityAttention
-from jaxguide.guidance._base import RAW, Branch, Change, Network
+from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
     Layers,
@@ -17,7 +17,7 @@ from jaxguide.guidance._layers import (
     remaining_share,
     where_chosen,
 )
-from jaxguide.guidance._view import View
+from jaxguide.guidance._network import Network
 from jaxguide.paths import Array
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxguide.guidance._base import Guided, Network, OwnedBranch, Transform
+from jaxguide.guidance._base import Guided, OwnedBranch, View
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import Schedule, is_schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, ArrayLike
 
 

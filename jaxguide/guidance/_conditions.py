@@ -10,11 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import NULL, RAW, Branch, Change
+from jaxguide.guidance._base import NULL, RAW, Branch, Change, View
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._directions import project
-from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
 from jaxguide.guidance._schedule import Schedule, Weight as Weight
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, ArrayLike, expand, widen
 
 # What a scale multiplies, for maps that change the difference (methods differ in it).

@@ -6,19 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import (
-    NULL,
-    RAW,
-    Branch,
-    Change,
-    Guided,
-    Network,
-    Transform,
-)
+from jaxguide.guidance._base import NULL, RAW, Branch, Change, Guided, View
 from jaxguide.guidance._contrast import Weight
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, ArrayLike, expand, numerics
 
 

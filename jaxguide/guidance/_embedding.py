@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 
-from jaxguide.guidance._base import Branch, Change
+from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import check_tap
 from jaxguide.guidance._numbers import check_number
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
 from jaxguide.paths import Array, widen
 
 

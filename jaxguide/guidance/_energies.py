@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import Guided, Transform, find_condition
+from jaxguide.guidance._base import Guided, View, find_condition
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._numbers import NATIVE, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array
 
 

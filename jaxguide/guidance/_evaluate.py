@@ -16,15 +16,16 @@ from jax import lax
 from jaxguide import paths
 from jaxguide.guidance._base import (
     RAW,
+    Evaluated,
     Guided,
-    Network,
     OwnedBranch,
     Step,
+    View,
     find_condition,
     find_network,
 )
 from jaxguide.guidance._chain import Chain
-from jaxguide.guidance._view import Evaluated, View
+from jaxguide.guidance._network import Network
 from jaxguide.paths import Array, Node
 
 

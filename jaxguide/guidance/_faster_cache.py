@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import (
     NATIVE,
     check_named_space,
     check_number,
     pytree,
 )
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.guidance.schedules import Schedule
 from jaxguide.paths import Array, expand
 

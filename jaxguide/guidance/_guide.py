@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxguide import paths
-from jaxguide.guidance._base import Guided, Network, Step, Transform
+from jaxguide.guidance._base import Guided, Step
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._evaluate import (
     Pair,
@@ -20,8 +20,10 @@ from jaxguide.guidance._evaluate import (
     default_batched,
     guided_prediction,
 )
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._plan import make_pieces
 from jaxguide.guidance._schedule import slack
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, Node, Path
 
 DIRECTIONS = ("noise", "data")

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
-from jaxguide.guidance._base import RAW, Branch, Change, Network
+from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, DirectionMap, Sides, Weight, contrast
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_named_space, check_number, pytree
-from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 BLURRED = ("denoised", "state")

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from jaxguide.guidance._base import Network
+from jaxguide.guidance._network import Network
 from jaxguide.paths import Array
 
 # An index (negative from the end), a name, a range such as "2-5", or several of these.

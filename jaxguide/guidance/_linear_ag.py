@@ -7,11 +7,12 @@ import numpy as np
 
 from jaxguide import paths
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array
 
 

@@ -8,12 +8,13 @@ from jax import lax
 
 from jaxguide.guidance import schedules
 from jaxguide.guidance._attention import Attention, ChangedAttention
-from jaxguide.guidance._base import RAW, Branch, Guided, Network, Transform
+from jaxguide.guidance._base import RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._layers import Layers, check_layers
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, widen
 
 NORMS = ("l1", "l2")

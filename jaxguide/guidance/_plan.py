@@ -12,14 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxguide.guidance._base import (
-    RAW,
-    Branch,
-    Network,
-    OwnedBranch,
-    find_network,
-)
+from jaxguide.guidance._base import RAW, Branch, OwnedBranch, find_network
 from jaxguide.guidance._chain import Chain
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import is_schedule
 
 

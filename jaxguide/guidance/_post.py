@@ -4,12 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import RAW, Guided, Transform
+from jaxguide.guidance._base import RAW, Guided, View
 from jaxguide.guidance._contrast import Weight, to_columns
 from jaxguide.guidance._directions import norm
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, widen
 
 RULES = ("at_most", "equal")

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Step, Transform
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Step, View
 from jaxguide.guidance._contrast import Weight
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import NATIVE, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, expand
 
 SOURCES = ("once", "input")

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import Branch, Change, Network
+from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import remaining_share
-from jaxguide.guidance._view import View
+from jaxguide.guidance._network import Network
 
 
 @dataclasses.dataclass(frozen=True)

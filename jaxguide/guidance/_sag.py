@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import Branch, Change, Network
+from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, Weight, contrast, to_columns
 from jaxguide.guidance._layers import (
@@ -15,8 +15,8 @@ from jaxguide.guidance._layers import (
     find_layers,
     token_grid,
 )
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_number
-from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 

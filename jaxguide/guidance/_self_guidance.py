@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import RAW, Branch, Guided, Transform
+from jaxguide.guidance._base import RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array
 
 

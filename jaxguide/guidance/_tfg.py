@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxguide import paths
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import Branch, Guided, Network, Transform, find_condition
+from jaxguide.guidance._base import Branch, Guided, View, find_condition
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._coupled import noise_of
 from jaxguide.guidance._energies import as_leaves, gradient
+from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
-from jaxguide.guidance._view import View
+from jaxguide.guidance._transform import Transform
 from jaxguide.guidance.schedules import Schedule
 from jaxguide.paths import Array, Path, expand, numerics
 
