@@ -89,9 +89,9 @@ def theirs(guider, x, step):
 
 
 def forward(x, t, label, **taps):
-    return models.Predictor(CONFIG)(
-        our_params(), x, jnp.full(len(x), t, jnp.float32), label, **taps
-    )
+    params = jax.tree.map(jnp.asarray, our_params())
+    time = jnp.full(len(x), t, jnp.float32)
+    return models.Predictor(CONFIG)(params, x, time, label, **taps)
 
 
 def ours(transform):
