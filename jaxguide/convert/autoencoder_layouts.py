@@ -203,8 +203,8 @@ def take_params(
     for path, source in sources.items():
         shape = _their_shape(flat[path].shape)
         as_conv = (*shape, 1, 1)  # latent-diffusion's attention
-        found = source in there and tensors.shape(source) == as_conv
-        wanted[source] = as_conv if found and len(shape) == 2 else shape
+        is_conv = source in there and tensors.shape(source) == as_conv
+        wanted[source] = as_conv if is_conv and len(shape) == 2 else shape
     others = sorted(there - set(names.values()))
     arrays = take(owner, tensors, wanted, ["loss.*", *others])
     params = {

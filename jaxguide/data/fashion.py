@@ -69,8 +69,8 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
             f"fashion_mnist: need the idx files in a folder, got folder={named!r}. "
             "Leave it empty to search and download."
         )
-    found = tfds_images("fashion_mnist", split=split)
-    return Dataset(found.images, found.labels, CLASS_NAMES)
+    dataset = tfds_images("fashion_mnist", split=split)
+    return Dataset(dataset.images, dataset.labels, CLASS_NAMES)
 
 
 def read_idx(path: str | Path) -> np.ndarray:

@@ -261,17 +261,17 @@ class Inception(Stack):
 
     def __call__(self, x: Array) -> dict[str, Array]:
         """See `layers`."""
-        found = {"stem": self.run(x)}
-        x = found["stem"]
+        outputs = {"stem": self.run(x)}
+        x = outputs["stem"]
         for name in BLOCKS:
-            x = found[name] = getattr(self, name).run(x)
-        found["pool"] = x.mean(axis=(1, 2))
-        spatial = found[SPATIAL_LAYER][..., :SPATIAL_CHANNELS]
-        found["spatial"] = spatial.reshape(len(x), -1)
-        found["logits"] = self.classes(found["pool"])
+            x = outputs[name] = getattr(self, name).run(x)
+        outputs["pool"] = x.mean(axis=(1, 2))
+        spatial = outputs[SPATIAL_LAYER][..., :SPATIAL_CHANNELS]
+        outputs["spatial"] = spatial.reshape(len(x), -1)
+        outputs["logits"] = self.classes(outputs["pool"])
         kernel = self.classes.kernel[...]
-        found["logits_unbiased"] = jnp.dot(found["pool"], kernel, precision=EXACT)
-        return found
+        outputs["logits_unbiased"] = jnp.dot(outputs["pool"], kernel, precision=EXACT)
+        return outputs
 
 
 def init(key: Array) -> Params:

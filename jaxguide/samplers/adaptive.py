@@ -102,8 +102,8 @@ def integrate(
     # loop ends with the slowest sample, and `nfe` is what each one needed.
     def one(x: Array, conds: dict[str, Any]) -> Solution:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
-        found = _solve(problem, pieces, x[None], conds)
-        return found._replace(x=found.x[0])
+        solution = _solve(problem, pieces, x[None], conds)
+        return solution._replace(x=solution.x[0])
 
     return jax.vmap(one)(start, all_conds)
 
@@ -162,7 +162,7 @@ def _solve(
     """Integrates over every piece in turn."""
     steps = nfe = jnp.zeros((), jnp.int32)
     for piece in pieces:
-        found = diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_field(problem, conds, piece)),
             problem.solver,
             t0=piece.start,
@@ -173,9 +173,9 @@ def _solve(
             stepsize_controller=problem.controller,
             max_steps=problem.max_steps,
         )
-        assert found.ys is not None  # SaveAt defaults to t1
-        taken = found.stats["num_steps"].astype(jnp.int32)
-        x, steps = found.ys[0], steps + taken
+        assert solution.ys is not None  # SaveAt defaults to t1
+        taken = solution.stats["num_steps"].astype(jnp.int32)
+        x, steps = solution.ys[0], steps + taken
         each = plan.evaluations(problem.parts, problem.networks, piece.live)
         nfe = nfe + _calls(problem.solver, taken) * each
     return Solution(x, steps, nfe)
