@@ -2,8 +2,8 @@
 
 The interval is cut into pieces at every edge of a guidance window. Across an edge the
 vector field jumps: the error control would reject steps there until they are tiny, and
-each rejected step costs evaluations. Inside a piece the field is smooth, and branches
-that are dead there are not evaluated. The solver starts anew in every piece.
+each rejected step costs evaluations. Inside a piece the field is smooth, and only the
+branches that are live there are evaluated. The solver starts anew in every piece.
 """
 
 from collections.abc import Mapping
@@ -132,7 +132,7 @@ def _check_memory(parts: Chain, noise: Array) -> None:
 def _check_draws(
     problem: _Problem, piece: plan.Piece, x: Array, conds: dict[str, Any]
 ) -> None:
-    """Refuses transforms that draw: those that ask for a key where there is none.
+    """Refuses transforms that draw: those that need a key where there is none.
 
     A draw may be anywhere (a condition, dropped blocks, inside `apply`), so the field
     is traced instead, which evaluates nothing. What fails with a key as well has
@@ -148,7 +148,7 @@ def _check_draws(
 
     without = complaint(None)
     if without is not None and without != complaint(jax.random.key(0)):
-        name = without.partition(":")[0]  # messages begin with who complains
+        name = without.partition(":")[0]  # messages begin with the method's name
         raise ValueError(
             f"integrate: need deterministic transforms, got {name}. A fresh draw "
             "at every call is no vector field and defeats the error control. "
