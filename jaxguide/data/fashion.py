@@ -38,7 +38,7 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
 
     Looks for the idx files (`train-images-idx3-ubyte.gz`, ...) in `folder`, or in
     the folder that the variable JAXGUIDE_FASHION_MNIST names, or in
-    `USUAL_FOLDERS`; without any of these it asks TensorFlow Datasets, which
+    `USUAL_FOLDERS`; without any of these it takes TensorFlow Datasets, which
     downloads 30 MB once.
 
     Args:
