@@ -38,8 +38,8 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
 
 def report(name: str, ours: tuple[Any, float], theirs: tuple[Any, float]) -> None:
     """One line: the largest difference, and the time of both."""
-    (found, seconds), (wanted, their_seconds) = ours, theirs
-    difference = np.abs(np.asarray(found) - wanted).max()
+    (result, seconds), (wanted, their_seconds) = ours, theirs
+    difference = np.abs(np.asarray(result) - wanted).max()
     print(
         f"{name}: largest difference {difference:.1e} of values up to "
         f"{np.abs(wanted).max():.2f}; {seconds:.2f} s, PyTorch {their_seconds:.2f} s"
@@ -73,8 +73,8 @@ def main() -> None:
     decode = jax.jit(autoencoder_kl.decode, static_argnums=0)
 
     def their_moments() -> np.ndarray:
-        found = theirs.encode(to_torch(images)).latent_dist
-        return to_numpy(torch.cat([found.mean, found.logvar], 1))
+        moments = theirs.encode(to_torch(images)).latent_dist
+        return to_numpy(torch.cat([moments.mean, moments.logvar], 1))
 
     with torch.no_grad():
         wanted = timed(their_moments)

@@ -45,24 +45,24 @@ def open_autoencoder(path: Path) -> Autoencoder:
 
 def photos(paths: list[Path], size: int, limit: int) -> dict[str, np.ndarray]:
     """uint8 [size, size, 3] by name."""
-    found = {}
+    pictures = {}
     for path in paths:
         if path.suffix == ".npz":
             with np.load(path) as file:
                 images = file["x" if "x" in file else "arr_0"][:limit]
-            found |= {
+            pictures |= {
                 f"{path.stem} {i}": Image.fromarray(x) for i, x in enumerate(images)
             }
             continue
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         files = [file for file in files if file.suffix.lower() in KINDS]
-        found |= {file.stem: Image.open(file) for file in files[:limit]}
+        pictures |= {file.stem: Image.open(file) for file in files[:limit]}
     if not paths:
         from sklearn.datasets import load_sample_images
 
         shipped = zip(("china", "flower"), load_sample_images().images, strict=True)
-        found = {name: Image.fromarray(image) for name, image in shipped}
-    return {n: centre_crop(p.convert("RGB"), size) for n, p in found.items()}
+        pictures = {name: Image.fromarray(image) for name, image in shipped}
+    return {n: centre_crop(p.convert("RGB"), size) for n, p in pictures.items()}
 
 
 def psnr(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -116,11 +116,11 @@ def main() -> None:
         sys.exit(f"autoencoder_psnr: need photos, got {options.photos!r}.")
     images = np.stack([photo / np.float32(127.5) - 1 for photo in named.values()])
     latents, decoded = through(autoencoder, images)
-    found = psnr(images, decoded)
-    for name, decibels in zip(named, found, strict=True):
+    ratios = psnr(images, decoded)
+    for name, decibels in zip(named, ratios, strict=True):
         print(f"{name:<28} {decibels:6.2f} dB")
     print(
-        f"{f'mean of {len(named)}, {options.size} px':<28} {found.mean():6.2f} dB; "
+        f"{f'mean of {len(named)}, {options.size} px':<28} {ratios.mean():6.2f} dB; "
         f"latents {list(latents.shape[1:])}, std {latents.std():.3f}"
     )
     if options.rebuild:

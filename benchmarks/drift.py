@@ -30,18 +30,18 @@ def samples(options: argparse.Namespace, dtype: str) -> dict[tuple[str, bool], A
     """Images of every chain, separate (False) and batched (True), same weights."""
     options.dtype, options.no_torch = dtype, True
     task = sampling.make_task(options.model, options)
-    found = {}
+    images = {}
     for name, guidance in chains(options.scale).items():
         for batched in (False, True):
             row = sampling.Row(guidance, batched)
             run, _ = sampling.compile_sampler(task, row)
-            found[name, batched] = run().astype(np.float64)
-    return found
+            images[name, batched] = run().astype(np.float64)
+    return images
 
 
-def drift(found: np.ndarray, wanted: np.ndarray) -> float:
+def drift(images: np.ndarray, wanted: np.ndarray) -> float:
     """Root mean square of the difference, relative to that of `wanted`."""
-    return float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))
+    return float(np.sqrt(np.mean((images - wanted) ** 2) / np.mean(wanted**2)))
 
 
 def main() -> None:

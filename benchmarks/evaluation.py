@@ -70,12 +70,12 @@ def network() -> FeatureNetwork:
 def timed(title: str, call: Callable[[], Any], rows: list[list[str]]) -> Any:
     """What `call` returns; notes seconds and the largest memory until now."""
     start = time.perf_counter()
-    found = call()
+    result = call()
     seconds = time.perf_counter() - start
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows.append([title, f"{seconds:.1f}", f"{gigabytes:.2f}"])
     print(rows[-1], flush=True)
-    return found
+    return result
 
 
 def main() -> None:

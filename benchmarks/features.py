@@ -96,9 +96,9 @@ def _fidelity(state: dict[str, np.ndarray]) -> Callable[[Any], Any]:
         return module.FeatureExtractorInceptionV3("made", names, str(file))
 
 
-def row(name: str, found: dict[str, timing.Timing], batch: int) -> list[str]:
+def row(name: str, timings: dict[str, timing.Timing], batch: int) -> list[str]:
     """One line of the table; nothing where PyTorch is missing."""
-    ours, theirs = found["jaxguide"], found.get("PyTorch")
+    ours, theirs = timings["jaxguide"], timings.get("PyTorch")
     if theirs is None:
         return [name, str(batch), f"{batch / ours.median:.1f}", "", "", ""]
     low, high = theirs.spread(ours)
@@ -129,9 +129,9 @@ def main() -> None:
     for name, (batch, calls) in tasks.items():
         for call in calls.values():
             call()
-        found = timing.measure(calls, options.rounds)
-        rows.append(row(name, found, batch))
-        seconds[name] = {which: timed.seconds for which, timed in found.items()}
+        timings = timing.measure(calls, options.rounds)
+        rows.append(row(name, timings, batch))
+        seconds[name] = {which: timed.seconds for which, timed in timings.items()}
     head = [
         "network",
         "batch",

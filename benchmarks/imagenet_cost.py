@@ -50,20 +50,20 @@ def rows() -> list[tuple[str, str, float]]:
         *(32, 32, 4),
     )
     judge = counted(inception.layers, inception.init, 299, 299, 3)
-    found = [("encode", f"{2 * TRAINING:,} images", 2 * TRAINING * encode)]
+    tasks = [("encode", f"{2 * TRAINING:,} images", 2 * TRAINING * encode)]
     example = 3 * forward * BATCH
     for steps in STEPS:
         name, guided = f"train, {steps:,} steps", steps - GUIDED_FROM
-        found.append((name, f"{BATCH} examples each", example * steps))
+        tasks.append((name, f"{BATCH} examples each", example * steps))
         how = "two passes of the average more"
         more = example * (steps + guided * 2 / 3)
-        found.append((f"{name}, Model-Guidance", how, more))
+        tasks.append((f"{name}, Model-Guidance", how, more))
     for name, passes in (("no guidance, or MG", 1), ("CFG", 2)):
         total = SAMPLES * EVALUATIONS * passes * forward
-        found.append((f"sample, {name}", f"{EVALUATIONS * passes} evaluations", total))
-    found.append(("decode", f"{SAMPLES:,} images", SAMPLES * decode))
-    found.append(("evaluate", "Inception, samples", SAMPLES * judge))
-    return found
+        tasks.append((f"sample, {name}", f"{EVALUATIONS * passes} evaluations", total))
+    tasks.append(("decode", f"{SAMPLES:,} images", SAMPLES * decode))
+    tasks.append(("evaluate", "Inception, samples", SAMPLES * judge))
+    return tasks
 
 
 def hours(value: float) -> str:

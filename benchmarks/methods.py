@@ -93,8 +93,8 @@ class Bench:
     def floor(self) -> dict[str, float]:
         """What real images reach, by the titles of the measures."""
         return {
-            self._scorer.title(name): found.value
-            for name, found in self._scorer.floor.items()
+            self._scorer.title(name): measure.value
+            for name, measure in self._scorer.floor.items()
         }
 
     def measure(self, arm: Arm, seed: int, images: int) -> list[Cell]:
@@ -171,11 +171,11 @@ def best(cells: Sequence[Cell], arm: Arm) -> Arm:
 
 def points(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of every point, over its seeds."""
-    found: dict[str, list[Cell]] = {}
+    by_point: dict[str, list[Cell]] = {}
     for cell in cells:
         key = json.dumps([cell.title, cell.setting, cell.point])
-        found.setdefault(key, []).append(cell)
-    return list(found.values())
+        by_point.setdefault(key, []).append(cell)
+    return list(by_point.values())
 
 
 def time_arms(
@@ -188,12 +188,12 @@ def time_arms(
     seconds: dict[str, list[float]] = {arm.title: [] for arm in arms}
     known = json.loads(file.read_text()) if file.is_file() else {}
     if set(known) == set(seconds):
-        return {title: Timing(found) for title, found in known.items()}
+        return {title: Timing(values) for title, values in known.items()}
     for _ in range(ROUNDS):
         for arm in arms:
             seconds[arm.title].append(bench.seconds(arm, images))
     file.write_text(json.dumps(seconds))
-    return {title: Timing(found) for title, found in seconds.items()}
+    return {title: Timing(values) for title, values in seconds.items()}
 
 
 def over_seeds(cells: Sequence[Cell]) -> tuple[float, float]:
@@ -237,7 +237,7 @@ def write_csv(file: Path, cells: Sequence[Cell], times: Mapping[str, Timing]) ->
 
 def draw_costs(
     file: Path,
-    found: Sequence[Sequence[Cell]],
+    measured: Sequence[Sequence[Cell]],
     times: Mapping[str, Timing],
     floor: float,
 ) -> None:
@@ -248,7 +248,7 @@ def draw_costs(
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     colours = colormaps["tab20"]
-    for number, cells in enumerate(found):
+    for number, cells in enumerate(measured):
         first, (mean, spread) = cells[0], over_seeds(cells)
         label = " ".join([first.title, first.label]).strip()
         style = dict(fmt=MARKS[number % len(MARKS)], capsize=2, label=label)
@@ -265,22 +265,22 @@ def draw_costs(
     figure.savefig(file, dpi=110)
 
 
-def draw_points(file: Path, found: Sequence[Sequence[Cell]], floor: float) -> None:
+def draw_points(file: Path, measured: Sequence[Sequence[Cell]], floor: float) -> None:
     """Kernel distance of every point, one colour per arm."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.25 * len(found) + 1), layout="constrained")
+    figure = Figure(figsize=(9, 0.25 * len(measured) + 1), layout="constrained")
     panel = figure.subplots()
-    titles = list(dict.fromkeys(cells[0].title for cells in found))
-    for place, cells in enumerate(found):
+    titles = list(dict.fromkeys(cells[0].title for cells in measured))
+    for place, cells in enumerate(measured):
         colour = f"C{titles.index(cells[0].title) % 10}"
         mean, spread = over_seeds(cells)
         panel.errorbar(mean, place, xerr=spread, fmt="o", color=colour, capsize=2)
         if cells[0].title == UNGUIDED:
             panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
     panel.axvline(floor, color="grey", linestyle="--", linewidth=1)
-    names = [f"{cells[0].title}: {cells[0].label}".rstrip(": ") for cells in found]
-    panel.set_yticks(range(len(found)), names)
+    names = [f"{cells[0].title}: {cells[0].label}".rstrip(": ") for cells in measured]
+    panel.set_yticks(range(len(measured)), names)
     panel.invert_yaxis()
     panel.grid(alpha=0.3)
     panel.set(xlabel=f"{KERNEL} (dashed: real images; dotted: no guidance)")
@@ -325,7 +325,7 @@ def main() -> None:
         for seed in SEEDS:
             cells += bench.measure(arm, seed, options.images)
     floor = bench.floor()
-    found = points(cells)
+    measured = points(cells)
     times = {}
     if options.study == "methods":
         file = options.folder / "times.json"
@@ -333,7 +333,7 @@ def main() -> None:
     reached = [f"{floor[KERNEL]:.4f}", *(f"{floor[name]:.3f}" for name in OTHERS)]
     gap = [""] * (len(head(times)) - len(reached) - 1)
     rows = [["real images (floor)", *gap, *reached]]
-    text = timing.table(head(times), rows + [row(cells, times) for cells in found])
+    text = timing.table(head(times), rows + [row(cells, times) for cells in measured])
     print(f"{options.images} images, seeds {SEEDS}; {timing.machine()['processor']}")
     print(text)
     stem = options.folder / options.study
@@ -341,9 +341,9 @@ def main() -> None:
     write_csv(stem.with_suffix(".csv"), cells, times)
     picture = stem.with_suffix(".png")
     if options.study == "ablations":
-        draw_points(picture, found, floor[KERNEL])
+        draw_points(picture, measured, floor[KERNEL])
     else:
-        draw_costs(picture, found, times, floor[KERNEL])
+        draw_costs(picture, measured, times, floor[KERNEL])
         write_csv(options.folder / "sweep.csv", swept, {})
         write_samples(options.folder, bench, chosen, options.images)
 

@@ -52,7 +52,7 @@ def sample(
     network: jg.Network, guidance: jg.Chain, labels: np.ndarray, shape: tuple, null: int
 ) -> np.ndarray:
     """Images [N, H, W, C]; image i starts from the same noise in every arm."""
-    grid, found = jg.uniform(STEPS), []
+    grid, batches = jg.uniform(STEPS), []
     for first in range(0, len(labels), CHUNK):
         label = jnp.asarray(labels[first : first + CHUNK])
         keys = jg.sample_keys(0, np.arange(first, first + len(label)))
@@ -65,8 +65,8 @@ def sample(
             guidance=guidance,
             conds={"null": jnp.full_like(label, null)},
         )
-        found.append(np.asarray(images))
-    return np.concatenate(found)
+        batches.append(np.asarray(images))
+    return np.concatenate(batches)
 
 
 def read_losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -142,9 +142,9 @@ def main() -> None:
         network = build_network(weights[run])
         nfe = jg.cost(network, guidance, jg.uniform(STEPS), jg.euler()).nfe
         images = sample(network, guidance, labels, model.image_shape, model.null_label)
-        found = features(np.clip(images, -1, 1))
-        right = float((nearest.predict(found) == labels).mean())
-        distance = energy_distance(found, halves[0])
+        sample_features = features(np.clip(images, -1, 1))
+        right = float((nearest.predict(sample_features) == labels).mean())
+        distance = energy_distance(sample_features, halves[0])
         rows.append([title, str(nfe), f"{distance:.4f}", f"{right:.3f}"])
         print(rows[-1], flush=True)
         shown = images[: 6 * model.num_classes].reshape(6, -1, *model.image_shape)

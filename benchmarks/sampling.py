@@ -176,12 +176,12 @@ def against_torch(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     variants |= {name: function for name, (function, _) in ours.items()}
     print(f"\n### (a) {task.name}: CFG against diffusers ({versions()})\n")
     differences = _compare(task, eager, variants, options.dtype)
-    found = timing.measure(variants, options.repeats)
-    _print_against(found)
+    timings = timing.measure(variants, options.repeats)
+    _print_against(timings)
     return {
         "differences": differences,
         "compile_seconds": {name: seconds for name, (_, seconds) in ours.items()},
-        "seconds": {name: times.seconds for name, times in found.items()},
+        "seconds": {name: times.seconds for name, times in timings.items()},
     }
 
 
@@ -207,10 +207,10 @@ def _compare(
     return {"forward": forward, "samples": sampled, "largest_output": size}
 
 
-def _print_against(found: dict[str, timing.Timing]) -> None:
-    base = next(iter(found.values()))
+def _print_against(timings: dict[str, timing.Timing]) -> None:
+    base = next(iter(timings.values()))
     rows = []
-    for name, times in found.items():
+    for name, times in timings.items():
         low, high = times.spread(base)
         numbers = [f"{times.ratio(base):.2f}", f"{low:.2f}..{high:.2f}"]
         least = f"{times.least / base.least:.2f}"
@@ -230,11 +230,11 @@ def chain_costs(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     functions = {name: function for name, (function, _) in made.items()}
     for function in functions.values():
         function()
-    found = timing.measure(functions, options.repeats)
+    timings = timing.measure(functions, options.repeats)
     print(f"\n### (b) {task.name}: chains relative to CFG (two calls of B)\n")
     lines = []
-    for name, times in found.items():
-        base, flops = found["cfg"], costs[name].flops / costs["cfg"].flops
+    for name, times in timings.items():
+        base, flops = timings["cfg"], costs[name].flops / costs["cfg"].flops
         low, high = times.spread(base)
         promise = [str(costs[name].nfe), f"{flops:.3f}"]
         ratios = [f"{times.ratio(base):.3f}", f"{low:.2f}..{high:.2f}"]
@@ -249,7 +249,7 @@ def chain_costs(task: Task, options: argparse.Namespace) -> dict[str, Any]:
             "compile_seconds": made[name][1],
             "seconds": times.seconds,
         }
-        for name, times in found.items()
+        for name, times in timings.items()
     }
 
 
@@ -289,15 +289,15 @@ def main() -> None:
     )
     results: dict[str, Any] = {"options": vars(options), "before": before}
     for name in options.models.split(","):
-        task, found = make_task(name, options), {}
+        task, tables = make_task(name, options), {}
         if "a" in options.tables:
             if task.theirs is None:
                 print(f"\n{NO_TORCH}")
             else:
-                found["against_torch"] = against_torch(task, options)
+                tables["against_torch"] = against_torch(task, options)
         if "b" in options.tables:
-            found["chains"] = chain_costs(task, options)
-        results[name] = found
+            tables["chains"] = chain_costs(task, options)
+        results[name] = tables
     results["after"] = timing.machine()
     print(f"\nload average after {results['after']['load_average']}")
     if options.json:

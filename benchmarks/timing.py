@@ -47,7 +47,7 @@ def measure(
             start = time.perf_counter()
             variants[name]()
             seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(found) for name, found in seconds.items()}
+    return {name: Timing(values) for name, values in seconds.items()}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

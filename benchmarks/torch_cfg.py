@@ -15,7 +15,7 @@ class TorchCFG:
         noise: float32 [B, H, W, C].
         labels: int [B].
         grid: falling noise times [N + 1].
-        time_scale: the network is told `time_scale * t`.
+        time_scale: the network gets `time_scale * t`.
         dtype: "float32" or "bfloat16".
         compiled: through `torch.compile`.
     """

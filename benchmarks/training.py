@@ -66,9 +66,9 @@ def make_call(name: str, options: argparse.Namespace) -> Callable[[], None]:
     return call
 
 
-def row(name: str, found: dict[str, timing.Timing], steps: int) -> list[str]:
+def row(name: str, timings: dict[str, timing.Timing], steps: int) -> list[str]:
     """One line of the table."""
-    mine, plain = found[name], found[PLAIN]
+    mine, plain = timings[name], timings[PLAIN]
     low, high = mine.spread(plain)
     milliseconds = 1000 * mine.median / steps
     ratio = mine.ratio(plain)
@@ -89,13 +89,13 @@ def main() -> None:
     calls = {name: make_call(name, options) for name in LOSSES}
     for call in calls.values():
         call()
-    found = timing.measure(calls, options.rounds)
-    line = functools.partial(row, found=found, steps=options.steps)
+    timings = timing.measure(calls, options.rounds)
+    line = functools.partial(row, timings=timings, steps=options.steps)
     head = ["loss", "time over plain", "least .. largest", "ms per step"]
     print(f"median of {options.rounds} rounds; {timing.machine()}\n")
     print(timing.table(head, [line(name) for name in LOSSES]))
     if options.json:
-        seconds = {name: found[name].seconds for name in LOSSES}
+        seconds = {name: timings[name].seconds for name in LOSSES}
         record = vars(options) | timing.machine() | {"seconds": seconds}
         Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
 

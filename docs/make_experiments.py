@@ -21,20 +21,18 @@ DOCS = Path(__file__).parent
 PAGE, IMAGES = DOCS / "experiments.md", DOCS / "images" / "experiments"
 
 
-def table(found: dict[str, Any]) -> str:
+def table(report: dict[str, Any]) -> str:
     """The claims of one experiment, and how it was run."""
     lines = [
         "| what | paper's claim | measured | agrees, and by which rule |",
         "| --- | --- | --- | --- |",
     ]
-    for row in found["rows"]:
+    for row in report["rows"]:
         verdict = f"**{row['agrees']}**. {row['why']}"
         cells = (row["quantity"], row["claim"], row["measured"], verdict)
         lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
-    foot = (
-        f"`python -m jaxguide.experiments {found['experiment']}`, seed {found['seed']}."
-    )
-    return "\n".join([*lines, "", foot])
+    command = f"python -m jaxguide.experiments {report['experiment']}"
+    return "\n".join([*lines, "", f"`{command}`, seed {report['seed']}."])
 
 
 def placed(page: str, name: str, text: str) -> str:
@@ -48,7 +46,7 @@ def placed(page: str, name: str, text: str) -> str:
         raise ValueError(
             f"make_experiments: need the mark <!-- {name} -->, got none in {PAGE.name}."
         )
-    return marks.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
+    return marks.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", page)
 
 
 def main() -> None:
@@ -64,8 +62,8 @@ def main() -> None:
         name = file.parent.name
         if chosen.names and name not in chosen.names:
             continue
-        found = json.loads(file.read_text(encoding="utf-8"))
-        page = placed(page, name, table(found))
+        report = json.loads(file.read_text(encoding="utf-8"))
+        page = placed(page, name, table(report))
         for picture in sorted(file.parent.glob("*.png")):
             copy = IMAGES / f"{name}-{picture.name}"
             shutil.copyfile(picture, copy)

@@ -59,8 +59,8 @@ class Page:
 
     def settings(self, kind: str) -> Mapping[str, Any]:
         """How to make the picture `kind`, "demo" or "toy"; {} if there is none."""
-        found = self.notes.get(kind, {})
-        return {} if "impossible" in found else resolved(found)
+        noted = self.notes.get(kind, {})
+        return {} if "impossible" in noted else resolved(noted)
 
     def picture(self, kind: str) -> Path:
         return IMAGES / f"{self.name}-{kind}.png"
@@ -75,19 +75,19 @@ def pages() -> dict[str, Page]:
     """Every transform, by family in the order of the notes, then by name."""
     notes = read_notes()
     families = [*notes["families"], OTHER]
-    found = [
+    listed = [
         Page(listing.describe(name, factory), notes.get(name, {}))
         for name, factory in TRANSFORMS.items()
     ]
-    found.sort(key=lambda page: (families.index(page.family), page.name))
-    return {page.name: page for page in found}
+    listed.sort(key=lambda page: (families.index(page.family), page.name))
+    return {page.name: page for page in listed}
 
 
-def by_family(found: Mapping[str, Page]) -> dict[str, list[Page]]:
+def by_family(by_name: Mapping[str, Page]) -> dict[str, list[Page]]:
     """Title of each family that has pages -> its pages, in order."""
     titles = read_notes()["families"] | {OTHER: "Others"}
     grouped: dict[str, list[Page]] = {}
-    for page in found.values():
+    for page in by_name.values():
         grouped.setdefault(titles[page.family], []).append(page)
     return grouped
 
@@ -243,15 +243,15 @@ def _toy_caption(settings: Mapping[str, Any]) -> str:
 CAPTIONS = {"demo": _demo_caption, "toy": _toy_caption}
 
 
-def render_index(found: Mapping[str, Page]) -> str:
+def render_index(by_name: Mapping[str, Page]) -> str:
     """One table per family."""
     parts = [
         "# Methods",
         MADE,
-        f"{len(found)} transforms. `python -m jaxguide.sample --list` prints the same "
-        "in a terminal. Which one to take: [choose](../choose.md).",
+        f"{len(by_name)} transforms. `python -m jaxguide.sample --list` prints the "
+        "same in a terminal. Which one to take: [choose](../choose.md).",
     ]
-    for title, group in by_family(found).items():
+    for title, group in by_family(by_name).items():
         rows = [
             f"| [`{page.name}`]({page.name}.md) | {_cell(page.method.summary)} | "
             f"{_cell(page.method.nfe)} |"
@@ -266,10 +266,10 @@ def render_index(found: Mapping[str, Page]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def render_nav(found: Mapping[str, Page]) -> str:
+def render_nav(by_name: Mapping[str, Page]) -> str:
     """The lines of mkdocs.yml that list the pages."""
     lines = ["  - Methods:", "      - All: methods/index.md"]
-    for title, group in by_family(found).items():
+    for title, group in by_family(by_name).items():
         lines.append(f"      - {title}:")
         lines += [f"          - {page.name}: methods/{page.name}.md" for page in group]
     return "\n".join(lines)
@@ -288,7 +288,7 @@ def between(text: str, mark: str, content: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[3]}", text)
 
 
-def render_costs(found: Mapping[str, Page]) -> str:
+def render_costs(by_name: Mapping[str, Page]) -> str:
     """The table of docs/choose.md: cost from `jaxguide.cost`, effect from the notes."""
     import method_pictures
 
@@ -298,7 +298,7 @@ def render_costs(found: Mapping[str, Page]) -> str:
     ]
     _, unguided = method_pictures.demo_job({"method": []}).costs().values()
     plain = unguided.flops or math.nan
-    for page in found.values():
+    for page in by_name.values():
         if not page.settings("demo"):
             continue
         entries = [
@@ -318,13 +318,13 @@ def render_costs(found: Mapping[str, Page]) -> str:
     return "\n".join(lines)
 
 
-def outputs(found: Mapping[str, Page]) -> dict[Path, str]:
+def outputs(by_name: Mapping[str, Page]) -> dict[Path, str]:
     """Every text file this script writes, with its content."""
-    texts = {page.file: render(page) for page in found.values()}
-    texts[PAGES / "index.md"] = render_index(found)
+    texts = {page.file: render(page) for page in by_name.values()}
+    texts[PAGES / "index.md"] = render_index(by_name)
     nav, choose = DOCS.parent / "mkdocs.yml", DOCS / "choose.md"
-    texts[nav] = between(nav.read_text("utf-8"), "methods", render_nav(found))
-    texts[choose] = between(choose.read_text("utf-8"), "costs", render_costs(found))
+    texts[nav] = between(nav.read_text("utf-8"), "methods", render_nav(by_name))
+    texts[choose] = between(choose.read_text("utf-8"), "costs", render_costs(by_name))
     return texts
 
 
@@ -334,19 +334,19 @@ def main() -> None:
     parser.add_argument("--pictures", action="store_true", help="make pictures too")
     parser.add_argument("--only", default="", metavar="NAME", help="pictures of one")
     options = parser.parse_args()
-    found = pages()
-    if options.only and options.only not in found:
-        parser.error(f"need --only in {sorted(found)}, got {options.only!r}")
+    by_name = pages()
+    if options.only and options.only not in by_name:
+        parser.error(f"need --only in {sorted(by_name)}, got {options.only!r}")
     if options.pictures:
         import method_pictures
 
-        picked = [options.only] if options.only else list(found)
+        picked = [options.only] if options.only else list(by_name)
         for number, name in enumerate(picked, 1):
             print(f"{number}/{len(picked)} {name}", flush=True)
-            method_pictures.make(found[name])
-    for file, text in outputs(found).items():
+            method_pictures.make(by_name[name])
+    for file, text in outputs(by_name).items():
         file.write_text(text, encoding="utf-8")
-    print(f"wrote {len(found)} pages")
+    print(f"wrote {len(by_name)} pages")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def program(name: str, notes: Mapping[str, Any], settings: Mapping[str, Any]) ->
 def _conds(settings: Mapping[str, Any], toy: bool) -> list[str]:
     """The null condition, and those that the chain names."""
     null = "mixture.null(4)" if toy else "label * 0 + weights.model.null_label"
-    found = [f'"null": {null}']
+    conds = [f'"null": {null}']
     used = str([settings.get("base", []), settings["method"]])
     named = {**settings.get("conds", {})}
     for cond, pattern in (("negative", "negative|perp_neg"), ("also", "also")):
@@ -96,8 +96,8 @@ def _conds(settings: Mapping[str, Any], toy: bool) -> list[str]:
             named.setdefault(cond, 1)
     for cond, value in named.items():
         number = value if toy else SHOWN[value]
-        found.append(f'"{cond}": label * 0 + {number}')
-    return found
+        conds.append(f'"{cond}": label * 0 + {number}')
+    return conds
 
 
 def spelled_chain(entries: list[Mapping[str, Any]]) -> str:

@@ -90,12 +90,12 @@ def sides(settings: Settings) -> dict[str, Entries]:
 def draw_demo(file: Path, settings: Settings) -> None:
     """Images without the method on the left, with it on the right."""
     job = demo_job(settings)
-    found = {
+    images = {
         title: _demo_images(job, title, _key(entries, settings))
         for title, entries in sides(settings).items()
     }
     names = [job.weights.class_names[label] for label in job.labels]
-    sheets.write_sheet(file, found, names, zoom=3)
+    sheets.write_sheet(file, images, names, zoom=3)
 
 
 def _key(entries: Entries, settings: Settings) -> str:
@@ -105,15 +105,15 @@ def _key(entries: Entries, settings: Settings) -> str:
     return repr((entries, further))
 
 
-_found: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
+_drawn: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
 
 
 def _demo_images(job: jobs.SampleJob, title: str, key: str) -> np.ndarray:
-    if key not in _found:
+    if key not in _drawn:
         alone = dataclasses.replace(job, columns={title: job.columns[title]})
         ((_, column),) = columns.run(alone)
-        _found[key] = column.images
-    return _found[key]
+        _drawn[key] = column.images
+    return _drawn[key]
 
 
 @functools.cache
@@ -151,9 +151,9 @@ def _toy_network(kind: str) -> jg.Network:
 def toy_samples(entries: Entries, settings: Settings) -> np.ndarray:
     """Samples [COUNT, 2] of class 0."""
     key = "toy" + _key(entries, settings)
-    if key not in _found:
-        _found[key] = _sample_toy(entries, settings)
-    return _found[key]
+    if key not in _drawn:
+        _drawn[key] = _sample_toy(entries, settings)
+    return _drawn[key]
 
 
 def _sample_toy(entries: Entries, settings: Settings) -> np.ndarray:

@@ -154,5 +154,7 @@ def _fitted(
 ) -> np.ndarray:
     predict = jax.jit(lambda x, t, label: network.predict(x, t, label))
     quick = dataclasses.replace(network, predict=predict)
-    found = guidance.cfg_trajectories(quick, noise, *conds, grid=grid, scale=scale)
-    return guidance.fit_linear_ag(*found, history=HISTORY)
+    trajectories = guidance.cfg_trajectories(
+        quick, noise, *conds, grid=grid, scale=scale
+    )
+    return guidance.fit_linear_ag(*trajectories, history=HISTORY)

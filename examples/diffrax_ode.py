@@ -69,7 +69,7 @@ def main():
     print(f"diffrax, largest error: {error:.6f}")
 
     # The solver stops at the edges of a window, and pays for CFG only inside.
-    found = adaptive.integrate(
+    solution = adaptive.integrate(
         DATA.network(),
         noise,
         label,
@@ -78,9 +78,9 @@ def main():
         rtol=1e-5,
         atol=1e-5,
     )
-    error = jnp.abs(found.x - exact(noise, 0.2, 1.0)).max()
+    error = jnp.abs(solution.x - exact(noise, 0.2, 1.0)).max()
     print(f"integrate, largest error: {error:.6f}")
-    print(f"integrate, NFE per image: {found.nfe.mean():.1f}")
+    print(f"integrate, NFE per image: {solution.nfe.mean():.1f}")
 
 
 if __name__ == "__main__":

@@ -104,14 +104,14 @@ def main():
             network, noise, label, guidance=guidance, conds=conds, **inputs
         )
 
-    found = sample(mine, jg.cfg(2.0), null=2).mean(0)
+    mean = sample(mine, jg.cfg(2.0), null=2).mean(0)
     exact = sample(DATA.network(), jg.cfg(2.0), null=2).mean(0)
-    print(f"CFG, the network: mean {found[0]:.3f} {found[1]:.3f}")
+    print(f"CFG, the network: mean {mean[0]:.3f} {mean[1]:.3f}")
     print(f"CFG, the exact model: mean {exact[0]:.3f} {exact[1]:.3f}")
 
     guidance = jg.chain(jg.cfg(2.0), jg.s2(0.25, drop=0.3))
-    found = sample(mine, guidance, null=2).mean(0)
-    print(f"CFG + S2, the network: mean {found[0]:.3f} {found[1]:.3f}")
+    mean = sample(mine, guidance, null=2).mean(0)
+    print(f"CFG + S2, the network: mean {mean[0]:.3f} {mean[1]:.3f}")
     cost = jg.cost(mine, guidance, inputs["grid"], inputs["sampler"])
     print(f"CFG + S2, cost: {cost}")
 

@@ -68,8 +68,8 @@ class LimitedIntervalGuidanceFn:
         inside = (time >= self.lower) & (time <= self.upper)
         weight = jnp.where(inside, self.guidance, 0.0)
         return {
-            name: (1 + weight) * found - weight * uncond_outputs[name]
-            for name, found in cond_outputs.items()
+            name: (1 + weight) * out - weight * uncond_outputs[name]
+            for name, out in cond_outputs.items()
         }
 
 
@@ -142,7 +142,9 @@ class GuidedInferenceFn:
         guided = jg.guide(
             as_predict(self.base_inference_fn), self.guidance, batched=False
         )
-        t = time.ravel()[0]  # one time for the batch, so that dead branches are skipped
+        t = time.ravel()[
+            0
+        ]  # one time for all: branches outside their window are skipped
         velocity, _ = guided(xt, t, conditioning, guided.init(xt), conds={"null": None})
         return {"velocity": velocity}
 
@@ -174,11 +176,11 @@ def main():
     cfg = jg.cfg(1 + WEIGHT, t_lo=LOWER, t_hi=UPPER)
 
     # In their sampler, with their guidance and with ours.
-    found = hd.inference if hd else None
-    theirs = getattr(found, "GuidedDiffusionInferenceFn", GuidedDiffusionInferenceFn)(
+    package = hd.inference if hd else None
+    theirs = getattr(package, "GuidedDiffusionInferenceFn", GuidedDiffusionInferenceFn)(
         base_inference_fn=base,
         guidance_fn=getattr(
-            found, "LimitedIntervalGuidanceFn", LimitedIntervalGuidanceFn
+            package, "LimitedIntervalGuidanceFn", LimitedIntervalGuidanceFn
         )(guidance=WEIGHT, lower=LOWER, upper=UPPER),
     )
     ours = GuidedInferenceFn(base_inference_fn=base, guidance=cfg)

@@ -4,7 +4,7 @@ Run:      python examples/maxdiffusion_transformer.py      (after pip install -e
 Expected: the pipeline's own CFG and ours agree to 1e-4; three scales, one compilation;
           the error of CFG below 1e-4.
 
-maxdiffusion is no package of PyPI and was not at hand. `Transformer` stands for its
+maxdiffusion is no package of PyPI and was not available. `Transformer` stands for its
 `WanModel`, with the arguments, shapes and units of `WanModel.__call__`:
 
     hidden_states [B, C, F, H, W], timestep [B] in 0..1000, encoder_hidden_states
@@ -98,20 +98,20 @@ def main():
     latents = jax.random.normal(keys[0], (2, *SHAPE))
     prompt, negative = (jax.random.normal(key, (2, *TEXT)) for key in keys[1:])
 
-    found = {}
+    images = {}
     traces.clear()
     for scale in (1.0, 3.0, 5.0):
         guidance = jg.cfg(scale)
-        found[scale] = sample(network, latents, prompt, negative, guidance)
+        images[scale] = sample(network, latents, prompt, negative, guidance)
     print(f"network calls compiled, for three scales: {len(traces)}")
     expected = pipeline(transformer, latents, prompt, negative, 5.0)
-    error = jnp.abs(found[5.0] - expected).max()
+    error = jnp.abs(images[5.0] - expected).max()
     print(f"CFG 5, largest difference from the pipeline: {error:.6f}")
 
     # CFG of two Gaussians of one width moves the mean, along straight lines: exactly,
     # also in few steps.
     shift = 4 * (mean_of(transformer, prompt) - mean_of(transformer, negative))
-    error = jnp.abs(found[5.0] - found[1.0] - shift).max()
+    error = jnp.abs(images[5.0] - images[1.0] - shift).max()
     print(f"CFG 5, largest error: {error:.6f}")
 
     # What the loop above would have to be rewritten for.
@@ -120,7 +120,7 @@ def main():
     x = sample(network, latents, prompt, negative, guidance)
     print(f"CFG in a window + SG-prev: {jg.cost(network, guidance, GRID, jg.euler())}")
     print(
-        f"its latents against CFG 5: mean change {jnp.abs(x - found[5.0]).mean():.3f}"
+        f"its latents against CFG 5: mean change {jnp.abs(x - images[5.0]).mean():.3f}"
     )
 
 

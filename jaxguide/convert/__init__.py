@@ -1,4 +1,4 @@
-"""Weights that others publish, there and back: `python -m jaxguide.convert`."""
+"""Published weights, to our files and back: `python -m jaxguide.convert`."""
 
 from jaxguide.convert.published import (
     read_published as read_published,

@@ -11,11 +11,13 @@ from jaxguide.convert.tensors import Shape, Tensors
 from jaxguide.models import DiTConfig
 from jaxguide.models.dit_config import SIZES
 
+# No array shows the number of heads: the layers of queries, keys and values have the
+# same shape for any.
 HEADS = {width: heads for width, _, heads in SIZES.values()}
 
 
 class Landmarks(NamedTuple):
-    """Arrays from whose shapes an architecture can be told.
+    """Arrays whose shapes show an architecture.
 
     Attributes:
         patch: kernel of the first convolution.
@@ -135,6 +137,7 @@ def _count(names: Sequence[str], series: str) -> int:
 
 def _edge(tensors: Tensors, landmarks: Landmarks, patch: int) -> int:
     """Edge of a square image with as many patches as there are positions."""
+    # A count of patches shows one edge only if the image is square.
     stored = landmarks.positions in tensors.names
     count = _shape(tensors, landmarks.positions, 3)[1] if stored else 0
     if not count or math.isqrt(count) ** 2 != count:

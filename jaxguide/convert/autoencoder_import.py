@@ -151,7 +151,7 @@ def _scale(
         known = sorted(n for n, f in alike.items() if f.channels == channels)
         raise ValueError(
             f"{owner}: need a family in {known} for a file without config.json, got "
-            "family=''. It tells the scale of the latents."
+            "family=''. It gives the scale of the latents."
         )
     shift = tensors.config.get("shift_factor")
     scale = float(tensors.config.get("scaling_factor", SCALE))
@@ -182,7 +182,7 @@ def _halves(owner: str, path: Path) -> dict[str, Path]:
 
 
 def _half_of(file: Path) -> str:
-    """Which half a file of weights is by its name; "" if the name does not tell."""
+    """Which half a file of weights is by its name; "" if the name does not show it."""
     match = _HALF.search(file.name)
     return match[0] if match and file.suffix in (".safetensors", *PICKLED) else ""
 

@@ -1,4 +1,4 @@
-"""Where others keep the arrays of an autoencoder: tables of names, and turning axes.
+"""The arrays of published autoencoders: tables of names, and the order of axes.
 
 Three layouts of AutoencoderKL are read: diffusers' ("encoder.down_blocks.0.resnets.0"),
 with the old names of its attention ("query", "proj_attn") or the new ("to_q",
@@ -84,6 +84,8 @@ def kl_canonical(tensors: Tensors) -> dict[str, str]:
     """Names of an AutoencoderKL in a file, by what diffusers calls them today."""
     inside = [n for n in tensors.names if n.startswith(INSIDE_A_CHECKPOINT)]
     names = {_renamed(name, _OLDER_NAMES): name for name in inside or tensors.names}
+    # latent-diffusion counts the stages of the decoder from its end, so their number
+    # must be known before they can be renamed: "-" marks them until then.
     stages = sum(
         bool(re.search(r"up_blocks\.-\d+\.resnets\.0\.conv1\.w", n)) for n in names
     )
@@ -160,6 +162,8 @@ def tiny_config(tensors: Tensors, names: Mapping[str, str], half: str) -> dict:
             layers.setdefault(int(match[1]), []).append(match[2])
     blocks, pooled = [], False
     for number in sorted(layers):
+        # Stages are not named in the list: a plain convolution stands between two, and
+        # what comes after it, until the next one, are the blocks of a stage.
         if "weight" in layers[number]:
             blocks.append(0)
         else:
@@ -203,8 +207,9 @@ def take_params(
     for path, source in sources.items():
         shape = _their_shape(flat[path].shape)
         as_conv = (*shape, 1, 1)  # latent-diffusion's attention
-        found = source in there and tensors.shape(source) == as_conv
-        wanted[source] = as_conv if found and len(shape) == 2 else shape
+        is_conv = source in there and tensors.shape(source) == as_conv
+        wanted[source] = as_conv if is_conv and len(shape) == 2 else shape
+    # What belongs to the rest of a checkpoint is not "extra".
     others = sorted(there - set(names.values()))
     arrays = take(owner, tensors, wanted, ["loss.*", *others])
     params = {

@@ -1,4 +1,4 @@
-"""Where the arrays of diffusers' `DiTTransformer2DModel` stand in our parameters.
+"""Where the arrays of diffusers' `DiTTransformer2DModel` go in our parameters.
 
 Source: huggingface/diffusers 0.42, models/transformers/dit_transformer_2d.py: every
     block has its own embedders of time and label, and the last layer uses those of
@@ -38,11 +38,13 @@ def placements(model: DiTConfig) -> list[Placement]:
     layout = patch_in("pos_embed.proj", model)
     for i in range(model.depth):
         name = f"transformer_blocks.{i}"
+        # Every block's copy goes to the one place in ours; `fill` compares them.
         time = f"{name}.norm1.emb.timestep_embedder"
         layout += linear(f"{time}.linear_1", "time_in", 256, width)
         layout += linear(f"{time}.linear_2", "time_out", width, width)
         table = f"{name}.norm1.emb.class_embedder.embedding_table.weight"
         layout.append(label_table(table, model, model.num_classes + 1))
+        # Three layers there, the three thirds of one layer here.
         for number, part in enumerate("qkv"):
             columns = slice(number * width, (number + 1) * width)
             layout += linear(

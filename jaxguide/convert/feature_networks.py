@@ -1,4 +1,4 @@
-"""Weights of feature networks: read from what others published, batch norm folded in.
+"""Weights of feature networks: read from published files, batch norm folded in.
 
     y = (conv(x) - mean) · scale + shift,  scale = gamma / sqrt(var + eps)
       = conv(x; kernel · scale) + (shift - mean · scale)
@@ -47,6 +47,7 @@ def folded(arrays: Arrays, conv: str, norm: str) -> Params:
     Returns:
         kernel [rows, columns, in, out] and bias [out].
     """
+    # float64, so that folding adds one rounding to float32 and no more.
     part = {name: arrays[f"{norm}.{name}"].astype(np.float64) for name in NORM}
     scale = part["weight"] / np.sqrt(part["running_var"] + EPS)
     kernel = arrays[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale

@@ -1,4 +1,4 @@
-"""Where the arrays of a published DiT stand in our parameters, array by array.
+"""Where the arrays of a published DiT go in our parameters, array by array.
 
 A layout is a list of placements: an array of theirs, the part of ours that it is, and
 how the two lie to each other. The same list reads and writes. Parameters of blocks, one
@@ -53,6 +53,8 @@ class Placement(NamedTuple):
 
 def _patches(kernel: np.ndarray) -> np.ndarray:
     """[width, C, p, p] -> [p p C, width]: the order of our patches."""
+    # A convolution with stride p is a dense layer on patches, whose pixels we flatten
+    # as (row, column, channel).
     return kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
 
 
@@ -61,6 +63,7 @@ def _convolution(kernel: np.ndarray, shape: Shape) -> np.ndarray:
     return kernel.reshape(patch, patch, channels, width).transpose(3, 2, 0, 1)
 
 
+# By name, not by function: a placement stays data that can be compared and printed.
 FORMS = {
     "same": Form(lambda a: a, lambda a, shape: a),
     "linear": Form(lambda a: a.T, lambda a, shape: a.T),
@@ -214,12 +217,15 @@ def fill(
             are one part of ours (diffusers repeats some) differ.
     """
     wanted = {placement.name: placement.shape for placement in placements}
+    # All names and shapes before the first value: an error costs no reading.
     check(owner, tensors, wanted, tuple(ignore))
     seen: dict[str, str] = {}
     for name, _, leaf, part, form in placements:
         value = FORMS[form].ours(tensors.get(name))
         target, place = leaves[leaf], f"{leaf}{part}"
         value = value.astype(target.dtype, copy=False)
+        # diffusers stores the embedders of time and label once per block; one copy
+        # stands for all, but only if all are equal.
         if place not in seen:
             target[part] = value
             seen[place] = name

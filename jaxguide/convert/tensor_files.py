@@ -80,7 +80,9 @@ class _Reopened:
         """The open file, before `size` bytes are read from it."""
         self._read += size
         if self._read > REOPEN:
-            self._file = None  # unmapped before it is mapped again
+            # Pages of a map that were read stay in the memory of the process until it
+            # is unmapped. First drop the old map, or there are two for a moment.
+            self._file = None
             self._file, self._read = self._opened(), size
         return self._file
 
@@ -122,6 +124,7 @@ class _Pickled:
         value = self._reader.file(_size(self.entries[name]))[name].detach()
         if self.entries[name].dtype != "bfloat16":
             return np.array(value.numpy())
+        # PyTorch gives no numpy array of bfloat16, but one of the same bits.
         torch = _torch(name)
         return np.array(value.contiguous().view(torch.int16).numpy()).view("bfloat16")
 

@@ -1,4 +1,4 @@
-"""Named arrays in files that others wrote: opened lazily, checked, read one by one.
+"""Named arrays in published files: opened lazily, checked, read one by one.
 
 `.safetensors` files are read by safetensors; `.pt`, `.pth` and `.bin` by PyTorch's safe
 loader (`weights_only=True`), never by plain unpickling. A folder may be one component
@@ -142,7 +142,7 @@ def check(
     wanted: Mapping[str, Shape],
     ignore: Sequence[str] = (),
 ) -> None:
-    """Compares names and shapes with what is wanted; reads no values.
+    """Compares names and shapes with the wanted ones; reads no values.
 
     Args:
         owner: the public name that the error begins with.

@@ -67,6 +67,8 @@ def _constant(node: memoryview) -> tuple[str, Constant] | None:
             tensor = _part(_part(attribute, 2), 8)
             sizes = _parts(_part(tensor, 2), 2)
             shape = tuple(sum(_numbers(size, 1)) for size in sizes)
+            # `tensor_content`, or `float_val` as small constants are written. A list
+            # shorter than the shape (one value for all) is passed over.
             content = _part(tensor, 4) or _part(tensor, 5)
             whole = len(content) == 4 * math.prod(shape)
             if _numbers(tensor, 1) == [DT_FLOAT] and shape and whole:

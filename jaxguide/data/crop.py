@@ -32,6 +32,8 @@ def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
             f"centre_crop: need size >= 1, got size={size!r}. "
             "Set the edge in pixels, for example size=256."
         )
+    # Not one resize: published statistics of ImageNet were made in these two steps, and
+    # another filter would change the measured distance.
     while min(picture.size) >= 2 * size:
         half = (picture.width // 2, picture.height // 2)
         picture = picture.resize(half, Image.Resampling.BOX)

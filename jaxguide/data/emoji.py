@@ -1,4 +1,4 @@
-"""Emoji of three free vendors, regrouped into ten classes one can tell at a glance.
+"""Emoji of three free vendors, regrouped into ten classes that differ at a glance.
 
 The nine Unicode categories mix too much for a tiny model ("Travel & Places" holds
 clocks, moons, cars and castles), so the groups below are chosen by name. Expected

@@ -23,13 +23,13 @@ def autoencoder(file: str, dtype: str = "float32") -> data.Encoder:
         file: that the conversion wrote.
         dtype: of the computation.
     """
-    found = load_autoencoder(file)
-    config = dataclasses.replace(found.config, dtype=dtype)
+    loaded = load_autoencoder(file)
+    config = dataclasses.replace(loaded.config, dtype=dtype)
     encode = jax.tree_util.Partial(
-        encode_moments, dataclasses.replace(found, config=config)
+        encode_moments, dataclasses.replace(loaded, config=config)
     )
     name = f"autoencoder({Path(file).name})"
-    return data.Encoder(name, encode, found.scale, found.shift)
+    return data.Encoder(name, encode, loaded.scale, loaded.shift)
 
 
 ENCODERS: dict[str, Callable[..., data.Encoder]] = {

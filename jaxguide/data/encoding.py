@@ -61,6 +61,7 @@ def space_to_depth(factor: int = 8) -> Encoder:
         rows, columns = height // factor, width // factor
         squares = images.reshape(batch, rows, factor, columns, factor, channels)
         mean = squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+        # exp of this log variance is exactly 0: drawing from it adds no noise.
         return jnp.concatenate([mean, jnp.full_like(mean, -jnp.inf)], axis=-1)
 
     return Encoder("space_to_depth", encode)
@@ -125,6 +126,8 @@ def write_latents(
     encode = _on_all_devices(encoder, batch_size)
     spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]
     progress = Progress(f"encode {len(missing)} files", sum(map(len, spans)))
+    # The facts of a file come last: a kill before them leaves a file that is not
+    # trusted, and is made again.
     for shard, pieces in zip(missing, spans, strict=True):
         moments, labels = _encode_shard(source, encode, plan, pieces, progress)
         write_shard(folder / plan.files.file(shard), format, moments, labels)

@@ -38,7 +38,7 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
 
     Looks for the idx files (`train-images-idx3-ubyte.gz`, ...) in `folder`, or in
     the folder that the variable JAXGUIDE_FASHION_MNIST names, or in
-    `USUAL_FOLDERS`; without any of these it asks TensorFlow Datasets, which
+    `USUAL_FOLDERS`; without any of these it takes TensorFlow Datasets, which
     downloads 30 MB once.
 
     Args:
@@ -69,8 +69,8 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
             f"fashion_mnist: need the idx files in a folder, got folder={named!r}. "
             "Leave it empty to search and download."
         )
-    found = tfds_images("fashion_mnist", split=split)
-    return Dataset(found.images, found.labels, CLASS_NAMES)
+    dataset = tfds_images("fashion_mnist", split=split)
+    return Dataset(dataset.images, dataset.labels, CLASS_NAMES)
 
 
 def read_idx(path: str | Path) -> np.ndarray:

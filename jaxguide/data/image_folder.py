@@ -86,14 +86,14 @@ def image_folder(path: str | Path, *, size: int) -> ImageFolder:
             "Set the edge in pixels, for example size=256."
         )
     names = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
-    found = [_pictures(root / name) for name in names]
-    files = tuple(file for inside in found for file in inside)
+    by_class = [_pictures(root / name) for name in names]
+    files = tuple(file for inside in by_class for file in inside)
     if not files:
         raise ValueError(
             f"image_folder: need one sub-folder of pictures per class, got "
             f"path={str(root)!r}. Known endings: {', '.join(PICTURES)}."
         )
-    counts = [len(inside) for inside in found]
+    counts = [len(inside) for inside in by_class]
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     return ImageFolder(files, labels, names, size)
 

@@ -52,6 +52,7 @@ class NpzShards:
         moments = np.empty((len(picked), *self._plan.shape), self._plan.dtype)
         labels = np.empty(len(picked), np.int32)
         shard, row = np.divmod(picked, self._plan.shard_size)
+        # File by file, so that a shuffled batch touches each file once.
         for one in np.unique(shard):
             here = np.flatnonzero(shard == one)
             stored, names = self._mapped(int(one))
@@ -87,6 +88,8 @@ def map_npz(path: Path, field: str) -> np.ndarray:
             f"map_npz: need an uncompressed C-ordered array, got {field} in "
             f"path={str(path)!r}. Write it with np.savez."
         )
+    # The lengths of the local header, which may differ from those in the directory at
+    # the end of the file: zip allows other extra fields in the two.
     with path.open("rb") as file:
         file.seek(inside.header_offset + _ZIP_LENGTHS)
         name, extra = struct.unpack("<HH", file.read(4))
@@ -103,6 +106,7 @@ class RecordShards:
     """
 
     def __init__(self, folder: Path, plan: Plan):
+        # Named with their lengths, or the package opens every file to count records.
         from array_record.python import array_record_data_source
 
         self._plan, files = plan, plan.files
@@ -132,6 +136,7 @@ def _write_npz(path: Path, moments: np.ndarray, labels: np.ndarray) -> None:
 
 def _write_records(path: Path, moments: np.ndarray, labels: np.ndarray) -> None:
     module = importlib.import_module("array_record.python.array_record_module")
+    # Groups of one: a reader unpacks a whole group to give one record of it.
     writer = module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
     for sides, label in zip(moments, labels.astype(_LABEL), strict=True):
         for side in sides:

@@ -1,4 +1,4 @@
-"""Made latents: what runs where the real ones are not at hand."""
+"""Made latents, for runs where the real ones are not available."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def made_latents(
     classes: int = 1000,
     seed: int = 0,
 ) -> MadeLatents:
-    """Latents that nobody encoded: a test of training without a data set.
+    """Latents that no encoder made: a test of training without a data set.
 
         x0 = sqrt(1/2) mean[label] + sqrt(1/2) noise
 

@@ -15,6 +15,8 @@ def normal(draws: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Returns:
         float32 [n, *shape].
     """
+    # A generator per example: with one for the batch, the noise of an example would
+    # depend on its neighbours, and so on how a batch is cut between hosts.
     noise = np.empty((len(draws), *shape), np.float32)
     for one, draw in zip(noise, draws, strict=True):
         generator = np.random.Generator(np.random.Philox(key=draw))

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxguide.data.source import Batch, Source
 
-_DRAWS = 1  # tells the stream of draws from that of the shuffles
+_DRAWS = 1  # second part of the seed of the draws
 _WORDS = 4  # numbers that one count of Philox gives
 
 
@@ -51,6 +51,8 @@ def draws(start: int, count: int, *, seed: int) -> np.ndarray:
     >>> bool(draws(0, 9, seed=3)[5] == draws(5, 1, seed=3)[0])
     True
     """
+    # Philox is counter-based: it starts at any position without making those before, so
+    # a host that reads the last part of a batch draws only its own numbers.
     key = np.random.SeedSequence([seed, _DRAWS]).generate_state(2, np.uint64)
     skipped = start % _WORDS
     stream = np.random.Philox(key=key, counter=start // _WORDS)
@@ -95,11 +97,13 @@ def batch(
     start = step * batch_size + index * part
     picked = _picked(len(source), start, part, seed)
     drawn = draws(start, part, seed=seed)
+    # The top bit alone: the whole number goes on as the seed of what a source draws.
     mirrored = (drawn >> np.uint64(63)).astype(bool) & flip
     return source.read(picked, flip=mirrored, draws=drawn)
 
 
 def _picked(size: int, start: int, count: int, seed: int) -> np.ndarray:
+    # A batch may run over the end of an epoch, and a large one over several.
     epoch, offset = np.divmod(start + np.arange(count), size)
     picked = np.empty(count, np.int64)
     for one in np.unique(epoch):
@@ -108,6 +112,7 @@ def _picked(size: int, start: int, count: int, seed: int) -> np.ndarray:
     return picked
 
 
+# Two, for the batch in which one epoch ends and the next begins.
 @functools.lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(size)

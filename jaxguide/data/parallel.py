@@ -23,6 +23,7 @@ def each(function: Callable[[Item], Value], items: Iterable[Item]) -> list[Value
     return list(_pool().map(function, items))
 
 
+# One pool for the process, so that threads are not started anew for every batch.
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     threads = min(MOST_THREADS, os.cpu_count() or 1)

@@ -37,6 +37,7 @@ class Prefetch(Generic[Value]):
         self._read, self._depth = read, depth
         self._steps = iter(range(start, stop))
         self._ahead: deque[tuple[int, Future[Value]]] = deque()
+        # One, so that reads do not overlap; a read may use several (`data.parallel`).
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         for _ in range(depth):
             self._submit()
@@ -51,6 +52,7 @@ class Prefetch(Generic[Value]):
         while self._ahead:
             step, future = self._ahead.popleft()
             value = future.result()
+            # Before the yield: the next read runs while the caller computes.
             self._submit()
             yield step, value
 

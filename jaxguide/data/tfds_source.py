@@ -50,10 +50,10 @@ class TfdsSource:
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; decodes in several threads."""
         del draws
-        found = each(self._example, picked)
-        images = np.stack([image for image, _ in found])
+        examples = each(self._example, picked)
+        images = np.stack([image for image, _ in examples])
         images[flip] = images[flip, :, ::-1]
-        return to_unit(images), np.array([label for _, label in found], np.int32)
+        return to_unit(images), np.array([label for _, label in examples], np.int32)
 
     def _example(self, index: int) -> tuple[np.ndarray, int]:
         record = self.records[int(index)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-_SKIP = 64  # rows at once, on the way to others
+_SKIP = 64  # rows at once, while skipping
 
 
 class Compressed:
@@ -37,6 +37,7 @@ class Compressed:
 
     def __getitem__(self, span: slice) -> np.ndarray:
         """Rows of a slice; going back starts again at the front."""
+        # Deflate has no index: the only way to a row is through all rows before it.
         start, stop, _ = span.indices(len(self))
         if start < self._next:
             self._open()

@@ -114,8 +114,7 @@ def build_protocol(config: EvaluateConfig) -> Protocol:
     """The protocol that the config names, or the network's own.
 
     Raises:
-        ValueError: if it is unknown, or says how to feed a network and is asked of
-            another.
+        ValueError: if it is unknown, or made for another network.
     """
     inception = _is_inception(config)
     if not config.protocol:

@@ -41,6 +41,7 @@ def factor(covariance: np.ndarray) -> np.ndarray:
     Args:
         covariance: symmetric [D, D] without negative eigenvalues but for rounding.
     """
+    # Below this an eigenvalue is rounding error, and its root would not be small.
     values, vectors = np.linalg.eigh(covariance)
     floor = np.finfo(np.float64).eps * len(values) * max(values[-1], 0.0)
     kept = values > floor

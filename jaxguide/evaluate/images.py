@@ -167,7 +167,7 @@ class InSource:
 
     Args:
         source: of images, not latents.
-        name: that tells it from others.
+        name: by which it differs from other sets.
     """
 
     source: data.Source
@@ -184,6 +184,7 @@ class InSource:
     @property
     def identity(self) -> str:
         """The name, and the first and last image."""
+        # Not all of it: a checksum would decode the whole set before anything begins.
         ends = [self.read(i, i + 1).tobytes() for i in (0, len(self) - 1)]
         return f"{self.name} {hashlib.sha256(b''.join(ends)).hexdigest()}"
 
@@ -313,6 +314,7 @@ def _picture(file: str) -> np.ndarray:
 
 def _stamp(files: Sequence[str | Path]) -> str:
     """A checksum of paths, sizes and times."""
+    # Not of the contents, which would be read twice.
     total = hashlib.sha256()
     for file in files:
         facts = os.stat(file)

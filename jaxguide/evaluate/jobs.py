@@ -162,7 +162,7 @@ def _check_count(job: EvaluationJob, name: str, count: int) -> None:
 
 
 class Result(NamedTuple):
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
     values: dict[str, dict[str, Measured]]  # set of samples -> measure -> value
     over_sets: dict[str, Measured]  # mean and deviation over the sets

@@ -52,6 +52,7 @@ def kernel_sums(
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # In place: a block has a million entries, and is made thousands of times.
     gram = x @ y.T
     gram /= x.shape[1]
     gram += 1
@@ -133,6 +134,8 @@ def kernel_distance(
         across = between[np.ix_(kept, kept)].sum() / pairs
         return float(within_x.mean(kept) + within_y.mean(kept) - 2 * across)
 
+    # Sums of blocks are kept, so leaving one out is a sum over the others and computes
+    # no kernel again.
     every = np.arange(blocks)
     left_out = [estimate(every != block) for block in every]
     return Estimate(estimate(every >= 0), jackknife_error(left_out))

@@ -7,7 +7,7 @@ The ball of an image reaches to its k-th nearest neighbour in its own set.
     density     balls of real images around a sample, on average, divided by k
     coverage    share of real images whose ball holds a sample
 
-All distances are found block by block on the device; no matrix of all pairs exists.
+All distances are computed block by block on the device; no matrix of all pairs exists.
 
 Sources: Kynkaanniemi et al. 2019, arXiv:1904.06991, Eq. 1 and 2 (precision, recall);
     Naeem et al. 2020, arXiv:2002.09797, Eq. 4 to 6 (density, coverage).
@@ -43,6 +43,8 @@ class Share(NamedTuple):
 
 def squared(u: Array, v: Array) -> Array:
     """Squared distances [n, m] of rows [n, D] and [m, D], float32."""
+    # The three terms nearly cancel for close points: hence full precision in the
+    # product, and no negative distances.
     product = jnp.matmul(u, v.T, precision=lax.Precision.HIGHEST)
     norms = [jnp.square(a).sum(axis=1) for a in (u, v)]
     return jnp.maximum(norms[0][:, None] - 2 * product + norms[1][None], 0)
@@ -74,7 +76,7 @@ def squared_half(u: Array, v: Array) -> Array:
 
 
 class Balls(NamedTuple):
-    """How distances are found, and how many at once.
+    """How distances are computed, and how many at once.
 
     Args:
         distance: `squared` or `squared_half`.

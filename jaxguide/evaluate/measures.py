@@ -34,7 +34,7 @@ class Measured:
     Args:
         value: of the measure.
         spread: standard error; of "is" and a kernel distance of subsets the standard
-            deviation over parts or subsets. Not a number if it was not asked for.
+            deviation over parts or subsets. Not a number if it was not wanted.
     """
 
     value: float
@@ -176,7 +176,7 @@ def _shown(share: manifold.Share) -> Measured:
     return Measured(share.value, share.error)
 
 
-# name -> how it is found.
+# name -> how it is computed.
 MEASURES: dict[str, Callable[[_Task], Measured]] = {
     "fid": _frechet,
     "fd": _frechet,

@@ -53,7 +53,7 @@ class Protocol:
 
     @property
     def balls(self) -> manifold.Balls:
-        """How distances are found."""
+        """How distances are computed."""
         distance = manifold.squared_half if self.half else manifold.squared
         return manifold.Balls(distance, self.block)
 

@@ -1,6 +1,6 @@
 """What generated images are compared with: statistics of real ones.
 
-In memory, from real images, or from the statistics files of others:
+In memory, from real images, or from published files of statistics:
 
     ADM's VIRTUAL_*.npz          mu, sigma, mu_s, sigma_s, and arr_0 with 10,000 images
     pytorch-fid's, FID's own     mu, sigma
@@ -35,7 +35,7 @@ class Reference:
         pool: of the features [D].
         spatial: of the features that keep their places [S]; for sFID.
         features: float32 [M, D] of real images, for what looks at single images.
-        count: images behind `pool`; 0 if a file does not tell.
+        count: images behind `pool`; 0 if a file does not say.
     """
 
     pool: Gaussian
@@ -113,7 +113,7 @@ class Reference:
             images: uint8 [M, H, W, C], or what `open_images` opens, or an opened set.
             network: of the features.
             cache: folder for features of real images.
-            spatial: whether sFID will be asked for.
+            spatial: whether sFID will be computed.
 
         Raises:
             ValueError: if there are fewer than two images.

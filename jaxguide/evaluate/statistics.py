@@ -50,6 +50,7 @@ class Moments:
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
         """Of all rows of [N, D], N >= 1, in one go."""
+        # float64: FID takes differences of traces far larger than itself.
         rows = np.asarray(features, np.float64)
         mean = rows.mean(axis=0)
         rows = rows - mean
@@ -109,6 +110,8 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 def merge_all(parts: Iterable[Moments]) -> Moments:
     """Moments of several sets together, merged from left to right."""
+    # In a fixed order, since rounding depends on it: a run that was stopped and goes on
+    # gives the same bits.
     return functools.reduce(merge, parts)
 
 

@@ -1,6 +1,6 @@
 """Features of many images on disk: made in parts, carried on after a kill.
 
-A folder of `features-*.npz` (see `runtime.shards`) with the fields that were asked for:
+A folder of `features-*.npz` (see `runtime.shards`) with the fields that are wanted:
 `pool` [n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the
 images. So neither 50,000 images nor the features of a million are ever in memory; means
 and covariances are made file by file, in float64. Every process fills and sums up its
@@ -63,6 +63,7 @@ def plan_of(
 
 def folder_of(cache: str | Path, plan: dict[str, Any]) -> Path:
     """The folder of a plan: another plan, another folder."""
+    # Named by its content, so that stale features cannot be taken for new ones.
     text = json.dumps(plan, sort_keys=True).encode()
     return Path(cache).expanduser() / hashlib.sha256(text).hexdigest()[:16]
 
@@ -135,6 +136,8 @@ def _part(
     folder: Path, files: shards.Files, field: str, share: tuple[int, int]
 ) -> Moments:
     """Moments of one process's files, from the disk or made and kept there."""
+    # The name holds the share: another number of processes sums up other files, and
+    # must not read these.
     index, count = share
     path = folder / f"moments-{field}-{index}-of-{count}.npz"
     if path.is_file():
@@ -182,6 +185,7 @@ class Store:
 
     def moments(self, field: str) -> Moments:
         """Mean and covariance of all rows, merged over the processes."""
+        # Processes beyond the number of files have no part to merge.
         count = min(self._processes, self._files.number)
         return merge_all(
             _part(self._folder, self._files, field, (index, self._processes))

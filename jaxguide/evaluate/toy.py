@@ -22,7 +22,7 @@ from jaxguide.oracle import GaussianMixture
 
 
 class Known(Protocol):
-    """A distribution that tells where points belong."""
+    """A distribution that knows where points belong."""
 
     def place(self, points: np.ndarray, label: np.ndarray) -> Places:
         """Where points [N, *D] of the given classes [N] lie."""

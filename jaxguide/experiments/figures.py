@@ -1,4 +1,4 @@
-"""The frame of all figures: sizes, colours that colour-blind people tell apart."""
+"""The frame of all figures: sizes, and colours for colour-blind readers too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# Okabe & Ito 2008, Color Universal Design: told apart by (nearly) everybody.
+# Okabe & Ito 2008, Color Universal Design: distinct to (nearly) all readers.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#202020", "#8a8a8a"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
@@ -33,7 +33,7 @@ def histogram(panel: Any, points: np.ndarray, bins: np.ndarray, **how: Any) -> N
 def curves(
     panel: Any, x: Sequence[float], lines: Mapping[str, Sequence[float]], **how: Any
 ) -> None:
-    """Lines with markers, told apart by colour and by marker."""
+    """Lines with markers; they differ in colour and in marker."""
     for (name, values), colour, marker in zip(
         lines.items(), CYCLE, MARKERS, strict=False
     ):

@@ -120,7 +120,7 @@ ROUNDS = (1, 2, 4, 8, 16, 32)
 def run(report: Report) -> None:
     """Fills the report."""
     cases = report.setting.pick(CASES, CASES[:2])
-    found = {case: measure(case) for case in cases}
+    results = {case: measure(case) for case in cases}
     report.numbers["cases"] = [
         {
             "loss": case.loss,
@@ -129,23 +129,23 @@ def run(report: Report) -> None:
             "learnt": scale,
             "error": error,
         }
-        for case, (scale, error) in found.items()
+        for case, (scale, error) in results.items()
     ]
     guided = {
         case.weight: scale
-        for case, (scale, _) in found.items()
+        for case, (scale, _) in results.items()
         if case.loss == "model_guidance" and case.options == CASES[0].options
     }
     _model_guidance(report, guided)
     for name, claim in PAPERS.items():
-        _others(report, name, claim, found)
+        _others(report, name, claim, results)
     draw(report, guided)
 
 
 def _model_guidance(report: Report, guided: dict[float, float]) -> None:
     """The scale by weight, beside the paper's reading and beside the fixed point."""
     shown = ", ".join(f"w = {w:g}: {scale:.4f}" for w, scale in guided.items())
-    told, ours = (
+    published, ours = (
         max(abs(scale / expected(w) - 1) for w, scale in guided.items())
         for expected in (lambda w: 1 + w, lambda w: 1 / (1 - w))
     )
@@ -153,7 +153,7 @@ def _model_guidance(report: Report, guided: dict[float, float]) -> None:
         "scale of CFG that Model-Guidance of weight w learns",
         "1 + w: the score of p(x|c) p(c|x)^w (Eq. 12, 20)",
         shown,
-        {"within 1 % of 1 + w at every w": told < 0.01},
+        {"within 1 % of 1 + w at every w": published < 0.01},
     )
     report.claim(
         "the same beside 1 / (1 - w)",
@@ -163,10 +163,10 @@ def _model_guidance(report: Report, guided: dict[float, float]) -> None:
     )
 
 
-def _others(report: Report, name: str, claim: str, found: dict) -> None:
+def _others(report: Report, name: str, claim: str, results: dict) -> None:
     """One row for all settings of another loss."""
     rows = [
-        (case.scale, scale) for case, (scale, _) in found.items() if case.loss == name
+        (case.scale, scale) for case, (scale, _) in results.items() if case.loss == name
     ]
     if not rows:
         return

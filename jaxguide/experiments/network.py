@@ -77,7 +77,7 @@ class PointNet:
 
 
 class Block(nnx.Module):
-    """Two linear maps around an activation, told the condition before it."""
+    """Two linear maps around an activation, with the condition added before it."""
 
     def __init__(self, width: int, rngs: nnx.Rngs):
         self.first = nnx.Linear(width, width, rngs=rngs)

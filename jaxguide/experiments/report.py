@@ -102,7 +102,7 @@ class Report:
         self.seconds = time.perf_counter() - self.start
         folder = self.setting.folder
         folder.mkdir(parents=True, exist_ok=True)
-        found = {
+        content = {
             "experiment": self.name,
             "seed": self.setting.seed,
             "tiny": self.setting.tiny,
@@ -110,7 +110,7 @@ class Report:
             "rows": [row._asdict() for row in self.rows],
             "numbers": plain(self.numbers),
         }
-        text = json.dumps(found, indent=1) + "\n"
+        text = json.dumps(content, indent=1) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
         (folder / "table.md").write_text(self.table() + "\n", encoding="utf-8")
 

@@ -60,8 +60,8 @@ def read(path: str) -> Dataset:
         images = records[:, 1:].reshape(-1, 3, EDGE, EDGE).transpose(0, 2, 3, 1)
         labels = records[:, 0].astype(np.int32)
     elif place.suffix == ".npz":
-        found = data.npz(place)
-        images, labels = found.images, found.labels
+        dataset = data.npz(place)
+        images, labels = dataset.images, dataset.labels
     else:
         raise ValueError(
             "s2_cifar: need the folder of CIFAR-10's binary version or an .npz of "
@@ -90,19 +90,19 @@ def run(report: Report) -> None:
     label = np.arange(count) % 2
     real = dataset.images[np.argsort(dataset.labels, kind="stable")]
     extract = features(setting)
-    found = {name: extract(images) for name, images in made.items()}
+    extracted = {name: extract(images) for name, images in made.items()}
     reals = extract(real)
     ends = np.cumsum([0, *np.bincount(dataset.labels, minlength=2)])
     truth = [reals[ends[c] : ends[c + 1]] for c in (0, 1)]
     rows = {
         name: measures([one[label == c] for c in (0, 1)], truth)
-        for name, one in found.items()
+        for name, one in extracted.items()
     }
     halves = [(one[::2], one[1::2]) for one in truth]
     rows["data"] = measures(*([pair[i] for pair in halves] for i in (0, 1)))
     report.numbers["cifar"] = rows
     judge(report, rows)
-    draw_map(report, found, truth, label)
+    draw_map(report, extracted, truth, label)
     draw_images(report, made)
 
 
@@ -190,7 +190,7 @@ def sample(
 ) -> np.ndarray:
     """Images uint8 [count, 32, 32, 3], both classes in turn; the same noise for all."""
     network, other = build_network(main), build_network(weak)
-    found, progress = [], Progress(title, -(-count // BATCH))
+    batches, progress = [], Progress(title, -(-count // BATCH))
     for start in range(0, count, BATCH):
         keys = samplers.sample_keys(setting.seed, jnp.arange(start, start + BATCH))
         label = jnp.arange(BATCH, dtype=jnp.int32) % 2
@@ -205,10 +205,10 @@ def sample(
             networks={"weak": other},
             key=jax.random.key(start),
         )
-        found.append(to_uint8(np.asarray(images)))
+        batches.append(to_uint8(np.asarray(images)))
         progress.step()
     progress.close()
-    return np.concatenate(found)[:count]
+    return np.concatenate(batches)[:count]
 
 
 def features(setting: Setting) -> Callable[[np.ndarray], np.ndarray]:
@@ -293,14 +293,14 @@ def judge(report: Report, rows: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def draw_map(report: Report, found: Mapping[str, np.ndarray], truth, label) -> None:
+def draw_map(report: Report, extracted: Mapping[str, np.ndarray], truth, label) -> None:
     """t-SNE of all features together: real ones pale behind the samples of each arm."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     each = min(500, *(len(one) for one in truth), len(label) // 2)
     reals = np.concatenate([one[:each] for one in truth])
-    sets = {name: one[: 2 * each] for name, one in found.items()}
+    sets = {name: one[: 2 * each] for name, one in extracted.items()}
     everything = np.concatenate([reals, *sets.values()])
     size = min(50, everything.shape[1], len(everything))
     reduced = PCA(size, random_state=0).fit_transform(everything)

@@ -95,7 +95,7 @@ def run(report: Report) -> None:
 
 
 class Program:
-    """A compiled sampler and the memory that it asks for, in bytes."""
+    """A compiled sampler and the memory that it needs, in bytes."""
 
     def __init__(self, call: Callable[[], Any], memory: int):
         self.call, self.memory = call, memory

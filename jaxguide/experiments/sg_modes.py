@@ -90,10 +90,10 @@ def densities(report: Report, networks: dict, noise: jax.Array) -> None:
 def _follows(report: Report, network, noise, wanted, plain) -> None:
     """Whether sampling with Eq. 9 follows the density of Eq. 1."""
     transform = guidance.sg(1.0, shift=SHIFT, space="score")
-    found = points.sample(
+    samples = points.sample(
         network, noise, 0, steps=200, stop=AT, transforms=(transform,)
     )
-    near, far = (points.wasserstein(found, LINE, d) for d in (wanted, plain))
+    near, far = (points.wasserstein(samples, LINE, d) for d in (wanted, plain))
     floor = points.wasserstein(
         points.sample(network, noise, 0, steps=200, stop=AT), LINE, plain
     )
@@ -149,16 +149,16 @@ def levels(report: Report, networks: dict, noise: jax.Array) -> None:
 
 def outliers(report: Report, networks: dict, noise: jax.Array) -> None:
     """Outlier mass and width of the modes against the weight."""
-    mixture, found = points.two_modes(STD), {}
+    mixture, results = points.two_modes(STD), {}
     for source, network in networks.items():
         for name, method in METHODS.items():
             sets = points.sweep(network, noise, [*map(method, WEIGHTS)], steps=STEPS)
-            found[source, name] = {
+            results[source, name] = {
                 "outliers": [points.outliers(mixture, one) for one in sets],
                 "width": [float(np.abs(one).std() / STD) for one in sets],
             }
     for source in networks:
-        rows = {name: found[source, name]["outliers"] for name in METHODS}
+        rows = {name: results[source, name]["outliers"] for name in METHODS}
         report.claim(
             f"outliers against weight 0, 1, 7 ({source} network, {STEPS} Euler steps)",
             "artifacts between the modes are suppressed more with a larger weight "
@@ -174,9 +174,9 @@ def outliers(report: Report, networks: dict, noise: jax.Array) -> None:
         )
     report.numbers["outliers"] = {
         f"{source}, {name}": {"weights": WEIGHTS, **v}
-        for (source, name), v in found.items()
+        for (source, name), v in results.items()
     }
-    _draw_outliers(report, found)
+    _draw_outliers(report, results)
 
 
 def _middle(values: np.ndarray) -> float:
@@ -220,8 +220,8 @@ def _draw_levels(report: Report, network, noise) -> None:
     mixture = points.two_modes(STD)
     figure, axes = figures.panels(3, 2, width=3.6, height=2.6)
     for t, panel in zip(LEVELS, axes.flat, strict=False):
-        found = points.sample(network, noise, 0, steps=40, stop=t)
-        figures.histogram(panel, found, BINS, label="trained, samples at t")
+        samples = points.sample(network, noise, 0, steps=40, stop=t)
+        figures.histogram(panel, samples, BINS, label="trained, samples at t")
         for shift, colour, style, label in (
             (SHIFT, figures.GREEN, "--", "t + 0.2"),
             (STEP, figures.ORANGE, "-.", "step before, t + 0.125"),
@@ -241,14 +241,14 @@ def _draw_levels(report: Report, network, noise) -> None:
     report.save(figure, "levels")
 
 
-def _draw_outliers(report: Report, found) -> None:
+def _draw_outliers(report: Report, results) -> None:
     figure, axes = figures.panels(2, 2, width=4.2, height=2.8, sharex=True)
     for column, source in enumerate(("exact", "trained")):
         for row, what in enumerate(("outliers", "width")):
             panel = axes[row, column]
             factor = 100 if what == "outliers" else 1
             lines = {
-                name: [factor * v for v in found[source, name][what]]
+                name: [factor * v for v in results[source, name][what]]
                 for name in METHODS
             }
             figures.curves(panel, WEIGHTS, lines)

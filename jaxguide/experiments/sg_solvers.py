@@ -33,13 +33,13 @@ SWEPT = {  # one program; weight 0 is Euler
 def samples(network, noise, budget: int) -> dict[str, np.ndarray]:
     """What every way makes with `budget` evaluations."""
     sets = points.sweep(network, noise, list(SWEPT.values()), steps=budget)
-    found = dict(zip(SWEPT, sets, strict=True))
+    made = dict(zip(SWEPT, sets, strict=True))
     ab2 = (guidance.ab2(),)
-    found["AB2"] = points.sample(network, noise, 0, steps=budget, transforms=ab2)
+    made["AB2"] = points.sample(network, noise, 0, steps=budget, transforms=ab2)
     # Two evaluations per step, one in the last: one evaluation less.
     heun = samplers.heun()
-    found["Heun"] = points.sample(network, noise, 0, steps=budget // 2, sampler=heun)
-    return found
+    made["Heun"] = points.sample(network, noise, 0, steps=budget // 2, sampler=heun)
+    return made
 
 
 def run(report: Report) -> None:
@@ -51,17 +51,17 @@ def run(report: Report) -> None:
         "two modes on a line": (points.two_modes(), 1),
         "double swirl": (points.swirl(setting.pick(64, 4)), 2),
     }
-    found = {}
+    tables = {}
     for title, (mixture, size) in cases.items():
         noise = points.start(count, size, setting.seed)
         label = jnp.zeros(count, jnp.int32)
         exact = integrate(
             mixture.network(), noise, label, per_sample=False, rtol=1e-5, atol=1e-5
         ).x
-        found[title] = table(mixture, noise, np.asarray(exact), budgets)
-        judge(report, title, found[title], budgets)
-    report.numbers["solvers"] = found
-    draw(report, found, budgets)
+        tables[title] = table(mixture, noise, np.asarray(exact), budgets)
+        judge(report, title, tables[title], budgets)
+    report.numbers["solvers"] = tables
+    draw(report, tables, budgets)
 
 
 def table(mixture, noise, exact: np.ndarray, budgets) -> dict[str, dict]:
@@ -126,10 +126,10 @@ def judge(report: Report, title: str, rows: dict[str, dict], budgets) -> None:
     )
 
 
-def draw(report: Report, found: dict, budgets) -> None:
+def draw(report: Report, tables: dict, budgets) -> None:
     """Error against evaluations."""
-    figure, (row,) = figures.panels(len(found), width=4.2, height=3.5)
-    for panel, (title, rows) in zip(row, found.items(), strict=True):
+    figure, (row,) = figures.panels(len(tables), width=4.2, height=3.5)
+    for panel, (title, rows) in zip(row, tables.items(), strict=True):
         lines = {
             ALSO.get(name) or name: [one["error"][b] for b in budgets]
             for name, one in rows.items()

@@ -46,7 +46,7 @@ def run(report: Report) -> None:
             f"{sum(v < 0 for v in values)} of {len(values)} times",
             {"one method: above 0.9 at every time": min(values) > 0.9},
         )
-    found = {
+    ends = {
         (space, shift): [
             end(mixture, one)
             for one in points.sweep(
@@ -61,7 +61,7 @@ def run(report: Report) -> None:
     }
     at = WEIGHTS.index(3.0)
     for shift in SHIFTS:
-        score, native = (found[space, shift] for space in SPACES)
+        score, native = (ends[space, shift] for space in SPACES)
         report.claim(
             f"width of a mode over the truth at weight 3, shift {shift:g}",
             "weight 3 and shift 0.01 are published settings of the code; either way "
@@ -84,9 +84,9 @@ def run(report: Report) -> None:
     }
     report.numbers["ends"] = {
         f"{space}, shift {shift:g}": dict(zip(WEIGHTS, rows, strict=True))
-        for (space, shift), rows in found.items()
+        for (space, shift), rows in ends.items()
     }
-    draw(report, alike, found)
+    draw(report, alike, ends)
 
 
 def corrections(mixture, x: jax.Array, t: float, shift: float) -> list[np.ndarray]:
@@ -94,13 +94,13 @@ def corrections(mixture, x: jax.Array, t: float, shift: float) -> list[np.ndarra
     label = jnp.zeros(len(x), jnp.int32)
     network = mixture.network()
     plain = network.predict(x, jnp.full(len(x), t, jnp.float32), label)
-    found = []
+    differences = []
     for space in SPACES:
         transform = guidance.sg(1.0, shift=shift, space=space)
         guided = guidance.guide(network.predict, transform, kind="velocity")
         moved, _ = guided(x, t, label, guided.init(x))
-        found.append(np.asarray(moved - plain, np.float64))
-    return found
+        differences.append(np.asarray(moved - plain, np.float64))
+    return differences
 
 
 def alignment(mixture, t: float, shift: float, *, count: int, seed: int) -> float:
@@ -122,7 +122,7 @@ def end(mixture, made: np.ndarray) -> dict[str, float]:
     }
 
 
-def draw(report: Report, alike: dict, found: dict) -> None:
+def draw(report: Report, alike: dict, ends: dict) -> None:
     """Cosine by time; outliers and width by weight."""
     figure, ((left, middle, right),) = figures.panels(3, width=3.6, height=3.4)
     lines = {f"shift {shift:g}": values for shift, values in alike.items()}
@@ -139,7 +139,7 @@ def draw(report: Report, alike: dict, found: dict) -> None:
             WEIGHTS,
             {
                 f"{NAMES[space]}, shift {shift:g}": [factor * v[what] for v in rows]
-                for (space, shift), rows in found.items()
+                for (space, shift), rows in ends.items()
             },
         )
         panel.set(xlabel="weight", ylabel=title)

@@ -42,22 +42,22 @@ def run(report: Report) -> None:
     noise = points.start(setting.pick(2000, 100), 2, setting.seed + 1)
     real = points.draw(mixture, len(noise), setting.seed + 2)[0]
     other = points.draw(mixture, len(noise), setting.seed + 3)[0]
-    found, shown = {}, {}
+    results, shown = {}, {}
     for source, network in networks.items():
         for name, method in METHODS.items():
             sets = points.sweep(network, noise, [*map(method, WEIGHTS)], steps=STEPS)
-            found[source, name] = [measures(mixture, one, real) for one in sets]
+            results[source, name] = [measures(mixture, one, real) for one in sets]
             shown[source, name] = dict(zip(WEIGHTS, sets, strict=True))
     floor = measures(mixture, other, real)
     report.numbers["real"] = floor
     report.numbers["swirl"] = {
         f"{source}, {name}": dict(zip(WEIGHTS, rows, strict=True))
-        for (source, name), rows in found.items()
+        for (source, name), rows in results.items()
     }
-    for (source, name), rows in found.items():
+    for (source, name), rows in results.items():
         judge(report, f"{name} ({source})", rows)
     draw(report, real, shown["trained", "SG, scores, shift 0.05"])
-    _curves(report, found, floor)
+    _curves(report, results, floor)
 
 
 def measures(mixture, made: np.ndarray, real: np.ndarray) -> dict[str, float]:
@@ -109,13 +109,13 @@ def draw(report: Report, real: np.ndarray, shown: dict[float, np.ndarray]) -> No
     report.save(figure, "samples")
 
 
-def _curves(report: Report, found, floor) -> None:
+def _curves(report: Report, results, floor) -> None:
     figure, axes = figures.panels(3, 2, width=3.4, height=2.6, sharex=True)
     for row, source in enumerate(("exact", "trained")):
         for panel, (what, title) in zip(axes[row], MEASURES.items(), strict=True):
             factor = 1 if what == "distance" else 100
             lines = {
-                name: [factor * one[what] for one in found[source, name]]
+                name: [factor * one[what] for one in results[source, name]]
                 for name in METHODS
             }
             figures.curves(panel, WEIGHTS, lines)

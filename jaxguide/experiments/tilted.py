@@ -94,11 +94,11 @@ def gaussians(report: Report) -> None:
     spread = float(np.asarray(noise).std())
     rows = {
         scale: {
-            "measured": float(found.std()) / spread,
+            "measured": float(samples.std()) / spread,
             "cfg": cfg_std(scale),
             "tilted": tilted_std(scale),
         }
-        for scale, found in made.items()
+        for scale, samples in made.items()
     }
     own = max(abs(row["measured"] / row["cfg"] - 1) for row in rows.values())
     off = [abs(r["measured"] / r["tilted"] - 1) for s, r in rows.items() if s > 1]

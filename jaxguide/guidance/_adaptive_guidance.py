@@ -62,10 +62,13 @@ class AdaptiveGuidance(Transform):
         done = state.done & ~here.step.restart
         if not live:
             return guided, AdaptiveState(done)
+        # Per sample: the branch is evaluated as long as any sample needs it, and must
+        # not change the others, whose result would depend on the batch.
         weight = jnp.where(done, 0.0, self.scale.number - 1.0)
         change = here[RAW] - here[NULL]
         guided = guided.plus(weight, change)
         likeness = self._cosine(here)
+        # Judged after the step: this step's null prediction is there already.
         done = done | (likeness > self.threshold.number.astype(likeness.dtype))
         return guided, AdaptiveState(done)
 

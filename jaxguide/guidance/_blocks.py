@@ -82,6 +82,7 @@ class ShuffledTokens(Change):
             def shuffled(tokens: Array) -> Array:
                 order = self.order(key, block_index, tokens.shape[1])
                 moved = jnp.take(tokens, order, axis=1)
+                # The update alone is shuffled; the residual stream keeps its order.
                 return tokens + (run(moved) - moved)
 
             return where_chosen(layers, here.called, block_index, shuffled, run, tokens)

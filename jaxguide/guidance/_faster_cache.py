@@ -73,6 +73,8 @@ class CFGCache(Transform):
         """CFG with the null prediction, or with what the saved difference makes."""
         index = jnp.asarray(here.step.step_index, jnp.int32)
         weight = self.scale.number - 1
+        # The difference is saved and not the null prediction, since the raw prediction,
+        # which it is added to, is new in every step.
         if live:
             difference = here.read(NULL, self.space) - here.read(RAW, self.space)
             one = jnp.ones_like(state.low)

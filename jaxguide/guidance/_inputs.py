@@ -100,6 +100,7 @@ def _boxes(
     shape: tuple[int, ...], crop: "Crops", tokens: tuple[int, int] | None
 ) -> list[Any]:
     """The index of every crop into [B, H, W, ...]; crops hold whole tokens."""
+    # A crop that cut through a token would shift the network's patches.
     units = [1, 1]
     if tokens is not None:
         units = [n // m for n, m in zip(shape[1:3], tokens, strict=True)]
@@ -154,6 +155,7 @@ class _Cropped:
         boxes = _boxes(x.shape, self.crop, self.tokens)
         many = len(boxes)
         cut = jnp.concatenate([x[box] for box in boxes])
+        # All crops in one call, crop by crop: row i len(x) + b is crop i of sample b.
         repeat = lambda leaf: jnp.concatenate([leaf] * many)  # noqa: E731
         times = repeat(t) if jnp.ndim(t) else t
         out = predict(cut, times, jax.tree.map(repeat, cond), **taps)

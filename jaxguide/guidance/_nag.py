@@ -57,6 +57,7 @@ def normalised(
         one.number.astype(plus.dtype).reshape(-1, 1, 1, 1)
         for one in (numbers.scale, numbers.tau, numbers.alpha)
     )
+    # In this form a scale of 1 gives Z+ exactly.
     far = plus + (scale - 1) * (plus - minus)
     ratio = _length(far, norm) / _length(plus, norm)
     kept = jnp.where(ratio > tau, tau / ratio, jnp.ones_like(ratio))

@@ -35,6 +35,7 @@ class Rescale(Transform):
 
 def _std(prediction: Array) -> Array:
     """Standard deviation per sample in float32, shaped to broadcast."""
+    # float32: in bfloat16 a sum over a whole image has two or three digits.
     axes = tuple(range(1, prediction.ndim))
     return jnp.std(prediction.astype(jnp.float32), axis=axes, keepdims=True)
 
@@ -325,6 +326,7 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
 
 def _quantile(value: Array, share: Array) -> Array:
     """The `share` [] or [B] quantile of each sample of [B, *D], linear; [B, 1, ...]."""
+    # By hand: `jnp.quantile` takes one share for all samples.
     flat = jnp.sort(value.reshape(len(value), -1), axis=1)
     last = flat.shape[1] - 1
     place = jnp.broadcast_to(jnp.asarray(share, flat.dtype), flat.shape[:1]) * last

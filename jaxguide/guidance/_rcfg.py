@@ -60,6 +60,8 @@ class RCFG(Transform):
         weight = self.scale.number - 1
         if live:
             null = here[NULL]
+            # Kept as data: it stays one image, while the noise that leads from it to x
+            # is another in every step.
             x0 = here.convert(null, NATIVE, "denoised")
             state = RCFGState(x0.astype(state.x0.dtype), jnp.ones((), bool))
         else:

@@ -58,6 +58,7 @@ class DropBlocks(Change):
         """`keep_blocks`, int32 [depth - number]."""
         allowed = jnp.asarray(self.allowed(here.called), jnp.int32)
         number = self.number(here.called)
+        # Shapes are static, only the choice is drawn: a new draw compiles nothing.
         drop = jax.random.choice(here.key("s2"), allowed, (number,), replace=False)
         keep = jnp.ones(here.called.depth, bool).at[drop].set(False)
         (kept,) = jnp.nonzero(keep, size=here.called.depth - number)

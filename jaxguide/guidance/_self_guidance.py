@@ -131,6 +131,7 @@ def away_from_previous(
     """Adds `weight` times the difference to the step before; remembers this step."""
     raw = here.read(RAW, space)
     if live:
+        # The first step has no previous one, only the zeros of an empty memory.
         known = state.ready & ~here.step.restart
         weight = jnp.where(known, weight, jnp.zeros_like(weight))
         difference = raw - state.previous.astype(raw.dtype)
@@ -208,6 +209,7 @@ class AB2(Transform):
         length = before = jnp.ones_like(t)
         if step.next_node is not None:
             length, before = t - step.next_node.t.astype(t.dtype), state.t - t
+        # Two predictions at one time have no slope between them: no division by 0.
         share = length / jnp.where(before == 0, 1.0, 2 * before)
         weight = jnp.where(before == 0, 0.0, self.weight.number * share)
         guided, memory = away_from_previous(

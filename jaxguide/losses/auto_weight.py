@@ -16,7 +16,7 @@ Source: Tang et al. 2025, arXiv:2502.12154, Sec. 3.3, which sketches: "begin wit
     update the value with EMA according to intermediate evaluation results", raised when
     quality decreases and suppressed otherwise.
 Differs from the source: the sketch compares an evaluation with the one before, where
-    more training and more guidance cannot be told apart; here guidance alone differs.
+    training and guidance have changed together; here guidance alone differs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def trial_scales(spread: float = 1.25) -> tuple[float, float, float]:
 
 
 def best_scale(distances: Sequence[float], *, spread: float = 1.25) -> float:
-    """The scale in [1 / spread, spread] that three distances speak for.
+    """The scale in [1 / spread, spread] that is best by three distances.
 
     Args:
         distances: at `trial_scales(spread)`; lower is better.

@@ -55,7 +55,7 @@ def gft(
     Source: Chen et al. 2025, arXiv:2501.15420, Algorithm 1, for any kind of prediction;
         read against thu-ml/GFT (DiT).
     Differs from the source: a sample without a class has beta 1 throughout; the code
-        tells the network 1 but mixes with the drawn beta, which makes the gradient of
+        gives the network 1 but mixes with the drawn beta, which makes the gradient of
         such samples smaller by that factor and leaves the optimum where it is.
     """
     check_share("gft", "label_drop", label_drop)

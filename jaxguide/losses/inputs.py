@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def inputs_at(scale: float, names: Iterable[str]) -> dict[str, float]:
-    """Values of a network's number inputs that ask it for guidance of `scale`.
+    """Values of a network's number inputs for guidance of `scale`.
 
         scale = s,  beta = 1 / s,  duration = 0 (the velocity of this moment)
 

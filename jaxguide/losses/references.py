@@ -91,5 +91,5 @@ def _check_classes(owner: str, num_classes: int, least: int) -> None:
     if num_classes < least:
         raise ValueError(
             f"{owner}: need num_classes >= {least}, got num_classes={num_classes!r}. "
-            "Use null_class, or ask for fewer."
+            "Use null_class, or fewer classes in the mean."
         )

@@ -185,11 +185,12 @@ def decoder_of(
         ValueError: if the file is missing or for latents of other channels.
     """
     autoencoder = load_autoencoder(path)
-    found = autoencoder.config.latent_channels
-    if found != channels:
+    latent_channels = autoencoder.config.latent_channels
+    if latent_channels != channels:
         raise ValueError(
-            f"{owner}: need an autoencoder of {channels} latent channels, got {found} "
-            f"in {str(path)!r}. Use that of the latents{hint and f', {hint}'}."
+            f"{owner}: need an autoencoder of {channels} latent channels, got "
+            f"{latent_channels} in {str(path)!r}. Use that of the latents"
+            f"{hint and f', {hint}'}."
         )
     return jax.tree_util.Partial(decode_latents, autoencoder)
 

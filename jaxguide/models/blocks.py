@@ -1,4 +1,4 @@
-"""The transformer block of DiT, and the functions through which others may change it.
+"""The transformer block of DiT, and the functions through which it may be changed.
 
 A block is `tokens += gate · f(LN(tokens) · (1 + scale) + shift)`, for f = attention and
 then for f = MLP, with (shift, scale, gate) made from the condition.
@@ -40,7 +40,7 @@ BlockTap = Callable[[RunBlock, Array, Array], Array]
 
 
 class Taps(NamedTuple):
-    """What is changed or watched inside the network; see `dit.apply`."""
+    """What is changed or recorded inside the network; see `dit.apply`."""
 
     keep_blocks: Array | None = None
     attention: AttentionTap | None = None
@@ -60,6 +60,7 @@ class Block(nnx.Module):
         self.out = linear(width, width)
         self.fc1 = linear(width, hidden)
         self.fc2 = linear(hidden, width)
+        # Zero: every gate is closed at first, so a fresh block is the identity.
         self.modulation = linear(width, 6 * width, init=nnx.initializers.zeros)
 
     def __call__(
@@ -102,6 +103,7 @@ def run_block(
     block: Block, tokens: Array, cond: Array, index: Array, taps: Taps
 ) -> tuple[Array, Array | None]:
     """One block with its taps: tokens, and the received attention [B, N] if wanted."""
+    # The record leaves through a list, since a block returns its tokens alone.
     received = []
 
     def attend(q: Array, k: Array, v: Array) -> Array:
@@ -132,12 +134,16 @@ def run_blocks(
     Returns:
         Tokens [B, N, width], and the received attention float32 [B, blocks, N] or None.
     """
+    # The parameters of all blocks lie on a leading axis, and one scan runs over it: XLA
+    # compiles one block instead of `depth`, and the blocks that run may be an array.
     graph, stacked = nnx.split(blocks)
 
     def run(tokens: Array, params: nnx.State, index: Array):
         block = nnx.merge(graph, fetched(params))
         return run_block(block, tokens, cond, index, taps)
 
+    # Per block, so that a gradient keeps the tokens between blocks and computes the
+    # inside of each again.
     run = jax.checkpoint(run) if config.remat else run
 
     def run_chosen(tokens: Array, index: Array):
@@ -150,6 +156,8 @@ def run_blocks(
     if taps.keep_blocks is not None:
         tokens, record = lax.scan(run_chosen, tokens, taps.keep_blocks)
     else:
+        # The scan slices the stack itself here: cheaper than picking by index, above
+        # all in the gradient, which would add into the whole stack for each block.
         every = jnp.arange(config.depth, dtype=jnp.int32)
         tokens, record = lax.scan(
             lambda tokens, step: run(tokens, *step), tokens, (stacked, every)
@@ -170,6 +178,7 @@ def fetched(params: Any) -> Any:
 
 def normalise(tokens: Array, shift: Array, scale: Array) -> Array:
     """LayerNorm without parameters (in float32), then the conditional affine map."""
+    # The variance is a mean of small squares, for which bfloat16 has too few digits.
     wide = tokens.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
     unit = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
@@ -179,6 +188,6 @@ def normalise(tokens: Array, shift: Array, scale: Array) -> Array:
 def make_linear(
     inputs: int, outputs: int, *, rngs: nnx.Rngs, init: Callable | None = None
 ) -> nnx.Linear:
-    """A dense layer, Xavier-uniform unless told otherwise."""
+    """A dense layer, Xavier-uniform if no `init` is given."""
     init = init or nnx.initializers.xavier_uniform()
     return nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)

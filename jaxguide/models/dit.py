@@ -6,10 +6,10 @@
 
 Every (shift, scale, gate) is a linear map of silu(cond) that starts at zero, so a
 fresh network returns zeros. DiT and SiT are the same network; what the output means
-is the business of the path and the training. The model knows nothing of guidance: it
-offers taps (which blocks run, how attention is computed, what happens around a block,
-the time embedding, a record of attention), each free where it is not used, and ordinary
-labels, of which the last, `num_classes`, stands for "no class".
+depends on the path and the training. The model has no part in guidance: it offers taps
+(which blocks run, how attention is computed, what happens around a block, the time
+embedding, a record of attention), each free where it is not used, and ordinary labels,
+of which the last, `num_classes`, stands for "no class".
 
 Source: Peebles & Xie 2023, arXiv:2212.09748, Sec. 3; Ma et al. 2024,
     arXiv:2401.08740 (the same blocks).
@@ -82,6 +82,7 @@ def network_time(config: DiTConfig, t: Array) -> Array:
     """
     time = t.astype(jnp.float32) * config.time_scale + config.time_offset
     error = jnp.round(time) - time
+    # At least the rounding of a t up to 1, in units of the network's time.
     rounding = abs(config.time_scale) * 2.0**-23
     return time + lax.stop_gradient(jnp.where(jnp.abs(error) <= rounding, error, 0.0))
 
@@ -118,12 +119,14 @@ class DiT(nnx.Module):
         self.pos_embed = nnx.Param(jnp.asarray(position_table(config)))
         self.time_in = linear(256, width, init=normal)
         self.time_out = linear(width, width, init=normal)
+        # Nearly 0, so that a fresh network behaves as one without these inputs.
         near_zero = nnx.initializers.normal(0.0002)
         for name in config.inputs:
             setattr(self, f"{name}_in", linear(256, width, init=normal))
             setattr(self, f"{name}_out", linear(width, width, init=near_zero))
         rows = config.num_classes + 1
         self.label_table = nnx.Param(normal(rngs.params(), (rows, width)))
+        # `vmap` over the keys gives one Block whose parameters have a leading axis.
         stack = nnx.vmap(lambda keys: Block(config, keys))
         self.blocks = stack(rngs.fork(split=config.depth))
         self.modulation = linear(width, 2 * width, init=zeros)
@@ -140,6 +143,7 @@ class DiT(nnx.Module):
     ) -> Any:
         """See `apply`, whose keyword arguments `taps` holds."""
         tokens = self.patch_in(_patchify(x, self.config))
+        # Stored with the parameters and never trained: it gets no gradient.
         tokens = tokens + lax.stop_gradient(self.pos_embed[...])
         cond = self._condition(t, label, taps.time_embedding)
         for name in self.config.inputs:
@@ -240,6 +244,7 @@ def apply(
         )
     dtype = jnp.dtype(config.dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    # The blocks are fetched one by one in their scan: in full they need not fit.
     ends = fetched({name: params[name] for name in params if name != "blocks"})
     network = nnx.merge(_graph(config), {**params, **ends})
     taps = Taps(keep_blocks, attention, block, time_embedding, record_attention)

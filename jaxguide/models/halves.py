@@ -64,8 +64,8 @@ class Halves:
             ValueError: if the shape is wrong.
         """
         convolution.check_images(images, config.channels, config.factor)
-        found = convolution.run(self.encoder, config, params["encoder"], images)
-        return self.finish(found)
+        encoded = convolution.run(self.encoder, config, params["encoder"], images)
+        return self.finish(encoded)
 
     def decode(self, config: Any, params: dict, latents: Array) -> Array:
         """Images of latents.

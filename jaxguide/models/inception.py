@@ -29,6 +29,7 @@ from jaxguide.models.dit import Params
 FEATURES, CLASSES = 2048, 1008
 # The spatial features of sFID: so many channels of this layer, at all its places.
 SPATIAL_LAYER, SPATIAL_CHANNELS = "Mixed_6d", 7
+# FID is compared to several digits: TF32 or bfloat16 products would show in them.
 EXACT = lax.Precision.HIGHEST
 
 
@@ -191,6 +192,8 @@ def graph_names() -> dict[tuple[str, ...], str]:
         return f"{name}_{index}" if index else name
 
     def walk(layers: Layers, scope: str) -> Iterator[tuple[str, str]]:
+        # TensorFlow numbers operations of one scope in the order they were made, and
+        # leaves the number of the first one out; pools do not count.
         convs = [layer for layer in layers if isinstance(layer, Conv)]
         for index, conv in enumerate(convs):
             yield conv.name, scope + numbered("conv", index)
@@ -201,6 +204,7 @@ def graph_names() -> dict[tuple[str, ...], str]:
     for number, (block, branches) in enumerate(BLOCKS.items()):
         scope, towers = numbered("mixed", number) + "/", 0
         for branch in branches:
+            # A branch of one layer has no scope of its own there.
             if len(branch) > 1:
                 inner, towers = f"{scope}{numbered('tower', towers)}/", towers + 1
             else:
@@ -261,17 +265,19 @@ class Inception(Stack):
 
     def __call__(self, x: Array) -> dict[str, Array]:
         """See `layers`."""
-        found = {"stem": self.run(x)}
-        x = found["stem"]
+        outputs = {"stem": self.run(x)}
+        x = outputs["stem"]
         for name in BLOCKS:
-            x = found[name] = getattr(self, name).run(x)
-        found["pool"] = x.mean(axis=(1, 2))
-        spatial = found[SPATIAL_LAYER][..., :SPATIAL_CHANNELS]
-        found["spatial"] = spatial.reshape(len(x), -1)
-        found["logits"] = self.classes(found["pool"])
+            x = outputs[name] = getattr(self, name).run(x)
+        # All are returned: under `jit`, XLA drops what the caller does not use.
+        outputs["pool"] = x.mean(axis=(1, 2))
+        spatial = outputs[SPATIAL_LAYER][..., :SPATIAL_CHANNELS]
+        outputs["spatial"] = spatial.reshape(len(x), -1)
+        outputs["logits"] = self.classes(outputs["pool"])
+        # Published Inception Scores leave the bias of this layer out.
         kernel = self.classes.kernel[...]
-        found["logits_unbiased"] = jnp.dot(found["pool"], kernel, precision=EXACT)
-        return found
+        outputs["logits_unbiased"] = jnp.dot(outputs["pool"], kernel, precision=EXACT)
+        return outputs
 
 
 def init(key: Array) -> Params:

@@ -1,7 +1,7 @@
 """Where a process runs, and which others run with it.
 
-`find` looks at the environment of the process, and on a TPU VM asks the metadata server
-of Google Cloud. It touches neither JAX nor the other processes.
+`find` reads the environment of the process, and on a TPU VM the metadata server of
+Google Cloud. It touches neither JAX nor the other processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Place:
     """One process among several.
 
     Attributes:
-        name: of what it was found by, for people.
+        name: of what has given it, for people.
         coordinator: "address:port" of process 0.
         count: processes in all.
         index: number of this one, from 0.
@@ -99,7 +99,7 @@ def find(
 
     Args:
         environ: of the process.
-        attribute: asks the metadata server.
+        attribute: reads one from the metadata server.
         host: full name of this host.
         has_tpu: whether there are TPU chips here.
 
@@ -118,7 +118,7 @@ def _tpu_pod(
     attribute: Callable[[str], str | None],
     has_tpu: Callable[[], bool],
 ) -> Place | None:
-    """A host of a TPU slice, or of several slices; GKE tells in the environment."""
+    """A host of a TPU slice, or of several slices; GKE sets the environment."""
     if "tpu" not in (environ.get("JAX_PLATFORMS") or "tpu"):
         return None
     names = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")

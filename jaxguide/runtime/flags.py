@@ -98,7 +98,7 @@ def one_line() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """The line for an error that is no bug; raises the others again."""
+    """The line for an error that is no bug; raises any other again."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if getattr(error, "errno", None) is None and raised_in.startswith(_PACKAGE):
         return str(error)
@@ -119,7 +119,7 @@ def leave(line: str) -> NoReturn:
 
 
 def _list(words: list[str], listing: Callable[[str], str]) -> None:
-    """Prints the list and leaves, if the command line asks for it."""
+    """Prints the list and exits, if the command line has `--list`."""
     for position, word in enumerate(words):
         flag, equals, name = word.partition("=")
         if flag not in ("--list", "-list"):

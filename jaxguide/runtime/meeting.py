@@ -52,7 +52,7 @@ def _gather(place: Place, patience: float) -> tuple[Peers, str]:
                     f"hosts: need {place.count} processes within {patience:g} s, got "
                     f"none with process_id={names}. Start them all; --wait is longer.",
                 )
-            # Whoever says anything else is no process of this run, and left alone.
+            # A connection with another greeting is no process of this run: ignored.
             match link.read(_HELLO):
                 case ["hello", number, count]:
                     if int(number) not in missing or int(count) != place.count:

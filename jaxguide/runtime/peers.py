@@ -5,8 +5,8 @@ Every process keeps a connection to process 0. One that breaks, or is silent for
 with the exit code `UNFINISHED`, even out of a computation that waits for the one that
 is gone.
 
-JAX has a watch of its own, which takes 100 seconds and ends a process from C++ with
-several lines. It stays, behind this one.
+JAX has a check of its own, which takes 100 seconds and ends a process from C++ with
+several lines. It stays as a second one behind this.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Link:
         self._writing = threading.Lock()
 
     def send(self, *words: object) -> None:
-        """Sends a line; whether somebody listens is for `read` to find out."""
+        """Sends a line; a broken connection is noticed by `read`."""
         with contextlib.suppress(OSError), self._writing:
             self._connection.sendall((" ".join(map(str, words)) + "\n").encode())
 
@@ -72,8 +72,8 @@ class Peers:
         """Waits until all processes have come here, however long their work is."""
         if self._index:
             self._send("done")
-        # Process 0 waits for all others, and each of them for its answer: nobody leaves
-        # while another one may still need it.
+        # Process 0 waits for all others, and each of them for its answer: no process
+        # leaves while another one may still need it.
         for done in self._done.values():
             done.wait()
         # Before the answer, after which they leave: a connection that breaks from here
@@ -97,8 +97,8 @@ class Peers:
 
     def _listen(self, other: int) -> None:
         """Reads from one process until the run is over."""
-        # Process 0 reads on after "done": who has said it waits for the answer, and may
-        # be lost while waiting.
+        # Process 0 reads on after "done": a process that has sent it waits for the
+        # answer, and may fail while waiting.
         while not (self._index and self._done[other].is_set()):
             words = self._links[other].read(SILENCE)
             if self._ended.is_set():

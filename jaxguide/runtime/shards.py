@@ -126,6 +126,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a file beside `path`, then puts it in its place."""
+    # Renaming is atomic within a file system, so a reader sees no half-written file.
+    # Without the sync a crash of the host may leave the new name with no content.
     part = path.with_name(f".{path.name}.part")
     write(part)
     with part.open("rb") as file:
@@ -181,6 +183,7 @@ def crc32(path: Path) -> int:
 
 def is_whole(folder: Path, files: Files, shard: int) -> bool:
     """Whether a file is there as it was written."""
+    # By checksum: a full disk or a broken copy leaves files that exist and are wrong.
     path, beside = folder / files.file(shard), folder / files.facts_file(shard)
     if not (path.is_file() and beside.is_file()):
         return False
@@ -189,7 +192,9 @@ def is_whole(folder: Path, files: Files, shard: int) -> bool:
 
 
 def write_manifest(folder: Path, files: Files, plan: dict[str, Any]) -> bool:
-    """Writes the manifest if all files are there, whoever wrote them."""
+    """Writes the manifest if all files are there, of whichever process."""
+    # Every process tries, and the last one to end succeeds: so they need no connection.
+    # Two that end together write the same file, each whole.
     beside = [folder / files.facts_file(shard) for shard in range(files.number)]
     if not all(path.is_file() for path in beside):
         return False

@@ -37,7 +37,7 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A guidance method as its docstring tells it; a part that is missing is empty.
+    """A guidance method as its docstring describes it; a missing part is empty.
 
     `formula` holds the lines of the first indented block, `remarks` the paragraphs
     around it. `second_hand` is set where the docstring says that something is known at

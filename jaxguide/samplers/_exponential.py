@@ -38,8 +38,10 @@ def moment(k: int, h: Any) -> np.ndarray:
         value = -np.expm1(-h)
         for j in range(1, k + 1):  # by parts; loses digits where h is small
             value = 1 - j * value / h
+        # The power series of the same integral; below 1, twenty terms reach float64.
         rates = [(-1) ** n / math.perm(k + n + 1, n + 1) for n in range(20)]
         series = h * np.polynomial.polynomial.polyval(h, rates)
+    # Both are computed for all h: where one fails, the other is taken.
     return np.where(h < 1, series, value)
 
 

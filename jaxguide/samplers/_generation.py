@@ -118,7 +118,7 @@ def check(
     if network.kind in ("noise", "score") and first.alpha < 1e-8:
         raise ValueError(
             f"{name}: need alpha > 0 at the grid's start for a {network.kind} "
-            f"network, which tells nothing of the data otherwise; got "
+            f"network, whose output does not determine the data at alpha = 0; got "
             f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
         )
     return grid

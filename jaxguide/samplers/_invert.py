@@ -45,8 +45,8 @@ def invert(
     in proportion to N.
 
     Args:
-        network: as in `generate`; velocity and noise networks may start at t = 0,
-            denoised and score networks tell nothing of the noise there.
+        network: as in `generate`; velocity and noise networks may start at t = 0. The
+            output of denoised and score networks does not determine the noise there.
         x0: data [B, *D], or the state at the grid's cleanest time.
         cond: its condition, a pytree with leaves [B, ...], or None.
         grid: the strictly decreasing noise times [N + 1] that `generate` walks; read
@@ -74,7 +74,7 @@ def invert(
     if network.kind in ("denoised", "score") and first.sigma < 1e-8:
         raise ValueError(
             f"invert: need sigma > 0 at the grid's end for a {network.kind} network, "
-            f"which tells nothing of the noise otherwise; got "
+            f"whose output does not determine the noise at sigma = 0; got "
             f"grid[-1]={float(backwards[-1])!r}. End it above 0."
         )
     grid = backwards[::-1]

@@ -57,7 +57,7 @@ class Heun(TwoStages):
         return self._start(first, c) + expand(c.dt, x) * mean
 
     def _start(self, pair: Pair, c: HeunTerms) -> Array:
-        """x as the pair tells it, which differs from x under a coupled transform."""
+        """x as the pair gives it, which differs from x under a coupled transform."""
         return mix(c.start.alpha, pair.denoised, c.start.sigma, pair.noise)
 
 

@@ -1,8 +1,8 @@
 """The loop that all samplers share.
 
-Which branches are live in a step is known on the host. Steps with the same live
-branches are one `lax.scan`, in whose program a dead branch does not occur at all. If
-runs of steps come back again and again (a branch that is live in every second step),
+Which branches are live (evaluated) in a step is known on the host. Steps with the same
+live branches are one `lax.scan`, whose program contains no other branch. If runs of
+steps come back again and again (a branch that is live in every second step),
 there is one scan for all, which switches between the programs: with a scan per run the
 network would be compiled once per run.
 """
@@ -118,6 +118,7 @@ def _solve(
     if len(runs) > len(modes):
         which = plan.mode_indices(runs, modes)
         return march(program, modes, fixed, steps, which, carry).x
+    # Every mode occurs in one run: a scan for each, without a switch in its body.
     for run in runs:
         part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
         which = np.zeros(run.steps, np.int32)

@@ -28,6 +28,8 @@ class UniPCRule:
 
     @property
     def memory(self) -> int:
+        # One more for the corrector: it corrects the step before, whose own start is
+        # one evaluation further back.
         return self.order if self.corrector else self.order - 1
 
     def past(self, node: Node) -> tuple[np.ndarray, ...]:
@@ -37,6 +39,8 @@ class UniPCRule:
         for i in range(len(table)):
             offsets, h = self._offsets(clock, i)
             predict = self._fit(offsets, h)
+            # The correction of the step before changes x, and a step multiplies x by
+            # the ratio of the sigmas: so its weights are multiplied here on the host.
             table[i] = node.sigma[i + 1] / node.sigma[i] * revised
             table[i, : len(predict)] += node.alpha[i + 1] * predict
             if self.corrector:
@@ -47,6 +51,7 @@ class UniPCRule:
         """Times of the evaluations before step i, in steps from its start; and h."""
         h = float(clock[i + 1] - clock[i])
         left = len(clock) - 1 - i
+        # High orders extrapolate; after the last steps nothing damps their error.
         order = min(self.order, left) if self.lower_order_final else self.order
         times = clock[max(i - order + 1, 0) : i][::-1]
         if not np.isfinite(h):  # from nothing but noise, or to t = 0: first order
@@ -61,6 +66,7 @@ class UniPCRule:
         if len(offsets) == 1:
             half = h / 2 if self.variant == "bh1" else float(moment(0, h)) / 2
             return half / offsets
+        # Two or three unknowns at most, solved once per step on the host.
         degrees = np.arange(1, len(offsets) + 1)
         areas = np.array([float(moment(int(k), h)) for k in degrees])
         return np.linalg.solve(offsets[None] ** degrees[:, None], areas)
@@ -70,10 +76,14 @@ class UniPCRule:
 
         There the step's start is D_1, and D - D_1 = (D - D_0) - (D_1 - D_0).
         """
+        # The new evaluation is one more point of the polynomial, at the step's end.
         weights = self._fit(np.append(offsets, 1.0), h)
         revised = np.zeros(self.memory)
+        # An infinite step (from t = 1 where alpha is 0) has no finite correction
+        # under "bh1", and is left as it was predicted.
         if np.all(np.isfinite(weights)):
             revised[1 : len(weights)] = weights[:-1] - predict
+            # Every term is a difference to D_1, so D_1 is taken off by all weights.
             revised[0] = -revised.sum() - weights[-1]
         return revised
 

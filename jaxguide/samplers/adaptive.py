@@ -2,8 +2,8 @@
 
 The interval is cut into pieces at every edge of a guidance window. Across an edge the
 vector field jumps: the error control would reject steps there until they are tiny, and
-each rejected step costs evaluations. Inside a piece the field is smooth, and branches
-that are dead there are not evaluated. The solver starts anew in every piece.
+each rejected step costs evaluations. Inside a piece the field is smooth, and only the
+branches that are live there are evaluated. The solver starts anew in every piece.
 """
 
 from collections.abc import Mapping
@@ -102,8 +102,8 @@ def integrate(
     # loop ends with the slowest sample, and `nfe` is what each one needed.
     def one(x: Array, conds: dict[str, Any]) -> Solution:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
-        found = _solve(problem, pieces, x[None], conds)
-        return found._replace(x=found.x[0])
+        solution = _solve(problem, pieces, x[None], conds)
+        return solution._replace(x=solution.x[0])
 
     return jax.vmap(one)(start, all_conds)
 
@@ -132,7 +132,7 @@ def _check_memory(parts: Chain, noise: Array) -> None:
 def _check_draws(
     problem: _Problem, piece: plan.Piece, x: Array, conds: dict[str, Any]
 ) -> None:
-    """Refuses transforms that draw: those that ask for a key where there is none.
+    """Refuses transforms that draw: those that need a key where there is none.
 
     A draw may be anywhere (a condition, dropped blocks, inside `apply`), so the field
     is traced instead, which evaluates nothing. What fails with a key as well has
@@ -148,7 +148,7 @@ def _check_draws(
 
     without = complaint(None)
     if without is not None and without != complaint(jax.random.key(0)):
-        name = without.partition(":")[0]  # messages begin with who complains
+        name = without.partition(":")[0]  # messages begin with the method's name
         raise ValueError(
             f"integrate: need deterministic transforms, got {name}. A fresh draw "
             "at every call is no vector field and defeats the error control. "
@@ -162,7 +162,7 @@ def _solve(
     """Integrates over every piece in turn."""
     steps = nfe = jnp.zeros((), jnp.int32)
     for piece in pieces:
-        found = diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_field(problem, conds, piece)),
             problem.solver,
             t0=piece.start,
@@ -173,9 +173,9 @@ def _solve(
             stepsize_controller=problem.controller,
             max_steps=problem.max_steps,
         )
-        assert found.ys is not None  # SaveAt defaults to t1
-        taken = found.stats["num_steps"].astype(jnp.int32)
-        x, steps = found.ys[0], steps + taken
+        assert solution.ys is not None  # SaveAt defaults to t1
+        taken = solution.stats["num_steps"].astype(jnp.int32)
+        x, steps = solution.ys[0], steps + taken
         each = plan.evaluations(problem.parts, problem.networks, piece.live)
         nfe = nfe + _calls(problem.solver, taken) * each
     return Solution(x, steps, nfe)

@@ -155,7 +155,7 @@ class StepLog:
         steps: length of the run.
         every: steps between lines.
         tensorboard: also write event files.
-        silent: only watch the loss: another process writes.
+        silent: only average the metrics; another process writes them.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def _sample(preview: Preview, params: Any) -> Array:
     model, scale = preview.model, preview.scale
     label = jnp.repeat(jnp.array(preview.labels, jnp.int32), preview.per_class)
     shape = (len(label), *model.image_shape)
-    # A network that predicts noise tells nothing of the data at t = 1 itself.
+    # At t = 1 itself a prediction of noise does not determine the data.
     start = 1.0 if preview.kind in ("velocity", "denoised") else 0.995
     numbers = losses.inputs_at(scale, model.inputs)
     return samplers.generate(

@@ -40,7 +40,7 @@ class TrainState(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is looked at during a run, whole and on one device of this process.
+    """What evaluations see during a run, whole and on one device of this process.
 
     Attributes:
         step: int32 [], updates done.

@@ -16,7 +16,7 @@ PREEMPTED, INTERRUPTED = exits.UNFINISHED, exits.INTERRUPTED
 
 
 class Stop:
-    """While this is open, SIGTERM and Ctrl-C ask the run to save and leave.
+    """While this is open, SIGTERM and Ctrl-C make the run save and end.
 
     A second Ctrl-C does what Ctrl-C did before: it raises KeyboardInterrupt at once.
     In a run of several processes one signal to any of them stops all of them after the

@@ -37,8 +37,8 @@ def guided_trajectories(
         N * B states; the first B are those at `grid[0]`.
 
     Raises:
-        ValueError: for a bad grid, or one that starts where the network tells nothing
-            of the data.
+        ValueError: for a bad grid, or one that starts where the network's output does
+            not determine the data.
     """
     grid = paths.check_grid("guided_trajectories", grid)
     conds = {"null": jnp.full_like(label, null_label)}

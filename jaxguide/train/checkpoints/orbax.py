@@ -136,13 +136,13 @@ class Checkpoints:
             metrics: numbers at this step; `best_by` is looked up in them.
 
         Raises:
-            OSError: if this or the save before found no room or no right to write.
+            OSError: if this or the save before had no room or no right to write.
         """
         if step in self.steps():
             return
         metrics = metrics or {}
         record = {"facts": meta, "metrics": metrics, "sums": bit_sums(state)}
-        # First: while saving, Orbax asks which checkpoints to keep.
+        # First: while saving, Orbax calls `should_preserve`, which needs the number.
         self._kept.note(step, metrics.get(self._best_by))
         with self._writing():
             self._manager.save(
@@ -159,7 +159,7 @@ class Checkpoints:
         """Raises what the last save met in the background; does not wait for it.
 
         Raises:
-            OSError: if it found no room or no right to write.
+            OSError: if it had no room or no right to write.
         """
         # Not `check_for_errors`: it takes the error away from the thread that deletes
         # old checkpoints, which then believes that the new one is complete.
@@ -247,7 +247,7 @@ class Checkpoints:
                 "as *.unreadable.",
                 file=sys.stderr,
             )
-        _everywhere(True)  # nobody goes on before the folders are renamed
+        _everywhere(True)  # no process goes on before the folders are renamed
         self._manager.reload()  # its list of steps was read at the start
 
     def _number(self, step: int) -> float | None:
@@ -291,7 +291,7 @@ class _Kept:
         return sorted(known, key=lambda step: (self._numbers[step], -step))[:count]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list:
-        """One bool per checkpoint, as Orbax asks of a preservation policy."""
+        """One bool per checkpoint: what Orbax calls on a preservation policy."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-self._newest :], *self.best(steps, self._best)}

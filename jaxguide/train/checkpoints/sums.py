@@ -1,4 +1,4 @@
-"""A number per array by which a copy is told from the original."""
+"""A number per array that differs if a copy differs from the original."""
 
 from __future__ import annotations
 
