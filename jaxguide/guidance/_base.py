@@ -31,8 +31,8 @@ class Change:
     need. `here` is what the transform that owns the branch sees: the step, the network
     that is called, predictions of the first round, a PRNG key, its own numbers.
 
-    A subclass that calls `here.key` or reads `here.part` sets `own = True`: no other
-    transform then shares the branch. One whose `x` reads predictions sets `second =
+    A subclass that calls `here.key`, reads `here.part` or a branch that is not shared
+    sets `own = True`: no other transform then shares its branch. One whose `x` reads predictions sets `second =
     True`: it is evaluated in a second round.
     """
 
