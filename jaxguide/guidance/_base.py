@@ -32,8 +32,8 @@ class Change:
     that is called, predictions of the first round, a PRNG key, its own numbers.
 
     A subclass that calls `here.key`, reads `here.part` or a branch that is not shared
-    sets `own = True`: no other transform then shares its branch. One whose `x` reads predictions sets `second =
-    True`: it is evaluated in a second round.
+    sets `own = True`: no other transform then shares its branch. One whose `x` reads
+    predictions sets `second = True`: it is evaluated in a second round.
     """
 
     name = "change"  # of the method, for error messages

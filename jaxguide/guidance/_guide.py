@@ -174,9 +174,11 @@ def _where_live(
     if not isinstance(t, jax.Array) and not np.ndim(t):
         return run(parts.live(float(t), index))
     pieces = make_pieces(parts)
+    if len({one.live for one in pieces}) == 1:
+        return run(pieces[0].live)
     # With times [B] a part may be needed by some samples only. All compute it then, and
     # the weight, which is per sample, leaves out the others.
-    if np.ndim(t) or len({one.live for one in pieces}) == 1:
+    if np.ndim(t):
         return run((True,) * len(parts.parts))
     # Pieces run from noise to data, so the edges above t count the pieces before it.
     inner = jnp.asarray([piece.stop for piece in pieces[:-1]])

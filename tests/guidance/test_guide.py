@@ -118,6 +118,15 @@ def test_outside_its_window_a_branch_is_not_evaluated_under_jit_either(t):
     np.testing.assert_allclose(traced, host, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("times", [0.5, np.full(3, 0.5, np.float32)])
+def test_a_neutral_number_costs_nothing_at_a_traced_time_either(times):
+    watched, seen = counting(predict())
+    guided = jg.guide(watched, jg.cfg(1.0), batched=False)
+    jax.jit(lambda t: once(guided, t))(jnp.asarray(times, jnp.float32))
+    jax.effects_barrier()
+    assert seen == [0]
+
+
 def test_times_of_a_batch_are_judged_one_by_one():
     guided = jg.guide(predict(), jg.cfg(3.0, t_lo=0.2, t_hi=0.8), batched=False)
     times = np.array([0.1, 0.5, 0.9], np.float32)
