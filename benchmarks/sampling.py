@@ -24,7 +24,7 @@ import numpy as np
 import jaxguide as jg
 from benchmarks import timing
 from jaxguide import models
-from jaxguide.guidance import Branch, Network, Tap
+from jaxguide.guidance import Branch, Change, Network, View
 
 SCALE, TIME_SCALE = 2.0, 1000.0
 HAVE_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "diffusers"))
@@ -35,13 +35,12 @@ NO_TORCH = (
 
 
 @dataclasses.dataclass(frozen=True)
-class AllBlocks(Tap):
-    """A tap like that of `s2` that leaves nothing out; for the price of skipping."""
+class AllBlocks(Change):
+    """A change like that of `s2` that leaves nothing out; for the price of skipping."""
 
-    def arguments(self, network: Network, key: Any, values: Any) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """Every block, through the same argument as a choice."""
-        del key, values
-        return {"keep_blocks": jnp.arange(network.depth, dtype=jnp.int32)}
+        return {"keep_blocks": jnp.arange(here.called.depth, dtype=jnp.int32)}
 
 
 class Row(NamedTuple):
@@ -55,7 +54,7 @@ def chains() -> dict[str, Row]:
     """Every chain of table (b); windows cover all steps unless they are named."""
     whole = dict(t_lo=0.0, t_hi=1.0)
     cfg = jg.cfg(SCALE)
-    drop_none = jg.contrast(0.25, Branch(tap=AllBlocks()), name="drop_none")
+    drop_none = jg.contrast(0.25, Branch(change=AllBlocks()), name="drop_none")
     return {
         "cfg": Row(jg.chain(cfg)),
         "none": Row(jg.chain()),

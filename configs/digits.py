@@ -8,31 +8,20 @@ Expected: loss 1.24 over the first 100 steps, 0.355 over the last 100 (seed 0); 
 """
 
 from jaxguide.data.config import DataConfig
-from jaxguide.train.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    tiny,
-)
+from jaxguide.train.config import ModelConfig, TrainConfig
+from jaxguide.train.small import small_run
 
 
 def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
-    config = TrainConfig(
+    return small_run(
+        "digits",
+        arg,
         data=DataConfig(name="digits"),
-        model=ModelConfig(patch=2, width=96, depth=4, heads=4),
-        loss=LossConfig(path="linear", kind="velocity", label_drop=0.1),
-        optimizer=OptimizerConfig(
-            schedule="wsd", peak=1e-3, warmup_steps=100, decay_steps=1000
-        ),
-        folder="outputs/digits",
+        model=ModelConfig(patch=2, width=96, depth=4),
         steps=3000,
-        batch_size=64,
-        seed=0,
-        ema=(0.999,),
-        log_every=100,
+        warmup_steps=100,
+        decay_steps=1000,
         save_every=1000,
         snapshot_every=1000,
     )
-    return tiny(config) if arg == "tiny" else config

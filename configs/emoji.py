@@ -11,31 +11,19 @@ Expected: loss 0.142 over the last 100 steps (seed 0); faces, people, hearts, cl
 """
 
 from jaxguide.data.config import DataConfig
-from jaxguide.train.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    tiny,
-)
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.small import small_run
 
 
 def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
-    config = TrainConfig(
+    return small_run(
+        "emoji",
+        arg,
         data=DataConfig(name="emoji", path="data/emoji32.npz", size=16),
-        model=ModelConfig(patch=2, width=128, depth=6, heads=4),
-        loss=LossConfig(label_drop=0.1, t_sampling="logit_normal"),
-        optimizer=OptimizerConfig(
-            schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2500
-        ),
-        folder="outputs/emoji",
+        model=ModelConfig(patch=2, width=128, depth=6),
+        loss=LossConfig(t_sampling="logit_normal"),
         steps=6700,
+        decay_steps=2500,
         batch_size=32,
-        seed=0,
-        ema=(0.999,),
-        log_every=100,
-        save_every=500,
-        snapshot_every=500,
     )
-    return tiny(config) if arg == "tiny" else config

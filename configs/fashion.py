@@ -9,31 +9,18 @@ Expected: loss 0.229 over the last 40 steps (seed 0); all ten classes recognisab
 """
 
 from jaxguide.data.config import DataConfig
-from jaxguide.train.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    tiny,
-)
+from jaxguide.train.config import ModelConfig, TrainConfig
+from jaxguide.train.small import small_run
 
 
 def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
-    config = TrainConfig(
+    return small_run(
+        "fashion",
+        arg,
         data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(patch=4, width=128, depth=6, heads=4),
-        loss=LossConfig(path="linear", kind="velocity", label_drop=0.1),
-        optimizer=OptimizerConfig(
-            schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=2000
-        ),
-        folder="outputs/fashion",
+        model=ModelConfig(patch=4, width=128, depth=6),
         steps=5600,
-        batch_size=64,
-        seed=0,
-        ema=(0.999,),
-        log_every=100,
-        save_every=500,
+        decay_steps=2000,
         snapshot_every=1000,
     )
-    return tiny(config) if arg == "tiny" else config

@@ -21,13 +21,8 @@ Source:   Model-Guidance, arXiv:2502.12154, and GFT, arXiv:2501.15420, both from
 from dataclasses import replace
 
 from jaxguide.data.config import DataConfig
-from jaxguide.train.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    tiny,
-)
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.small import small_run
 
 GUIDED = LossConfig(name="model_guidance", weight=0.45, t_hi=0.75)
 LOSSES = {
@@ -44,25 +39,20 @@ def get_config(arg: str = "mg") -> TrainConfig:
     """`arg`: one of `LOSSES` ("mg" by default), or "tiny", a fresh "mg" in seconds."""
     name = "mg" if arg == "tiny" else arg
     fresh = arg in ("weak", "tiny")
-    config = TrainConfig(
+    return small_run(
+        f"guided-fashion/{arg}",
+        arg,
         data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(patch=4, width=128, depth=6, heads=4),
+        model=ModelConfig(patch=4, width=128, depth=6),
         loss=LOSSES[name],
-        optimizer=OptimizerConfig(
-            schedule="constant" if fresh else "wsd",
-            peak=1e-3 if fresh else 3e-4,
-            warmup_steps=100,
-            decay_steps=0 if fresh else 300,
-        ),
-        start_from="" if fresh else "fashion",
-        folder=f"outputs/guided-fashion/{arg}",
         steps=500 if fresh else 600,
-        batch_size=64,
-        seed=0,
+        peak=1e-3 if fresh else 3e-4,
+        warmup_steps=100,
+        decay_steps=0 if fresh else 300,
+        start_from="" if fresh else "fashion",
         ema=(0.99,),
         log_every=50,
         save_every=100,
         snapshot_every=300,
         preview_scale=1.0 if name.startswith("mg") else 2.0,
     )
-    return tiny(config) if arg == "tiny" else config

@@ -15,13 +15,8 @@ Expected: loss 0.2590 (plain) and 0.2598 (mg) over the last 50 steps, equal unti
 """
 
 from jaxguide.data.config import DataConfig
-from jaxguide.train.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    tiny,
-)
+from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
+from jaxguide.train.small import small_run
 
 WEIGHT = 0.45  # of the published run; the learnt scale is 1 / (1 - WEIGHT)
 
@@ -29,26 +24,20 @@ WEIGHT = 0.45  # of the published run; the learnt scale is 1 / (1 - WEIGHT)
 def get_config(arg: str = "mg") -> TrainConfig:
     """`arg`: "mg" (default), "plain", or "tiny", which is "mg" in seconds."""
     guided = arg != "plain"
-    config = TrainConfig(
+    return small_run(
+        f"mg-fashion/{arg}",
+        arg,
         data=DataConfig(name="fashion_mnist"),
-        model=ModelConfig(patch=4, width=96, depth=4, heads=4),
+        model=ModelConfig(patch=4, width=96, depth=4),
         loss=LossConfig(
             name="model_guidance" if guided else "flow_matching",
             weight=WEIGHT,
             t_hi=0.75,
             start_step=500,
         ),
-        optimizer=OptimizerConfig(
-            schedule="wsd", peak=1e-3, warmup_steps=200, decay_steps=1000
-        ),
-        folder=f"outputs/mg-fashion/{arg}",
         steps=3000,
-        batch_size=64,
-        seed=0,
+        decay_steps=1000,
         ema=(0.998,),
         log_every=50,
-        save_every=500,
-        snapshot_every=500,
         preview_scale=1.0 if guided else 1 / (1 - WEIGHT),
     )
-    return tiny(config) if arg == "tiny" else config

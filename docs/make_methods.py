@@ -15,7 +15,7 @@ import math
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import method_examples
 import numpy as np
 from method_values import MODULE, resolved
 
+from jaxguide.guidance import PAPERS, Paper
 from jaxguide.sample import listing
 from jaxguide.sample.build import TRANSFORMS
 from jaxguide.sample.listing import Method
@@ -107,6 +108,9 @@ def render(page: Page) -> str:
             "    Not all of this was read in the paper or the authors' code; the "
             "[source](#source) says what was."
         )
+    settings = [paper for paper in PAPERS if paper.function == method.name]
+    if settings:
+        parts += ["## Papers that are settings of it", render_papers(settings)]
     if "suits" in notes:
         parts += ["## Networks it suits", notes["suits"]]
     parts += ["## Cost", f"Network evaluations per step: {method.nfe}"]
@@ -122,6 +126,15 @@ def render(page: Page) -> str:
     parts += ["## Source", _linked(method.source)]
     parts.append(f"Differs from the source: {_linked(method.differs)}")
     return "\n\n".join(parts) + "\n"
+
+
+def render_papers(papers: Sequence[Paper]) -> str:
+    """A list of methods that are a setting of a transform with another name."""
+    return "\n".join(
+        f"- **{paper.name}**: {paper.title} `{paper.call}` {_linked(paper.source)} "
+        f"{paper.remark}".rstrip()
+        for paper in papers
+    )
 
 
 def _defaults(notes: Mapping[str, Any]) -> str:
@@ -249,6 +262,7 @@ def render_index(found: Mapping[str, Page]) -> str:
             "| --- | --- | --- |",
         ]
         parts += [f"## {title}", "\n".join([*head, *rows])]
+    parts += ["## Papers that are settings of these", render_papers(PAPERS)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DRAWS = ("icg", "s2", "tpg", "tsg")  # need a key
-SKIPS = ("s2", "slg", "stg")  # need blocks
+SKIPS = ("s2", "stg")  # need blocks
 
 TOY = """\
 import jax

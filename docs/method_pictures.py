@@ -60,7 +60,7 @@ def shrink(file: Path) -> None:
 # The demo checkpoint.
 
 
-def demo_job(settings: Settings) -> jobs.Job:
+def demo_job(settings: Settings) -> jobs.SampleJob:
     """The two columns of the demo picture, ready to sample."""
     job = demo()
     names = list(job.weights.class_names)
@@ -108,7 +108,7 @@ def _key(entries: Entries, settings: Settings) -> str:
 _found: dict[str, np.ndarray] = {}  # many pictures share their left-hand side
 
 
-def _demo_images(job: jobs.Job, title: str, key: str) -> np.ndarray:
+def _demo_images(job: jobs.SampleJob, title: str, key: str) -> np.ndarray:
     if key not in _found:
         alone = dataclasses.replace(job, columns={title: job.columns[title]})
         ((_, column),) = columns.run(alone)
@@ -172,7 +172,7 @@ def _sample_toy(entries: Entries, settings: Settings) -> np.ndarray:
             name: _toy_network(kind) for name, kind in _items(settings, "networks")
         },
         key=jax.random.key(0),
-        keys=keys,
+        sample_keys=keys,
     )
     return np.asarray(samples)
 

@@ -47,7 +47,7 @@ def mixture() -> GaussianMixture:
 
 
 @functools.cache
-def demo() -> jobs.Job:
+def demo() -> jobs.SampleJob:
     """The emoji checkpoint and what all demo pictures have in common."""
     return jobs.build_job(
         SampleConfig(checkpoint="emoji", labels="0-5", per_class=3, num_steps=50)

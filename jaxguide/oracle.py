@@ -57,7 +57,7 @@ class GaussianMixture:
         return jax.nn.logsumexp(logits, axis=1) - self._log_prior(label)
 
     def score(
-        self, x: Array, label: Array, node: paths.Node, dropped: Array = ()
+        self, x: Array, label: Array, node: paths.Node, dropped: Any = ()
     ) -> Array:
         """grad log p_t(x | label) [B, *D]; `dropped` is the variance added by blocks.
 
@@ -70,7 +70,7 @@ class GaussianMixture:
         return (pull - share.sum(axis=1, keepdims=True) * flat).reshape(x.shape)
 
     def denoised(
-        self, x: Array, label: Array, node: paths.Node, dropped: Array = ()
+        self, x: Array, label: Array, node: paths.Node, dropped: Any = ()
     ) -> Array:
         """E[x0 | x_t = x, label], [B, *D]; `dropped` is the variance blocks add."""
         logits, variance = self._log_joint(x, label, node, dropped)
@@ -153,13 +153,13 @@ class GaussianMixture:
         means = jnp.asarray(self.means).astype(x.dtype)
         return x.reshape(len(x), -1), means.reshape(len(means), -1)
 
-    def _variance(self, x: Array, dropped: Array) -> Array:
+    def _variance(self, x: Array, dropped: Any) -> Array:
         """std_k^2 with what dropped blocks add, [1, K]."""
         variance = jnp.asarray(self.stds).astype(x.dtype)[None] ** 2
         return variance if isinstance(dropped, tuple) else variance + dropped
 
     def _log_joint(
-        self, x: Array, label: Array, node: paths.Node, dropped: Array
+        self, x: Array, label: Array, node: paths.Node, dropped: Any
     ) -> tuple[Array, Array]:
         """log w_k N(x; alpha mean_k, v_k) [B, K], and v_k [B or 1, K]."""
         flat, means = self._flat(x)

@@ -36,34 +36,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-Array = Any  # jax.Array or numpy.ndarray; shapes stand in the docstrings
+Array = jax.Array  # shapes stand in the docstrings
+# Functions of time take float64 numbers on the host and JAX arrays inside a program.
+ArrayLike = jax.Array | np.ndarray | float
 
 KINDS = ("velocity", "denoised", "noise", "score")
 
 
 class Node(NamedTuple):
-    """One noise time with the path's coefficients there; each [] or [B]."""
+    """One noise time with the path's coefficients there; each [] or [B].
 
-    t: Array
-    alpha: Array
-    sigma: Array
-    dalpha: Array  # d alpha / dt
-    dsigma: Array  # d sigma / dt
+    Float64 numbers on the host, JAX arrays inside a program.
+    """
+
+    t: Any
+    alpha: Any
+    sigma: Any
+    dalpha: Any  # d alpha / dt
+    dsigma: Any  # d sigma / dt
 
 
 class Path(Protocol):
     """alpha(t), sigma(t) and their derivatives; hashable, so static under jit."""
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         """Coefficients at noise time `t` [] or [B]; float64 on the host."""
         ...
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         """The noise time where sigma / alpha equals `ratio` (inverse of the path)."""
         ...
 
 
-def numerics(t: Array) -> Any:
+def numerics(t: ArrayLike) -> Any:
     """`jax.numpy` for JAX arrays and tracers, `numpy` (float64) for host numbers."""
     return jnp if isinstance(t, jax.Array) else np
 
@@ -72,13 +77,13 @@ def numerics(t: Array) -> Any:
 class Linear:
     """Rectified flow (SiT, SD3, FLUX): alpha = 1 - t, sigma = t."""
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         xp = numerics(t)
         t = xp.asarray(t) * 1.0
         one = xp.ones_like(t)
         return Node(t, one - t, t, -one, one)
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         return ratio / (1.0 + ratio)
 
 
@@ -86,14 +91,14 @@ class Linear:
 class GVP:
     """Trigonometric, variance preserving (SiT): alpha = cos(pi t/2), sigma = sin."""
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         xp = numerics(t)
         t = xp.asarray(t) * 1.0
         half = math.pi / 2
         sin, cos = xp.sin(half * t), xp.cos(half * t)
         return Node(t, cos, sin, -half * sin, half * cos)
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         return 2 / math.pi * numerics(ratio).arctan(ratio)
 
 
@@ -115,7 +120,7 @@ class VP:
                 f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}."
             )
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         xp = numerics(t)
         t = xp.asarray(t) * 1.0
         log_alpha = -(t**2) * (self.beta_max - self.beta_min) / 4 - t * (
@@ -124,7 +129,7 @@ class VP:
         slope = -t * (self.beta_max - self.beta_min) / 2 - self.beta_min / 2
         return _variance_preserving(xp, t, log_alpha, slope)
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         xp = numerics(ratio)
         log_alpha = -0.5 * xp.log1p(xp.asarray(ratio) ** 2)
         a, b = (self.beta_max - self.beta_min) / 4, self.beta_min / 2
@@ -153,26 +158,26 @@ class DDPM:
                 f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}."
             )
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         xp = numerics(t)
-        t = xp.asarray(t) * 1.0
+        now: Any = xp.asarray(t) * 1.0
         times, log_alphas = _ddpm_table(self)
         index = xp.clip(
-            xp.ceil(t * self.num_timesteps - 1e-4).astype(int) - 1,
+            xp.ceil(now * self.num_timesteps - 1e-4).astype(int) - 1,
             0,
             self.num_timesteps - 1,
         )
         log_alphas, times = xp.asarray(log_alphas), xp.asarray(times)
         low, high = log_alphas[index], log_alphas[index + 1]
-        slope = ((high - low) * self.num_timesteps).astype(t.dtype)
-        log_alpha = high.astype(t.dtype) + slope * (
-            t - times[index + 1].astype(t.dtype)
+        slope = ((high - low) * self.num_timesteps).astype(now.dtype)
+        log_alpha = high.astype(now.dtype) + slope * (
+            now - times[index + 1].astype(now.dtype)
         )
         # Rounding must leave no noise at t = 0, nor the root of a negative number.
-        log_alpha = xp.where(t > 0, xp.minimum(log_alpha, 0.0), 0.0)
-        return _variance_preserving(xp, t, log_alpha, slope)
+        log_alpha = xp.where(now > 0, xp.minimum(log_alpha, 0.0), 0.0)
+        return _variance_preserving(xp, now, log_alpha, slope)
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         xp = numerics(ratio)
         times, log_alphas = _ddpm_table(self)
         log_alpha = -0.5 * xp.log1p(xp.asarray(ratio) ** 2)
@@ -195,17 +200,17 @@ class EDM:
                 f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}."
             )
 
-    def node(self, t: Array) -> Node:
+    def node(self, t: ArrayLike) -> Node:
         xp = numerics(t)
         t = xp.asarray(t) * 1.0
         one = xp.ones_like(t)
         return Node(t, one, self.sigma_max * t, 0.0 * one, self.sigma_max * one)
 
-    def time(self, ratio: Array) -> Array:
+    def time(self, ratio: ArrayLike) -> Any:
         return ratio / self.sigma_max
 
 
-def _variance_preserving(xp: Any, t: Array, log_alpha: Array, slope: Array) -> Node:
+def _variance_preserving(xp: Any, t: Any, log_alpha: Any, slope: Any) -> Node:
     """Node of a path with sigma^2 = 1 - alpha^2, from log alpha and its slope."""
     alpha = xp.exp(log_alpha)
     sigma = xp.sqrt(-xp.expm1(2 * log_alpha))
@@ -223,7 +228,7 @@ def _ddpm_table(path: DDPM) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(path.num_timesteps + 1) / path.num_timesteps, log_alphas
 
 
-def expand(value: Array, x: Array) -> Array:
+def expand(value: ArrayLike, x: Array) -> Array:
     """`value` [] or [B] in the dtype of `x` [B, *D], shaped to broadcast against it."""
     value = jnp.asarray(value).astype(x.dtype)
     return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
@@ -279,7 +284,7 @@ def convert(prediction: Array, x: Array, node: Node, source: str, to: str) -> Ar
     return converted.astype(prediction.dtype)
 
 
-def difference_factor(node: Node, source: str, to: str) -> Array:
+def difference_factor(node: Node, source: str, to: str) -> Any:
     """The number that turns a difference of `source` predictions into one of `to`.
 
     Holds for two predictions at the same `(x, t)`, where the parts in `x` cancel.
@@ -287,7 +292,7 @@ def difference_factor(node: Node, source: str, to: str) -> Array:
     return _per_velocity(node, to) / _per_velocity(node, source)
 
 
-def _per_velocity(node: Node, kind: str) -> Array:
+def _per_velocity(node: Node, kind: str) -> Any:
     """d prediction / d velocity at fixed `(x, t)`, [] or [B]."""
     check_kind("difference_factor", kind)
     wronskian = node.alpha * node.dsigma - node.sigma * node.dalpha

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import Pair
-from jaxguide.samplers._base import second_times
 from tests import reference as ref
 
 MEANS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])
@@ -28,7 +27,7 @@ def march(sampler, path, grid, *, noise=NOISE, fresh=None, more=None):
     """
     with jax.enable_x64(True):
         terms, stages = sampler.coefficients(path, grid), sampler.stages(grid)
-        later = second_times(sampler, path, grid)
+        later = sampler.second_times(path, grid)
         x = jnp.asarray(noise * path.node(grid[0]).sigma)
         memory = sampler.init(x)
         for i in range(len(stages)):

@@ -151,18 +151,10 @@ ALL_TRANSFORMS = (
         ref.icg, (jg.icg,), stochastic=True,
     ),
     Row(
-        "domain_guidance", lambda s: jg.domain_guidance(s, network="weak"), 1.7, 1.0,
+        "reference_network",
+        lambda s: jg.reference_network(s, network="weak", cond="null"), 1.7, 1.0,
         lambda t: 1, lambda s, w: ref.other_network(s, w, "null"),
-        (
-            jg.domain_guidance, jg.unconditional_prior, jg.personalization,
-            jg.reference_network,
-        ),
-        like="autoguidance",
-    ),
-    Row(
-        "npo", lambda s: jg.npo(s, network="weak", cond="negative"), 1.7, 1.0,
-        lambda t: 1, lambda s, w: ref.other_network(s, w, "negative"), (jg.npo,),
-        like="autoguidance",
+        (jg.reference_network,), like="autoguidance",
     ),
     Row(
         "rlg", lambda s: jg.rlg(s, cfg_scale=1.5, network="weak"), 1.7, 1.0,
@@ -246,7 +238,7 @@ ALL_TRANSFORMS = (
     Row(
         "stg", lambda w: jg.stg(w, layers="2-3", t_lo=0.1), 0.7, 0.0,
         lambda t: int(within(t, 0.1, 1.0)),
-        lambda s, w: ref.s2(s, w, within(s.t, 0.1, 1.0)), (jg.stg, jg.slg),
+        lambda s, w: ref.s2(s, w, within(s.t, 0.1, 1.0)), (jg.stg,),
     ),
     Row(
         "stg_attention", lambda w: jg.stg(w, layers=(0, -1), skip="attention"), 0.7,
@@ -610,6 +602,6 @@ def sample(
         main, noise, conds["cond"], grid=grid,
         sampler=jg.euler() if sampler is None else sampler,
         guidance=guidance, conds=conds, networks={"weak": weak},
-        key=jax.random.key(seed), keys=jg.sample_keys(0, jnp.arange(len(noise))),
+        key=jax.random.key(seed), sample_keys=jg.sample_keys(0, jnp.arange(len(noise))),
         **options,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Others' weights into ours, and back: `python -m jaxguide.convert --from dit IN OUT`.
 
-Prints what was read, what was taken for granted, and what was written.
+Prints what was read, what was assumed, and what was written.
 """
 
 import argparse
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxguide.convert.formats import FORMATS, Format
-from jaxguide.convert.tensors import open_tensors, table
+from jaxguide.convert.formats import FORMATS, Format, Opened
+from jaxguide.convert.tensors import Tensors, open_tensors, table
 from jaxguide.models.container import DTYPES
 from jaxguide.runtime import flags
 from jaxguide.runtime.calls import lookup
@@ -36,10 +36,10 @@ def import_file(
         out: ours, ending in `.safetensors`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
         dtype: of the numbers in the file: float32, float16 or bfloat16.
-        **options: of the format's reader, as in `checkpoints.published.Options`.
+        **options: of the format's reader, as in `published.ReadOptions`.
 
     Returns:
-        A table of what was read and what was taken for granted, for people.
+        A table of what was read and what was assumed, for people.
 
     Raises:
         ValueError: if a name is unknown, or the file is of another layout.
@@ -51,13 +51,13 @@ def import_file(
             f"convert: need out ending in .safetensors and dtype in {DTYPES}, got "
             f"out={str(out)!r}, dtype={dtype!r}."
         )
-    start, read = time.perf_counter(), _table(chosen, Path(path), key)
-    found = chosen.read(Path(path), key, dtype, options)
-    chosen.save(out, found, dtype)
+    start = time.perf_counter()
+    opened = _opened(chosen, Path(path), key)
+    read = [table(opened), ""] if isinstance(opened, Tensors) else []
+    ours = chosen.read(opened, dtype, options)
+    chosen.save(out, ours, dtype)
     seconds = time.perf_counter() - start
-    return "\n".join(
-        [*read, chosen.about, chosen.describe(found), _wrote(out, seconds)]
-    )
+    return "\n".join([*read, chosen.about, chosen.describe(ours), _wrote(out, seconds)])
 
 
 def export_file(format: str, path: str | Path, out: str | Path) -> str:
@@ -88,11 +88,11 @@ def export_file(format: str, path: str | Path, out: str | Path) -> str:
     return _wrote(out, time.perf_counter() - start)
 
 
-def _table(format: Format, path: Path, key: str) -> list[str]:
+def _opened(format: Format, path: Path, key: str) -> Opened:
     """What the file holds; a folder of several halves is left to its reader."""
     if path.is_dir() and not format.component:
-        return []
-    return [table(open_tensors(path, key=key, component=format.component)), ""]
+        return path
+    return open_tensors(path, key=key, component=format.component)
 
 
 def _wrote(out: Path, seconds: float) -> str:
@@ -156,7 +156,8 @@ def run(words: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """The command line."""
-    flags.guarded(run)
+    with flags.one_line():
+        run()
 
 
 if __name__ == "__main__":

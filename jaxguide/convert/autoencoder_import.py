@@ -25,13 +25,14 @@ _HALF = re.compile(r"(?<!auto)(?:en|de)coder")
 
 
 def read_autoencoder_kl(
-    path: str | Path, *, family: str = "", groups: int = 0
+    path: str | Path | Tensors, *, family: str = "", groups: int = 0
 ) -> Autoencoder:
     """An AutoencoderKL in the layout of diffusers or latent-diffusion.
 
     Args:
         path: a file, a folder of diffusers with its config.json, a pipeline folder, or
-            a whole checkpoint of Stable Diffusion, of which the rest is not read.
+            a whole checkpoint of Stable Diffusion, of which the rest is not read; or
+            what `open_tensors` has opened of it.
         family: one of `FAMILIES`, for the scale of the latents; "" takes what
             config.json says.
         groups: of the group norms, which no shape shows; 0 takes what config.json
@@ -47,30 +48,36 @@ def read_autoencoder_kl(
     if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= set(names):
         raise ValueError(
             f"{owner}: need an AutoencoderKL of diffusers or latent-diffusion, got "
-            f"path={str(path)!r} without encoder.conv_in or decoder.conv_in. Choose "
-            "another format."
+            f"path={str(tensors.source)!r} without encoder.conv_in or decoder.conv_in. "
+            "Choose another format."
         )
     config = layouts.kl_config(tensors, names, groups)
     scale, shift = _scale(owner, tensors, family, config.latent_channels, KL)
     shapes = parameter_shapes(autoencoder_kl.init, config)
     params = layouts.take_params(owner, tensors, shapes, layouts.kl_name, names)
-    return Autoencoder(config, params, scale, shift, _note(path, family))
+    return Autoencoder(config, params, scale, shift, _note(tensors.source, family))
 
 
-def read_tiny_autoencoder(path: str | Path, *, family: str = "") -> Autoencoder:
+def read_tiny_autoencoder(
+    path: str | Path | Tensors, *, family: str = ""
+) -> Autoencoder:
     """A member of the TAESD family, in its own layout or that of diffusers.
 
     Args:
         path: one file with both halves, or a folder with it; or, in the layout of the
-            authors, a folder with `*encoder*` and `*decoder*`, or the first of them.
+            authors, a folder with `*encoder*` and `*decoder*`, or the first of them;
+            or what `open_tensors` has opened of it.
         family: one of `FAMILIES`, which checks the channels; "" takes any.
 
     Raises:
         ValueError: if a half is missing, or arrays are missing, extra or misshapen.
     """
     owner = "read_tiny_autoencoder"
-    files = _halves(owner, Path(path))
-    opened = {half: open_tensors(file) for half, file in files.items()}
+    source = path.source if isinstance(path, Tensors) else Path(path)
+    files = _halves(owner, source)
+    # One file may hold both halves, or be open already.
+    each = {f: open_tensors(path if f == source else f) for f in set(files.values())}
+    opened = {half: each[file] for half, file in files.items()}
     names = {half: _tiny_names(opened[half], half, files) for half in HALVES}
     fields = {}
     for half in HALVES:
@@ -94,7 +101,7 @@ def read_tiny_autoencoder(path: str | Path, *, family: str = "") -> Autoencoder:
         _scale(owner, first, family, config.latent_channels, TINY)
     scale = float(first.config.get("scaling_factor", 1.0))
     shift = float(first.config.get("shift_factor") or 0.0)
-    return Autoencoder(config, params, scale, shift, _note(path, family))
+    return Autoencoder(config, params, scale, shift, _note(source, family))
 
 
 def export_autoencoder(folder: str | Path, autoencoder: Autoencoder) -> None:
@@ -133,13 +140,13 @@ def _scale(
     """Scale and shift by the name of a family, or else by config.json."""
     alike = {name: other for name, other in FAMILIES.items() if other.kind == kind}
     if family:
-        found = lookup(owner, family, alike)
-        if found.channels != channels:
+        chosen = lookup(owner, family, alike)
+        if chosen.channels != channels:
             raise ValueError(
-                f"{owner}: need {found.channels} latent channels, got {channels} in "
+                f"{owner}: need {chosen.channels} latent channels, got {channels} in "
                 f"{tensors.path.name} for family={family!r}. Choose another family."
             )
-        return found.scale, found.shift
+        return chosen.scale, chosen.shift
     if not tensors.config:
         known = sorted(n for n, f in alike.items() if f.channels == channels)
         raise ValueError(
@@ -151,8 +158,8 @@ def _scale(
     return scale, SHIFT if shift is None else float(shift)
 
 
-def _note(path: str | Path, family: str) -> dict:
-    return {"source": Path(path).name} | ({"family": family} if family else {})
+def _note(source: Path, family: str) -> dict:
+    return {"source": source.name} | ({"family": family} if family else {})
 
 
 def _halves(owner: str, path: Path) -> dict[str, Path]:
@@ -165,13 +172,13 @@ def _halves(owner: str, path: Path) -> dict[str, Path]:
     files = {half: [f for f in inside if _half_of(f) == half] for half in HALVES}
     if not any(files.values()):
         return dict.fromkeys(HALVES, path)
-    for half, found in files.items():
-        if len(found) != 1 or not found[0].is_file():
+    for half, matching in files.items():
+        if len(matching) != 1 or not matching[0].is_file():
             raise ValueError(
                 f"{owner}: need one file of the {half}, got path={str(path)!r}. Put "
                 "both halves into one folder."
             )
-    return {half: found[0] for half, found in files.items()}
+    return {half: matching[0] for half, matching in files.items()}
 
 
 def _half_of(file: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxguide.convert.layouts import Piece, label_table, linear, patch_in
+from jaxguide.convert.layouts import Placement, label_table, linear, patch_in
 from jaxguide.convert.tensors import Tensors, read_json
 from jaxguide.models import DiTConfig
 
@@ -31,21 +31,21 @@ SCHEDULER = {
 }
 
 
-def pieces(model: DiTConfig) -> list[Piece]:
+def placements(model: DiTConfig) -> list[Placement]:
     """The layout of an architecture."""
     width, hidden = model.width, model.width * model.mlp_ratio
     outputs = model.patch**2 * model.out_channels
-    found = patch_in("pos_embed.proj", model)
+    layout = patch_in("pos_embed.proj", model)
     for i in range(model.depth):
         name = f"transformer_blocks.{i}"
         time = f"{name}.norm1.emb.timestep_embedder"
-        found += linear(f"{time}.linear_1", "time_in", 256, width)
-        found += linear(f"{time}.linear_2", "time_out", width, width)
+        layout += linear(f"{time}.linear_1", "time_in", 256, width)
+        layout += linear(f"{time}.linear_2", "time_out", width, width)
         table = f"{name}.norm1.emb.class_embedder.embedding_table.weight"
-        found.append(label_table(table, model, model.num_classes + 1))
+        layout.append(label_table(table, model, model.num_classes + 1))
         for number, part in enumerate("qkv"):
             columns = slice(number * width, (number + 1) * width)
-            found += linear(
+            layout += linear(
                 f"{name}.attn1.to_{part}",
                 "blocks.qkv",
                 width,
@@ -59,9 +59,9 @@ def pieces(model: DiTConfig) -> list[Piece]:
             ("ff.net.2", "fc2", hidden, width),
             ("norm1.linear", "modulation", width, 6 * width),
         ):
-            found += linear(f"{name}.{part}", f"blocks.{leaf}", inputs, size, block=i)
-    found += linear("proj_out_1", "modulation", width, 2 * width)
-    return found + linear("proj_out_2", "patch_out", width, outputs)
+            layout += linear(f"{name}.{part}", f"blocks.{leaf}", inputs, size, block=i)
+    layout += linear("proj_out_1", "modulation", width, 2 * width)
+    return layout + linear("proj_out_2", "patch_out", width, outputs)
 
 
 def sizes(tensors: Tensors) -> dict[str, Any]:

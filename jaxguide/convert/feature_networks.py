@@ -172,31 +172,33 @@ def save_features(path: str | Path, name: str, params: Params) -> None:
     container.write("save_features", path, about, params, "float32")
 
 
-def load_features(name: str, path: str | Path) -> Params:
+def load_features(name: str, path: str | Path | Tensors) -> Params:
     """The weights of a feature network, from `save_features` or as published.
 
     Args:
         name: of the network, one of `READERS`.
         path: a `.safetensors` file of `save_features`, which needs no PyTorch, or the
-            published file, of which only `.pth` needs it.
+            published file, of which only `.pth` needs it; or what `open_tensors` has
+            opened of it.
 
     Raises:
         ValueError: if the file is missing, holds something else, or PyTorch is missing.
     """
     reader = lookup("load_features", name, READERS)
-    if Path(path).suffix != ".safetensors":
+    file = path.source if isinstance(path, Tensors) else Path(path)
+    if file.suffix != ".safetensors":
         return reader(open_tensors(path))
-    about, params = container.read("load_features", path, FORMAT, "save_features")
+    about, params = container.read("load_features", file, FORMAT, "save_features")
     if about["network"] != name:
         raise ValueError(
             f"load_features: need weights of {name!r}, got "
-            f"network={about['network']!r} in {Path(path).name}. Take the other file."
+            f"network={about['network']!r} in {file.name}. Take the other file."
         )
-    found, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
-    if found != wanted:
+    actual, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
+    if actual != wanted:
         raise ValueError(
-            f"load_features: need the layers of {name!r}, got path={str(path)!r} with "
-            f"{len(found)} arrays instead of {len(wanted)} or of another shape. "
+            f"load_features: need the layers of {name!r}, got path={str(file)!r} with "
+            f"{len(actual)} arrays instead of {len(wanted)} or of another shape. "
             "Convert the published file anew."
         )
     return params

@@ -13,11 +13,12 @@ from jaxguide.convert.autoencoder_import import (
 )
 from jaxguide.convert.feature_networks import load_features, save_features
 from jaxguide.convert.published import CONVENTIONS
+from jaxguide.convert.tensors import Tensors
 from jaxguide.models import Weights, load_weights, save_weights
 from jaxguide.models.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
 from jaxguide.runtime.calls import call
 
-Options = Mapping[str, Any]
+Opened = Tensors | Path
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,17 @@ class Format:
 
     Args:
         about: what it is, in a line.
-        read: (path, key, dtype, options) -> object; `key` chooses a state dict of a
-            training checkpoint, and `dtype` is that of the file to be.
+        read: (opened, dtype, options) -> object; `opened` are the tensors, or a folder
+            with one file for each half, and `dtype` is that of the file to be.
         save: (path, object, dtype) writes ours.
-        describe: object -> what was taken for granted, in lines.
+        describe: object -> what was assumed, in lines.
         load: path -> object reads ours.
         export: (path, object) writes theirs; None where there is no way back.
         component: subfolder of a pipeline of diffusers that is read.
     """
 
     about: str
-    read: Callable[[Path, str, str, Options], Any]
+    read: Callable[[Opened, str, Mapping[str, Any]], Any]
     save: Callable[[Path, Any, str], None]
     describe: Callable[[Any], str]
     load: Callable[[Path], Any]
@@ -48,8 +49,8 @@ def _network(name: str) -> Format:
     """A layout of DiT."""
     return Format(
         about=CONVENTIONS[name].about,
-        read=lambda path, key, dtype, options: read_published(
-            path, name, key=key, dtype=dtype, **options
+        read=lambda opened, dtype, options: read_published(
+            opened, name, dtype=dtype, **options
         ),
         save=lambda path, weights, dtype: save_weights(path, weights, dtype=dtype),
         describe=_describe_weights,
@@ -85,12 +86,14 @@ def _autoencoder(
     """A layout of an autoencoder."""
     return Format(
         about=about,
-        read=lambda path, key, dtype, options: call(
-            "convert", read, {**options, "path": path}
+        read=lambda opened, dtype, options: call(
+            "convert", read, {**options, "path": opened}
         ),
-        save=lambda path, found, dtype: save_autoencoder(path, found, dtype=dtype),
-        describe=lambda found: (
-            f"latents   x0 = (latent - {found.shift:g}) * {found.scale:g}"
+        save=lambda path, autoencoder, dtype: save_autoencoder(
+            path, autoencoder, dtype=dtype
+        ),
+        describe=lambda autoencoder: (
+            f"latents   x0 = (latent - {autoencoder.shift:g}) * {autoencoder.scale:g}"
         ),
         load=load_autoencoder,
         export=export_autoencoder,
@@ -101,13 +104,13 @@ def _autoencoder(
 def _features(name: str, about: str) -> Format:
     """A feature network in PyTorch's layout."""
 
-    def read(path: Path, key: str, dtype: str, options: Options) -> Any:
-        if options or key or dtype != "float32":
+    def read(opened: Opened, dtype: str, options: Mapping[str, Any]) -> Any:
+        if options or dtype != "float32":
             raise ValueError(
-                f"convert: need no options for {name}, got key={key!r}, "
-                f"dtype={dtype!r}, {dict(options)}. Leave them out."
+                f"convert: need no options for {name}, got dtype={dtype!r}, "
+                f"{dict(options)}. Leave them out."
             )
-        return load_features(name, path)
+        return load_features(name, opened)
 
     return Format(
         about=about,

@@ -1,8 +1,8 @@
-"""Where the arrays of a published DiT stand in our parameters, piece by piece.
+"""Where the arrays of a published DiT stand in our parameters, array by array.
 
-A layout is a list of pieces: their array, the part of ours that it is, and how the two
-lie to each other. The same list reads and writes. Parameters of blocks, one array per
-block in theirs, are stacked in ours.
+A layout is a list of placements: an array of theirs, the part of ours that it is, and
+how the two lie to each other. The same list reads and writes. Parameters of blocks, one
+array per block in theirs, are stacked in ours.
 
 Source: facebookresearch/DiT@ed81ce2 and willisma/SiT@947f95b, models.py;
     sihyun-yu/REPA@67f7145, models/sit.py; Model-Guidance, whose network is REPA's.
@@ -33,8 +33,8 @@ class Form(NamedTuple):
     theirs: Callable[[np.ndarray, Shape], np.ndarray]
 
 
-class Piece(NamedTuple):
-    """One array of theirs.
+class Placement(NamedTuple):
+    """One array of theirs, and where it stands in ours.
 
     Attributes:
         name: theirs.
@@ -87,8 +87,8 @@ def linear(
     block: int | None = None,
     columns: slice = slice(None),
     sign: str = "",
-) -> list[Piece]:
-    """The two pieces of a dense layer, or of some columns of ours.
+) -> list[Placement]:
+    """Weight and bias of a dense layer, or of some columns of ours.
 
     Args:
         name: theirs, without ".weight".
@@ -101,14 +101,14 @@ def linear(
     at = () if block is None else (block,)
     weight = (*at, slice(None), columns)
     return [
-        Piece(
+        Placement(
             f"{name}.weight",
             (outputs, inputs),
             f"{leaf}.kernel",
             weight,
             f"{sign}linear",
         ),
-        Piece(
+        Placement(
             f"{name}.bias",
             (outputs,),
             f"{leaf}.bias",
@@ -118,19 +118,19 @@ def linear(
     ]
 
 
-def patch_in(name: str, model: DiTConfig) -> list[Piece]:
+def patch_in(name: str, model: DiTConfig) -> list[Placement]:
     """The first layer, a convolution in theirs."""
     kernel = (model.width, model.channels, model.patch, model.patch)
     return [
-        Piece(f"{name}.weight", kernel, "patch_in.kernel", (), "patches"),
-        Piece(f"{name}.bias", (model.width,), "patch_in.bias", (), "same"),
+        Placement(f"{name}.weight", kernel, "patch_in.kernel", (), "patches"),
+        Placement(f"{name}.bias", (model.width,), "patch_in.bias", (), "same"),
     ]
 
 
-def label_table(name: str, model: DiTConfig, rows: int) -> Piece:
+def label_table(name: str, model: DiTConfig, rows: int) -> Placement:
     """The first `rows` rows of the table of labels."""
     part = (slice(0, rows),)
-    return Piece(name, (rows, model.width), "label_table", part, "same")
+    return Placement(name, (rows, model.width), "label_table", part, "same")
 
 
 def official(
@@ -139,7 +139,7 @@ def official(
     sign: str = "",
     null_row: bool = True,
     block: Callable[[int], str] = "blocks.{}".format,
-) -> list[Piece]:
+) -> list[Placement]:
     """The layout of DiT, SiT, REPA and MG.
 
     Args:
@@ -151,8 +151,8 @@ def official(
     width, hidden = model.width, model.width * model.mlp_ratio
     outputs = model.patch**2 * model.out_channels
     rows, columns = model.grid
-    pieces = [
-        Piece("pos_embed", (1, rows * columns, width), "pos_embed", (), "same"),
+    placements = [
+        Placement("pos_embed", (1, rows * columns, width), "pos_embed", (), "same"),
         *patch_in("x_embedder.proj", model),
         *linear("t_embedder.mlp.0", "time_in", 256, width),
         *linear("t_embedder.mlp.2", "time_out", width, width),
@@ -162,8 +162,8 @@ def official(
     ]
     for name in model.inputs:
         theirs = EMBEDDERS[name]
-        pieces += linear(f"{theirs}.mlp.0", f"{name}_in", 256, width)
-        pieces += linear(f"{theirs}.mlp.2", f"{name}_out", width, width)
+        placements += linear(f"{theirs}.mlp.0", f"{name}_in", 256, width)
+        placements += linear(f"{theirs}.mlp.2", f"{name}_out", width, width)
     for i in range(model.depth):
         for part, leaf, inputs, size in (
             ("attn.qkv", "qkv", width, 3 * width),
@@ -173,10 +173,10 @@ def official(
             ("adaLN_modulation.1", "modulation", width, 6 * width),
         ):
             name = f"{block(i)}.{part}"
-            pieces += linear(name, f"blocks.{leaf}", inputs, size, block=i)
-    pieces += linear("final_layer.linear", "patch_out", width, outputs, sign=sign)
+            placements += linear(name, f"blocks.{leaf}", inputs, size, block=i)
+    placements += linear("final_layer.linear", "patch_out", width, outputs, sign=sign)
     last = "final_layer.adaLN_modulation.1"
-    return pieces + linear(last, "modulation", width, 2 * width)
+    return placements + linear(last, "modulation", width, 2 * width)
 
 
 def legacy(encoder_depth: int) -> Callable[[int], str]:
@@ -196,7 +196,7 @@ def legacy(encoder_depth: int) -> Callable[[int], str]:
 def fill(
     owner: str,
     tensors: Tensors,
-    pieces: Sequence[Piece],
+    placements: Sequence[Placement],
     leaves: Mapping[str, np.ndarray],
     ignore: Iterable[str] = (),
 ) -> None:
@@ -205,7 +205,7 @@ def fill(
     Args:
         owner: the public name that an error begins with.
         tensors: theirs.
-        pieces: the layout.
+        placements: the layout.
         leaves: ours, already of the right shapes; overwritten.
         ignore: shell patterns of names of theirs that are not needed.
 
@@ -213,19 +213,19 @@ def fill(
         ValueError: if names or shapes are not those of the layout, or two arrays that
             are one part of ours (diffusers repeats some) differ.
     """
-    wanted = {piece.name: piece.shape for piece in pieces}
+    wanted = {placement.name: placement.shape for placement in placements}
     check(owner, tensors, wanted, tuple(ignore))
     seen: dict[str, str] = {}
-    for piece in pieces:
-        value = FORMS[piece.form].ours(tensors.get(piece.name))
-        target, place = leaves[piece.leaf], f"{piece.leaf}{piece.part}"
+    for name, _, leaf, part, form in placements:
+        value = FORMS[form].ours(tensors.get(name))
+        target, place = leaves[leaf], f"{leaf}{part}"
         value = value.astype(target.dtype, copy=False)
         if place not in seen:
-            target[piece.part] = value
-            seen[place] = piece.name
-        elif not np.array_equal(target[piece.part], value):
+            target[part] = value
+            seen[place] = name
+        elif not np.array_equal(target[part], value):
             raise ValueError(
-                f"{owner}: need {piece.name} equal to {seen[place]}, got another in "
+                f"{owner}: need {name} equal to {seen[place]}, got another in "
                 f"path={tensors.path.name!r}. Our network has one such layer for all "
                 "blocks, as the original DiT; so a file whose copies differ has no "
                 "equal here."
@@ -233,13 +233,11 @@ def fill(
 
 
 def gathered(
-    pieces: Sequence[Piece], leaves: Mapping[str, Any]
+    placements: Sequence[Placement], leaves: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Their arrays, float32, by name, of ours: the inverse of `fill`."""
     host = {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
     return {
-        piece.name: np.ascontiguousarray(
-            FORMS[piece.form].theirs(host[piece.leaf][piece.part], piece.shape)
-        )
-        for piece in pieces
+        name: np.ascontiguousarray(FORMS[form].theirs(host[leaf][part], shape))
+        for name, shape, leaf, part, form in placements
     }

@@ -26,7 +26,7 @@ from flax import traverse_util
 
 from jaxguide.convert import architecture, diffusers_layout, layouts
 from jaxguide.convert.architecture import Architecture
-from jaxguide.convert.layouts import Piece
+from jaxguide.convert.layouts import Placement
 from jaxguide.convert.tensor_files import save_pickled
 from jaxguide.convert.tensors import Tensors, open_tensors
 from jaxguide.models import DiTConfig
@@ -106,7 +106,7 @@ CONVENTIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """What no array of a file shows, or what is to be read otherwise.
 
     Args:
@@ -130,7 +130,7 @@ class Options:
 
 
 def read_published(
-    path: str | Path,
+    path: str | Path | Tensors,
     format: str,
     *,
     key: str = "",
@@ -140,12 +140,12 @@ def read_published(
     """A published checkpoint as weights that sample.
 
     Args:
-        path: a file or folder that `open_tensors` can open; for "diffusers-dit" also
-            the folder of a whole pipeline.
+        path: a file or folder that `open_tensors` can open, or has opened; for
+            "diffusers-dit" also the folder of a whole pipeline.
         format: one of `CONVENTIONS`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
         dtype: of the parameters: float32, or the type that they will be stored in.
-        **options: see `Options`.
+        **options: see `ReadOptions`.
 
     Returns:
         Weights whose parameters are numpy arrays; `jax.device_put` them once.
@@ -155,20 +155,21 @@ def read_published(
             layout.
     """
     convention = lookup("read_published", format, CONVENTIONS)
-    chosen = call("read_published", Options, options)
+    chosen = call("read_published", ReadOptions, options)
     tensors = open_tensors(path, key=key, component="transformer")
     known = _sizes(tensors, format, chosen)
-    found = architecture.infer(tensors, _landmarks(format), **known)
-    model = dataclasses.replace(found.model, **convention.times())
+    inferred = architecture.infer(tensors, _landmarks(format), **known)
+    model = dataclasses.replace(inferred.model, **convention.times())
     kind, noise_path = (
         chosen.kind or convention.kind,
         chosen.noise_path or convention.path,
     )
-    note = {"published": format, "file": Path(path).name, **_note(found, tensors)}
+    note = {"published": format, "file": tensors.source.name}
+    note |= _note(inferred, tensors)
     leaves = _blank(model, dtype)
-    pieces = _pieces(format, model, kind, note)
-    layouts.fill("read_published", tensors, pieces, leaves, convention.ignore)
-    pipeline = diffusers_layout.pipeline(Path(path)) if format == DIFFUSERS else ()
+    placements = _layout(format, model, kind, note)
+    layouts.fill("read_published", tensors, placements, leaves, convention.ignore)
+    pipeline = diffusers_layout.pipeline(tensors.source) if format == DIFFUSERS else ()
     return Weights(
         params=traverse_util.unflatten_dict(leaves, sep="."),
         model=model,
@@ -196,9 +197,9 @@ def write_published(path: str | Path, weights: Weights, format: str) -> None:
     """
     convention = lookup("write_published", format, CONVENTIONS)
     _check_convention(weights, format, convention)
-    pieces = _pieces(format, weights.model, weights.kind, weights.note)
+    placements = _layout(format, weights.model, weights.kind, weights.note)
     leaves = traverse_util.flatten_dict(weights.params, sep=".")
-    arrays = layouts.gathered(pieces, leaves)
+    arrays = layouts.gathered(placements, leaves)
     path = Path(path)
     if format == DIFFUSERS and not path.suffix:
         path.mkdir(parents=True, exist_ok=True)
@@ -216,22 +217,22 @@ def _landmarks(format: str) -> architecture.Landmarks:
     return other.get(format, architecture.OFFICIAL)
 
 
-def _sizes(tensors: Tensors, format: str, options: Options) -> dict[str, int]:
+def _sizes(tensors: Tensors, format: str, options: ReadOptions) -> dict[str, int]:
     """What is known of the architecture besides the shapes."""
     given = {
         name: getattr(options, name) for name in ("heads", "image_size", "num_classes")
     }
-    told = diffusers_layout.sizes(tensors) if format == DIFFUSERS else {}
-    return {name: value or told.get(name, 0) for name, value in given.items()}
+    stated = diffusers_layout.sizes(tensors) if format == DIFFUSERS else {}
+    return {name: value or stated.get(name, 0) for name, value in given.items()}
 
 
-def _note(found: Architecture, tensors: Tensors) -> dict[str, Any]:
+def _note(inferred: Architecture, tensors: Tensors) -> dict[str, Any]:
     """Facts that writing the same layout again needs, and where it came from."""
     note: dict[str, Any] = {"key": tensors.key} if tensors.key else {}
-    if found.rows == found.model.num_classes:
+    if inferred.rows == inferred.model.num_classes:
         note["null_row"] = False
-    if len(found.series) > 1:
-        note["encoder_depth"] = found.series[0]
+    if len(inferred.series) > 1:
+        note["encoder_depth"] = inferred.series[0]
     return note
 
 
@@ -244,10 +245,10 @@ def _blank(model: DiTConfig, dtype: str) -> dict[str, np.ndarray]:
     return leaves
 
 
-def _pieces(format: str, model: DiTConfig, kind: str, note: dict) -> list[Piece]:
+def _layout(format: str, model: DiTConfig, kind: str, note: dict) -> list[Placement]:
     """The layout of a format for an architecture."""
     if format == DIFFUSERS:
-        return diffusers_layout.pieces(model)
+        return diffusers_layout.placements(model)
     depth = note.get("encoder_depth", model.depth) if format == LEGACY else model.depth
     negated = CONVENTIONS[format].negated and kind == "velocity"
     return layouts.official(

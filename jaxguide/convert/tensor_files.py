@@ -194,8 +194,8 @@ def _load(torch: Any, path: Path) -> Mapping[str, Any]:
 def _reason(error: Exception) -> str:
     """What the safe loader objects to, without its page of advice."""
     text = " ".join(str(error).split())
-    found = re.search(r"Unsupported \S+: \w+ \S+|WeightsUnpickler error: .*", text)
-    return (found[0] if found else text)[:120] or type(error).__name__
+    match = re.search(r"Unsupported \S+: \w+ \S+|WeightsUnpickler error: .*", text)
+    return (match[0] if match else text)[:120] or type(error).__name__
 
 
 def _size(entry: Entry) -> int:

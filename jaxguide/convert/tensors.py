@@ -28,13 +28,22 @@ class Tensors:
     """Named arrays that are read when asked for.
 
     Attributes:
-        path: of the file or folder.
+        path: of the file, or of the index of its shards.
+        source: what `open_tensors` was given: that file, or a folder around it.
         config: what `config.json` beside the arrays says; {} where there is none.
         key: which state dict of a training checkpoint this is; "" for a bare one.
     """
 
-    def __init__(self, path: Path, files: Sequence[File], config: dict, key: str = ""):
+    def __init__(
+        self,
+        path: Path,
+        files: Sequence[File],
+        config: dict,
+        key: str = "",
+        source: Path | None = None,
+    ):
         self.path, self.config, self.key = path, config, key
+        self.source = source or path
         names = [name for file in files for name in file.entries]
         cut = _wrapper(names)
         self._holders = {
@@ -74,12 +83,15 @@ class Tensors:
         return self._holders[name]
 
 
-def open_tensors(path: str | Path, *, key: str = "", component: str = "") -> Tensors:
+def open_tensors(
+    path: str | Path | Tensors, *, key: str = "", component: str = ""
+) -> Tensors:
     """Opens named arrays; reads names and shapes, but no values yet.
 
     Args:
         path: a `.safetensors`, `.pt`, `.pth` or `.bin` file; an index of shards
-            (`*.index.json`); or a folder that holds one of them.
+            (`*.index.json`); or a folder that holds one of them. What is open already
+            is returned as it is.
         key: of a training checkpoint, the state dict to take; "" takes the first there
             is of "ema", "state_dict" and "model".
         component: of a folder with `model_index.json`, the subfolder to take, such as
@@ -89,7 +101,9 @@ def open_tensors(path: str | Path, *, key: str = "", component: str = "") -> Ten
         ValueError: if there is no such file, it cannot be read safely, or PyTorch is
             missing for a file that needs it.
     """
-    path = Path(path)
+    if isinstance(path, Tensors):
+        return path
+    source = path = Path(path)
     if not path.exists():
         raise ValueError(
             f"open_tensors: need an existing file or folder, got path={str(path)!r}. "
@@ -102,11 +116,10 @@ def open_tensors(path: str | Path, *, key: str = "", component: str = "") -> Ten
         path = _weights_file(path)
     if path.name.endswith(INDEX):
         shards = sorted(set(read_json(path)["weight_map"].values()))
-        return Tensors(
-            path, [open_file(path.parent / name, key)[0] for name in shards], config
-        )
+        files = [open_file(path.parent / name, key)[0] for name in shards]
+        return Tensors(path, files, config, source=source)
     file, key = open_file(path, key)
-    return Tensors(path, [file], config, key)
+    return Tensors(path, [file], config, key, source)
 
 
 def read_json(path: Path) -> dict:
@@ -153,8 +166,8 @@ def check(
         if name in names and tensors.shape(name) != tuple(shape)
     ]
     missing = [name for name in wanted if name not in names]
-    found = {"missing": missing, "extra": extra, "of another shape": other}
-    faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in found.items() if f]
+    differences = {"missing": missing, "extra": extra, "of another shape": other}
+    faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in differences.items() if f]
     if faults:
         raise ValueError(
             f"{owner}: need {len(wanted)} arrays of this layout, got "
@@ -252,8 +265,8 @@ def _weights_file(folder: Path) -> Path:
     """The one file of weights in a folder, safetensors before PyTorch's files."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file()]
     for kind in (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *PICKLED):
-        found = [file for file in files if file.name.endswith(kind)]
-        plain = [file for file in found if ".fp16." not in file.name] or found
+        matching = [file for file in files if file.name.endswith(kind)]
+        plain = [file for file in matching if ".fp16." not in file.name] or matching
         if len(plain) == 1:
             return plain[0]
         if plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.data.latent_plan import KIND, Plan
 from jaxguide.data.latent_shards import write_shard
 from jaxguide.data.prefetch import Prefetch
 from jaxguide.data.source import Batch, Source
-from jaxguide.runtime import shards
+from jaxguide.runtime import devices, shards
 from jaxguide.runtime.progress import Progress
 
 Encode = Callable[[Array], Array]
@@ -121,7 +121,7 @@ def write_latents(
     folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
     shards.write_plan(folder, KIND, facts)
     missing = shards.my_shards(folder, plan.files, share)
-    batch_size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
+    batch_size = devices.round_up(batch_size)
     encode = _on_all_devices(encoder, batch_size)
     spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]
     progress = Progress(f"encode {len(missing)} files", sum(map(len, spans)))
@@ -155,18 +155,16 @@ def _on_all_devices(
     encoder: Encoder, batch_size: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Encodes up to `batch_size` images; one compiled program for any number."""
-    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
-    sharding = NamedSharding(mesh, PartitionSpec("batch"))
     partial = jax.tree_util.Partial
     function = encoder.encode
     function = function if isinstance(function, partial) else partial(function)
     compiled = jax.jit(lambda encode, images: encode(images))
 
     def encode(images: np.ndarray) -> np.ndarray:
-        missing = batch_size - len(images)
-        whole = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)], "edge")
-        moments = compiled(function, jax.device_put(whole, sharding))
-        return np.asarray(moments, np.float32)[: len(images)]
+        moments = devices.in_batches(
+            functools.partial(compiled, function), images, batch_size
+        )
+        return moments.astype(np.float32, copy=False)
 
     return encode
 

@@ -163,26 +163,26 @@ def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConf
         raise ValueError(
             f"evaluate: need an existing config, got samples={text!r}. Check the path."
         )
-    found = runpy.run_path(path)["get_config"](*([argument] if colon else []))
-    if not isinstance(found, SampleConfig):
+    settings = runpy.run_path(path)["get_config"](*([argument] if colon else []))
+    if not isinstance(settings, SampleConfig):
         raise ValueError(
             f"evaluate: need a config of jaxguide.sample, got samples={text!r}. "
             "Name one that returns a SampleConfig."
         )
-    if len(found.columns) != 1:
+    if len(settings.columns) != 1:
         raise ValueError(
             f"evaluate: need a config with one column, got samples={text!r} with "
-            f"columns={found.columns!r}. Write one, or sample the column you want "
+            f"columns={settings.columns!r}. Write one, or sample the column you want "
             "with jaxguide.sample and name its folder."
         )
-    found.num_samples = config.num_samples or found.num_samples
-    if not found.num_samples:
+    settings.num_samples = config.num_samples or settings.num_samples
+    if not settings.num_samples:
         raise ValueError(
             f"evaluate: need num_samples >= 1 to sample {text!r}, got num_samples=0. "
             "Write --config.num_samples=50000."
         )
-    found.folder = str(Path(config.folder).expanduser() / f"samples-{number}")
-    return found
+    settings.folder = str(Path(config.folder).expanduser() / f"samples-{number}")
+    return settings
 
 
 def build_images(owner: str, text: str, count: int = 0) -> images.Images:
@@ -196,13 +196,13 @@ def build_images(owner: str, text: str, count: int = 0) -> images.Images:
     Raises:
         ValueError: if there are none, or fewer than `count`.
     """
-    found = _opened(owner, text)
-    if len(found) < count:
+    opened = _opened(owner, text)
+    if len(opened) < count:
         raise ValueError(
-            f"evaluate: need {count} images, got {owner}={text!r} with {len(found)}. "
+            f"evaluate: need {count} images, got {owner}={text!r} with {len(opened)}. "
             "Ask for fewer."
         )
-    return images.Some(found, count) if count else found
+    return images.Some(opened, count) if count else opened
 
 
 def _opened(owner: str, text: str) -> images.Images:

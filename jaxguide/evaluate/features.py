@@ -7,6 +7,7 @@ so all three are one object with a name: `FeatureNetwork`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.convert import feature_networks
 from jaxguide.evaluate.inputs import INCEPTION_INPUTS, Prepare, efficientnet_input
 from jaxguide.models import Params, efficientnet_lite, inception as inception_v3
+from jaxguide.runtime import devices
 from jaxguide.runtime.calls import lookup
 
 
@@ -111,8 +112,8 @@ def inception(
     """
 
     def apply(params: Params, x: Array) -> Features:
-        found = inception_v3.layers(params, x)
-        return Features(found["pool"], found["spatial"], found["logits_unbiased"])
+        outputs = inception_v3.layers(params, x)
+        return Features(outputs["pool"], outputs["spatial"], outputs["logits_unbiased"])
 
     return FeatureNetwork(
         name="inception",
@@ -179,27 +180,16 @@ def _colour(images: np.ndarray) -> np.ndarray:
 
 
 def _compiled(network: FeatureNetwork) -> Callable[[np.ndarray], Features]:
-    """Runs whole batches on all local devices; the last one is filled up."""
-    devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), ("batch",))
-    split = NamedSharding(mesh, PartitionSpec("batch"))
-    size = -(-network.batch_size // len(devices)) * len(devices)
-    params = jax.device_put(network.params, NamedSharding(mesh, PartitionSpec()))
+    """Runs whole batches on all local devices."""
+    params = devices.copied(network.params)
 
     @jax.jit
     def run(params: Params, images: Array) -> Features:
         features = network.apply(params, network.prepare(images))
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), features)
 
-    def piece(images: np.ndarray) -> Features:
-        missing = size - len(images)
-        whole = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        features = run(params, jax.device_put(whole, split))
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(images)], features)
-
-    def extract(images: np.ndarray) -> Features:
-        starts = range(0, max(len(images), 1), size)
-        parts = [piece(images[start : start + size]) for start in starts]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-    return extract
+    return functools.partial(
+        devices.in_batches,
+        functools.partial(run, params),
+        size=devices.round_up(network.batch_size),
+    )

@@ -54,7 +54,7 @@ def frechet_distance(
 
     Args:
         a, b: mean and covariance of the features of two sets of images.
-        factor_b: `factor(b.covariance)`, if it is at hand: half the time.
+        factor_b: `factor(b.covariance)`, if already computed: half the time.
 
     Returns:
         A number >= 0 but for rounding, in squared units of the features.

@@ -113,13 +113,13 @@ class InFiles:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See `Images.read`."""
-        found, first = [], 0
+        parts, first = [], 0
         for array in self.arrays:
             begin, end = max(start - first, 0), min(stop - first, len(array))
             if begin < end:
-                found.append(np.asarray(array[begin:end]))
+                parts.append(np.asarray(array[begin:end]))
             first += len(array)
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,14 +264,16 @@ def _npz(files: Sequence[Path], fields: Sequence[str]) -> Images:
 def _array(file: Path, fields: Sequence[str]) -> Any:
     """The first of the fields that the file has."""
     with zipfile.ZipFile(file) as archive:
-        found = {Path(name).stem: archive.getinfo(name) for name in archive.namelist()}
-    field = next((field for field in fields if field in found), None)
+        members = {
+            Path(name).stem: archive.getinfo(name) for name in archive.namelist()
+        }
+    field = next((field for field in fields if field in members), None)
     if field is None:
         raise ValueError(
-            f"images: need one of the arrays {list(fields)!r}, got {sorted(found)!r} "
+            f"images: need one of the arrays {list(fields)!r}, got {sorted(members)!r} "
             f"in path={str(file)!r}. Write the images with np.savez(path, images)."
         )
-    stored = found[field].compress_type == zipfile.ZIP_STORED
+    stored = members[field].compress_type == zipfile.ZIP_STORED
     array = map_npz(file, field) if stored else Compressed(file, field)
     if len(array.shape) != 4 or array.dtype != np.uint8:
         raise ValueError(
@@ -282,18 +284,18 @@ def _array(file: Path, fields: Sequence[str]) -> Any:
 
 
 def _folder(path: Path) -> Images:
-    found = [
+    pictures = [
         os.path.join(folder, name)
         for folder, _, names in os.walk(path)
         for name in names
         if name.lower().endswith(PICTURES)
     ]
-    if not found:
+    if not pictures:
         raise ValueError(
             f"images: need pictures in the folder, got path={str(path)!r}. "
             f"Known endings: {', '.join(PICTURES)}."
         )
-    files = tuple(sorted(found))
+    files = tuple(sorted(pictures))
     return InFolder(files, _picture(files[0]).shape)
 
 

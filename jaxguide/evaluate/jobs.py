@@ -31,7 +31,7 @@ Share = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """Everything a config describes, checked before anything runs."""
 
     config: EvaluateConfig
@@ -73,7 +73,7 @@ def _size(images: Images | None) -> str:
     return f"{len(images)} images of {'x'.join(map(str, images.shape))}"
 
 
-def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> Job | None:
+def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | None:
     """Checks the config and opens what it names; samples first what is a config.
 
     Returns:
@@ -100,7 +100,7 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> Job | None:
         )
     if not samples:
         evaluate_config.build_images("samples", "")
-    job = Job(config, names, protocol, network, samples, reals, statistics)
+    job = EvaluationJob(config, names, protocol, network, samples, reals, statistics)
     _check(job)
     return job
 
@@ -117,7 +117,7 @@ def _open_reference(
     return statistics, images
 
 
-def _check(job: Job) -> None:
+def _check(job: EvaluationJob) -> None:
     """Raises ValueError unless sizes and numbers of images suit the measures."""
     if job.needs_reals and job.reals is None:
         wanted = sorted(set(job.names) - measures.MOMENTS_ONLY)
@@ -136,7 +136,7 @@ def _check(job: Job) -> None:
         _check_count(job, name, len(images))
 
 
-def _check_size(job: Job, name: str, images: Images) -> None:
+def _check_size(job: EvaluationJob, name: str, images: Images) -> None:
     if job.reals is not None and images.shape[:2] != job.reals.shape[:2]:
         raise ValueError(
             f"evaluate: need images of one size, got {list(images.shape)!r} in "
@@ -145,7 +145,7 @@ def _check_size(job: Job, name: str, images: Images) -> None:
         )
 
 
-def _check_count(job: Job, name: str, count: int) -> None:
+def _check_count(job: EvaluationJob, name: str, count: int) -> None:
     if set(job.names) & {"fid", "fd", "sfid"} and count <= job.network.size:
         raise ValueError(
             f"evaluate: need more images than features, {job.network.size}, for a "
@@ -170,7 +170,7 @@ class Result(NamedTuple):
     floor_count: int
 
 
-def run(job: Job, share: Share = (0, 1)) -> Result | None:
+def run(job: EvaluationJob, share: Share = (0, 1)) -> Result | None:
     """Features of all images, then the measures.
 
     Returns:
@@ -210,7 +210,9 @@ def run(job: Job, share: Share = (0, 1)) -> Result | None:
     return Result(values, _over_sets(values), floor, floor_count)
 
 
-def _extract(job: Job, images: Images, fields: Sequence[str], share: Share) -> Path:
+def _extract(
+    job: EvaluationJob, images: Images, fields: Sequence[str], share: Share
+) -> Path:
     return extract(
         images,
         job.network,
@@ -222,21 +224,21 @@ def _extract(job: Job, images: Images, fields: Sequence[str], share: Share) -> P
     )
 
 
-def _reference(job: Job, folder: Path | None, processes: int) -> Reference:
+def _reference(job: EvaluationJob, folder: Path | None, processes: int) -> Reference:
     """From the features of real images, a file of statistics, or both."""
     wanted = job.looks_at_images or bool(job.config.floor_seeds)
-    found = None
+    reals = None
     if folder is not None:
-        found = Reference.of_store(Store(folder, processes), features=wanted)
+        reals = Reference.of_store(Store(folder, processes), features=wanted)
     if job.statistics is None:
-        assert found is not None
-        return found
-    features = None if found is None else found.features
+        assert reals is not None
+        return reals
+    features = None if reals is None else reals.features
     return dataclasses.replace(job.statistics, features=features)
 
 
 def _floor(
-    job: Job, reference: Reference, count: int
+    job: EvaluationJob, reference: Reference, count: int
 ) -> tuple[int, dict[str, Measured]]:
     """What real images reach, where half of them are enough for every measure."""
     features, seeds, protocol = reference.features, job.config.floor_seeds, job.protocol
@@ -261,17 +263,17 @@ def _over_sets(values: dict[str, dict[str, Measured]]) -> dict[str, Measured]:
     }
 
 
-def record(job: Job, result: Result) -> dict[str, Any]:
+def record(job: EvaluationJob, result: Result) -> dict[str, Any]:
     """Everything that is needed to compare the numbers, JSON-able."""
     titles = {name: measures.title(name, job.network) for name in job.names}
 
     def plain(values: dict[str, Measured]) -> dict[str, Any]:
         return {
             titles[name]: {
-                "value": found.value,
-                "spread": None if math.isnan(found.spread) else found.spread,
+                "value": measured.value,
+                "spread": None if math.isnan(measured.spread) else measured.spread,
             }
-            for name, found in values.items()
+            for name, measured in values.items()
         }
 
     return {
@@ -292,7 +294,7 @@ def record(job: Job, result: Result) -> dict[str, Any]:
     }
 
 
-def table(job: Job, result: Result) -> str:
+def table(job: EvaluationJob, result: Result) -> str:
     """Values, spreads and the floor, for people."""
     head = ["measure", "value", "spread", f"floor, N = {result.floor_count or '-'}"]
     lines = []
@@ -302,12 +304,12 @@ def table(job: Job, result: Result) -> str:
     for name, values in sets.items():
         count = f", N = {len(job.samples[name])}" if name in job.samples else ""
         rows = [head]
-        for measure, found in values.items():
+        for measure, measured in values.items():
             floor = result.floor.get(measure)
             reached = f"{floor.value:.5g} ± {floor.spread:.2g}" if floor else "-"
-            spread = "-" if math.isnan(found.spread) else f"{found.spread:.2g}"
+            spread = "-" if math.isnan(measured.spread) else f"{measured.spread:.2g}"
             title = measures.title(measure, job.network)
-            rows.append([title, f"{found.value:.5g}", spread, reached])
+            rows.append([title, f"{measured.value:.5g}", spread, reached])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines.append(f"{name}{count}")
         for row in rows:

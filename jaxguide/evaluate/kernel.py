@@ -46,8 +46,8 @@ def kernel_sums(
         for row, (start, stop) in enumerate(itertools.pairwise(bounds_x)):
             for first in range(start, stop, _ROWS):
                 rows = np.asarray(x[first : min(first + _ROWS, stop)], np.float64)
-                found = _kernel(rows, columns).sum(axis=0)
-                sums[row, left : left + _COLUMNS] += found
+                values = _kernel(rows, columns).sum(axis=0)
+                sums[row, left : left + _COLUMNS] += values
     return np.add.reduceat(sums, bounds_y[:-1], axis=1)
 
 
@@ -110,7 +110,7 @@ def kernel_distance(
     Args:
         x, y: features [N, D] and [M, D] of two sets, in random order.
         blocks: 2 or more, each of 2 images or more.
-        within_y: `Within.of(y, blocks)`, if it is at hand.
+        within_y: `Within.of(y, blocks)`, if already computed.
 
     Returns:
         The estimate, slightly below 0 at times, and its standard error.
@@ -166,15 +166,15 @@ def subset_kernel_distance(
     """
     _check("subset_kernel_distance", x, y, size)
     rng = np.random.RandomState(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
         a, b = (
             np.asarray(s[rng.choice(len(s), size, replace=False)], np.float64)
             for s in (x, y)
         )
         within = sum(_kernel(s, s).sum() - _diagonal(s, [0, size])[0] for s in (a, b))
-        found.append(within / (size * (size - 1)) - 2 * _kernel(a, b).mean())
-    return Estimate(float(np.mean(found)), float(np.std(found)))
+        distances.append(within / (size * (size - 1)) - 2 * _kernel(a, b).mean())
+    return Estimate(float(np.mean(distances)), float(np.std(distances)))
 
 
 def _check(name: str, x: np.ndarray, y: np.ndarray, least: int) -> None:

@@ -96,7 +96,7 @@ class Balls(NamedTuple):
                 f"radii: need 1 <= k < images, got k={k!r}, images={len(x)}. "
                 "Use more images."
             )
-        found = []
+        parts = []
         for rows in self._blocks(x):
             nearest = np.empty((len(rows), 0), np.float32)
             for columns in self._blocks(x):
@@ -105,8 +105,8 @@ class Balls(NamedTuple):
                 closest = _closest(self.distance, rows, columns, kept)
                 nearest = np.concatenate([nearest, np.asarray(closest)], axis=1)
                 nearest = np.sort(nearest, axis=1)[:, : k + 1]
-            found.append(nearest[:, k])
-        return np.concatenate(found)
+            parts.append(nearest[:, k])
+        return np.concatenate(parts)
 
     def around(
         self, x: np.ndarray, centres: np.ndarray, radii: np.ndarray, *, edge: bool
@@ -150,8 +150,8 @@ def _inside(
     distance: Distance, edge: bool, points: Array, centres: Array, radii: Array
 ) -> tuple[Array, Array]:
     """Balls around each point [n], and points in each ball [m]."""
-    found = distance(points, centres)
-    inside = found <= radii[None] if edge else found < radii[None]
+    distances = distance(points, centres)
+    inside = distances <= radii[None] if edge else distances < radii[None]
     return inside.sum(axis=1), inside.sum(axis=0)
 
 
@@ -168,8 +168,8 @@ def precision_recall(
     Args:
         samples, reals: features [N, D] and [M, D].
         k: neighbours that a ball reaches to.
-        balls: how distances are found.
-        radii: `balls.radii(reals, k)`, if they are at hand.
+        balls: how distances are computed.
+        radii: `balls.radii(reals, k)`, if already computed.
 
     Returns:
         (precision, recall), each in [0, 1]. Both depend on N and M.
@@ -199,8 +199,8 @@ def density_coverage(
     Args:
         samples, reals: features [N, D] and [M, D].
         k: neighbours that a ball reaches to.
-        balls: how distances are found.
-        radii: `balls.radii(reals, k)`, if they are at hand.
+        balls: how distances are computed.
+        radii: `balls.radii(reals, k)`, if already computed.
 
     Returns:
         (density, coverage); density may exceed 1. For two large sets from one source

@@ -148,19 +148,19 @@ def _spatial(task: _Task) -> Measured:
 def _kernel(task: _Task) -> Measured:
     protocol, samples = task.protocol, task.features
     if protocol.kernel_subsets:
-        found = kernel.subset_kernel_distance(
+        estimate = kernel.subset_kernel_distance(
             samples,
             task.reference.reals,
             subsets=protocol.kernel_subsets,
             size=protocol.kernel_size,
             seed=protocol.seed,
         )
-        return Measured(found.value, found.spread)
+        return Measured(estimate.value, estimate.spread)
     samples, reals = samples[shuffled(len(samples))], task.chosen_reals
     few = min(len(samples), len(reals)) < protocol.least
     within = None if few else task.reference.within(protocol.reals)
-    found = kernel.kernel_distance(samples, reals, within_y=within)
-    return Measured(found.value, found.spread)
+    estimate = kernel.kernel_distance(samples, reals, within_y=within)
+    return Measured(estimate.value, estimate.spread)
 
 
 def _score(task: _Task) -> Measured:
@@ -168,8 +168,8 @@ def _score(task: _Task) -> Measured:
         raise ValueError(
             "measures: need logits for 'is', got a network without. Use Inception."
         )
-    found = task.protocol.inception_score(task.sample.logits)
-    return Measured(found.mean, found.std)
+    estimate = task.protocol.inception_score(task.sample.logits)
+    return Measured(estimate.mean, estimate.std)
 
 
 def _shown(share: manifold.Share) -> Measured:
@@ -269,12 +269,12 @@ def score(
             measure.
     """
     check_names(names, network)
-    found = network.extract(images)
+    extracted = network.extract(images)
     spatial = None
-    if "sfid" in names and found.spatial is not None:
-        spatial = Moments.of(np.asarray(found.spatial))
-    logits = None if found.logits is None else np.asarray(found.logits)
-    pool = np.asarray(found.pool)
+    if "sfid" in names and extracted.spatial is not None:
+        spatial = Moments.of(np.asarray(extracted.spatial))
+    logits = None if extracted.logits is None else np.asarray(extracted.logits)
+    pool = np.asarray(extracted.pool)
     sample = Sample.of_features(pool, spatial=spatial, logits=logits)
     values = measure(names, sample, reference, protocol)
     return {name: value.value for name, value in values.items()}
@@ -304,18 +304,18 @@ def floor(
     """
     count = min(count, len(features) // 2)
     names = [name for name in names if name not in ("sfid", "is")]
-    found = []
+    draws = []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(features))
         taken, others = features[order[:count]], features[order[count:]]
         reference = Reference(
             Gaussian.of(Moments.of(others)), None, others, len(others)
         )
-        found.append(measure(names, Sample.of_features(taken), reference, protocol))
+        draws.append(measure(names, Sample.of_features(taken), reference, protocol))
     return count, {
         name: Measured(
-            float(np.mean([one[name].value for one in found])),
-            float(np.std([one[name].value for one in found])),
+            float(np.mean([one[name].value for one in draws])),
+            float(np.std([one[name].value for one in draws])),
         )
         for name in names
     }

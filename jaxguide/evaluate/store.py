@@ -1,10 +1,10 @@
 """Features of many images on disk: made in parts, carried on after a kill.
 
-A folder of `features-*.npz` (see `sharded`) with the fields that were asked for: `pool`
-[n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the images. So
-neither 50,000 images nor the features of a million are ever in memory; means and
-covariances are made file by file, in float64. Every process fills and sums up its own
-files.
+A folder of `features-*.npz` (see `runtime.shards`) with the fields that were asked for:
+`pool` [n, D], `spatial` [n, S] and `logits` [n, K], float32, in the order of the
+images. So neither 50,000 images nor the features of a million are ever in memory; means
+and covariances are made file by file, in float64. Every process fills and sums up its
+own files.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def extract(
         progress = Progress(title, len(missing))
         for shard in missing:
             span = files.span(shard)
-            found = network.extract(images.read(span.start, span.stop))
-            _write(folder / files.file(shard), found, fields)
+            features = network.extract(images.read(span.start, span.stop))
+            _write(folder / files.file(shard), features, fields)
             shards.write_facts(folder, files, shard)
             progress.step()
         progress.close()
@@ -115,8 +115,8 @@ def extract(
     return folder
 
 
-def _write(path: Path, found: Any, fields: Sequence[str]) -> None:
-    arrays = {field: getattr(found, field) for field in fields}
+def _write(path: Path, features: Any, fields: Sequence[str]) -> None:
+    arrays = {field: getattr(features, field) for field in fields}
     for field, array in arrays.items():
         if array is None:
             raise ValueError(
@@ -141,9 +141,9 @@ def _part(
         return Moments.load(path)
     mine = range(index, files.number, count)
     parts = (Moments.of(map_npz(folder / files.file(i), field)) for i in mine)
-    found = merge_all(parts) if mine else Moments.empty(0)
-    found.save(path)
-    return found
+    moments = merge_all(parts) if mine else Moments.empty(0)
+    moments.save(path)
+    return moments
 
 
 class Store:

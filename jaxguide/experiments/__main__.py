@@ -51,7 +51,8 @@ def run(words: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """The command line."""
-    flags.guarded(run)
+    with flags.one_line():
+        run()
 
 
 if __name__ == "__main__":

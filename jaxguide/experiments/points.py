@@ -110,7 +110,7 @@ def sample(
             conds={"null": jnp.full_like(label, null)},
             networks=networks,
             key=jax.random.key(seed),
-            keys=samplers.sample_keys(seed, jnp.arange(count)),
+            sample_keys=samplers.sample_keys(seed, jnp.arange(count)),
         )
     )
 

@@ -83,7 +83,9 @@ def gaussians(report: Report) -> None:
             0,
             steps=STEPS,
             sampler=samplers.heun(),
-            transforms=(guidance.unconditional_prior(scale),),
+            transforms=(
+                guidance.reference_network(scale, network="base", cond="null"),
+            ),
             networks={"base": base},
         )
         for scale in SCALES

@@ -23,21 +23,16 @@ from jaxguide.guidance._base import (
     NULL as NULL,
     RAW as RAW,
     Branch as Branch,
-    CondMap as CondMap,
+    Change as Change,
     Guided as Guided,
-    Memoryless as Memoryless,
     Network as Network,
-    Outputs as Outputs,
     Step as Step,
-    Tap as Tap,
     Transform as Transform,
-    Weighted as Weighted,
 )
 from jaxguide.guidance._blocks import (
     ShuffledTokens as ShuffledTokens,
     SkippedBlocks as SkippedBlocks,
     SkippedPart as SkippedPart,
-    slg as slg,
     stg as stg,
     tpg as tpg,
 )
@@ -54,8 +49,11 @@ from jaxguide.guidance._contrast import (
     Contrast as Contrast,
     DirectionMap as DirectionMap,
     Sides as Sides,
+    Weight as Weight,
     cfg as cfg,
     contrast as contrast,
+    per_sample as per_sample,
+    to_columns as to_columns,
 )
 from jaxguide.guidance._coupled import (
     CFGpp as CFGpp,
@@ -100,10 +98,10 @@ from jaxguide.guidance._guide import (
 )
 from jaxguide.guidance._inputs import (
     BlurredInput as BlurredInput,
-    Windows as Windows,
+    Crops as Crops,
     blurred_input as blurred_input,
+    crops as crops,
     sliding_window as sliding_window,
-    windows as windows,
 )
 from jaxguide.guidance._linear_ag import (
     LinearAG as LinearAG,
@@ -118,12 +116,10 @@ from jaxguide.guidance._nag import (
 )
 from jaxguide.guidance._networks import (
     autoguidance as autoguidance,
-    domain_guidance as domain_guidance,
-    interpolate as interpolate,
-    npo as npo,
-    personalization as personalization,
+    interpolate_weights as interpolate_weights,
     reference_network as reference_network,
-    unconditional_prior as unconditional_prior,
+    rlg as rlg,
+    sine as sine,
 )
 from jaxguide.guidance._nonlinear import (
     adg as adg,
@@ -138,6 +134,7 @@ from jaxguide.guidance._numbers import (
     add_scaled as add_scaled,
     pytree as pytree,
 )
+from jaxguide.guidance._papers import PAPERS as PAPERS, Paper as Paper
 from jaxguide.guidance._plan import (
     Cost as Cost,
     Run as Run,
@@ -152,11 +149,10 @@ from jaxguide.guidance._post import (
     dynamic_threshold as dynamic_threshold,
     guided_channels as guided_channels,
     renorm as renorm,
+    rescale as rescale,
     zero_init as zero_init,
 )
-from jaxguide.guidance._products import Product as Product, rlg as rlg, sine as sine
 from jaxguide.guidance._rcfg import RCFG as RCFG, RCFGState as RCFGState, rcfg as rcfg
-from jaxguide.guidance._rescale import rescale as rescale
 from jaxguide.guidance._s2 import DropBlocks as DropBlocks, s2 as s2
 from jaxguide.guidance._sag import (
     BlurSalient as BlurSalient,
@@ -177,4 +173,57 @@ from jaxguide.guidance._tfg import (
     energy as energy,
     tfg as tfg,
     tfg_schedule as tfg_schedule,
+)
+from jaxguide.guidance._view import View as View
+
+# Every transform: what configs, `--list`, the pages of the documentation and the tests
+# of docstrings go through.
+METHODS = (
+    ab2,
+    adaptive_guidance,
+    adg,
+    apg,
+    apg_mix,
+    autoguidance,
+    beta_cfg,
+    blurred_input,
+    cfg,
+    cfg_cache,
+    cfg_zero,
+    cfgpp,
+    classifier,
+    classifier_denoised,
+    compose,
+    dynamic_threshold,
+    energy,
+    fdg,
+    frequency_cfg,
+    guided_channels,
+    icg,
+    linear_ag,
+    mambo_g,
+    nag,
+    negative,
+    nested,
+    pag,
+    perp_neg,
+    rcfg,
+    rectified_cfgpp,
+    reference_network,
+    renorm,
+    rescale,
+    rlg,
+    s2,
+    sag,
+    seg,
+    sg,
+    sg_prev,
+    sine,
+    sliding_window,
+    stg,
+    tcfg,
+    tfg,
+    tpg,
+    tsg,
+    zero_init,
 )

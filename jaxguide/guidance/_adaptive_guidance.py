@@ -5,19 +5,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import (
-    NULL,
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    Weighted,
-)
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._contrast import Weight, per_sample
-from jaxguide.guidance._directions import check_named_space, norm
-from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.guidance._directions import norm
+from jaxguide.guidance._numbers import (
+    NATIVE,
+    check_named_space,
+    check_number,
+    pytree,
+)
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array, widen
 
 
@@ -27,14 +25,13 @@ class AdaptiveState(NamedTuple):
     done: Array  # [B] bool; True for a sample that needs no guidance any more
 
 
-@pytree("weight", "threshold")
-class AdaptiveGuidance(Weighted):
+@pytree("scale", "threshold")
+class AdaptiveGuidance(Transform):
     """See `adaptive_guidance`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
-    threshold: Any
+    scale: Schedule
+    threshold: Schedule
     space: str = NATIVE
-    neutral: float = 1.0
 
     name = "adaptive_guidance"
 
@@ -49,27 +46,31 @@ class AdaptiveGuidance(Weighted):
         del network
         return (NULL,)
 
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The scale."""
+        return ((self.scale, 1.0),)
+
     def gate(self, state: AdaptiveState) -> Array:
         """Whether any sample still needs the null prediction."""
         return ~jnp.all(state.done)
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: Any, here: View, *, live: bool
     ) -> tuple[Guided, AdaptiveState]:
         """CFG for the samples that need it; then looks which still will."""
-        done = state.done & ~step.restart
+        done = state.done & ~here.step.restart
         if not live:
             return guided, AdaptiveState(done)
-        weight = jnp.where(done, 0.0, self.weight - self.neutral)
-        change = outputs[RAW] - outputs[NULL]
-        prediction = add_scaled(guided.prediction, weight, change)
-        likeness = self._cosine(outputs)
-        done = done | (likeness > jnp.asarray(self.threshold, likeness.dtype))
-        return guided._replace(prediction=prediction), AdaptiveState(done)
+        weight = jnp.where(done, 0.0, self.scale.number - 1.0)
+        change = here[RAW] - here[NULL]
+        guided = guided.plus(weight, change)
+        likeness = self._cosine(here)
+        done = done | (likeness > self.threshold.number.astype(likeness.dtype))
+        return guided, AdaptiveState(done)
 
-    def _cosine(self, outputs: Outputs) -> Array:
+    def _cosine(self, here: View) -> Array:
         """Cosine between raw and null per sample, [B]."""
-        raw, null = (widen(outputs.read(b, self.space)) for b in (RAW, NULL))
+        raw, null = (widen(here.read(b, self.space)) for b in (RAW, NULL))
         size = norm(raw) * norm(null)
         inner = per_sample(jnp.sum, raw, null)
         return (inner / jnp.where(size > 0, size, 1.0)).reshape(-1)

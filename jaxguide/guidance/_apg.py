@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from jaxguide.guidance._base import NULL, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance._base import NULL, Branch, Guided, Network, Transform
 from jaxguide.guidance._contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance._directions import (
-    check_named_space,
     clip_norm,
     momentum as momentum_map,
     project,
 )
-from jaxguide.guidance._numbers import pytree
+from jaxguide.guidance._numbers import check_named_space, pytree
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
@@ -79,7 +79,7 @@ def _apg_maps(
 
 
 @pytree("first", "then")
-class Phases:
+class Phases(Transform):
     """Two contrasts with windows of their own that are live together.
 
     So the maps of the second remember what happens while the first one acts.
@@ -101,11 +101,11 @@ class Phases:
         return self.first.live(t, index) or self.then.live(t, index)
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: Any, here: View, *, live: bool
     ) -> tuple[Guided, Any]:
         """Adds both; each is bitwise neutral outside its own window."""
-        guided, _ = self.first.apply(guided, (), outputs, step, live=live)
-        return self.then.apply(guided, state, outputs, step, live=live)
+        guided, _ = self.first.apply(guided, (), here, live=live)
+        return self.then.apply(guided, state, here, live=live)
 
 
 def apg_mix(

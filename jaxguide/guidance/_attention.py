@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxguide.guidance._base import RAW, Branch, Network, Tap
+from jaxguide.guidance._base import RAW, Branch, Change
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
@@ -17,40 +17,36 @@ from jaxguide.guidance._layers import (
     where_chosen,
 )
 from jaxguide.guidance._numbers import check_number
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
+
+# (q, k, v) -> out, all [B, heads, N, head_dim]
+Attention = Callable[[Array, Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class ChangedAttention(Tap):
+class ChangedAttention(Change):
     """Another attention in chosen blocks; the usual one is not computed there."""
 
     layers: Layers
     name: str = "attention"
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`attention`, a function `(run, q, k, v, block_index) -> out`."""
-        check_tap(self.name, network, "attention")
-        layers = find_layers(self.name, self.layers, network)
+        check_tap(self.name, here.called, "attention")
+        layers = find_layers(self.name, self.layers, here.called)
 
         def attention(
-            run: Callable[..., Array], q: Array, k: Array, v: Array, block_index: Array
+            run: Attention, q: Array, k: Array, v: Array, block_index: Array
         ) -> Array:
-            return where_chosen(
-                layers,
-                network.depth,
-                block_index,
-                lambda q, k, v: self.changed(run, network, q, k, v),
-                run,
-                *(q, k, v),
-            )
+            def changed(q: Array, k: Array, v: Array) -> Array:
+                return self.attend(run, q, k, v, here)
+
+            return where_chosen(layers, here.called, block_index, changed, run, q, k, v)
 
         return {"attention": attention}
 
-    def changed(
-        self, run: Callable[..., Array], network: Network, q: Array, k: Array, v: Array
-    ) -> Array:
+    def attend(self, run: Attention, q: Array, k: Array, v: Array, here: View) -> Array:
         """The attention of a chosen block, all [B, heads, N, head_dim]; `run(q, k, v)`
         is the network's own."""
         raise NotImplementedError
@@ -62,11 +58,9 @@ class IdentityAttention(ChangedAttention):
 
     name: str = "pag"
 
-    def changed(
-        self, run: Callable[..., Array], network: Network, q: Array, k: Array, v: Array
-    ) -> Array:
+    def attend(self, run: Attention, q: Array, k: Array, v: Array, here: View) -> Array:
         """The values."""
-        del run, network, q, k
+        del run, q, k, here
         return v
 
 
@@ -77,11 +71,9 @@ class BlurredQueries(ChangedAttention):
     name: str = "seg"
     sigma: float = math.inf
 
-    def changed(
-        self, run: Callable[..., Array], network: Network, q: Array, k: Array, v: Array
-    ) -> Array:
+    def attend(self, run: Attention, q: Array, k: Array, v: Array, here: View) -> Array:
         """Attention of the smoothed queries."""
-        rows, columns = token_grid(self.name, network, q.shape[2])
+        rows, columns = token_grid(self.name, here.called, q.shape[2])
         grid = q.reshape(*q.shape[:2], rows, columns, q.shape[3])
         return run(blur(grid, self.sigma, (2, 3)).reshape(q.shape), k, v)
 
@@ -127,7 +119,7 @@ def pag(
     True
     """
     layers = check_layers("pag", layers)
-    away = Branch(tap=IdentityAttention(layers)) if layers != () else RAW
+    away = Branch(change=IdentityAttention(layers)) if layers != () else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="pag")
 
 
@@ -174,5 +166,5 @@ def seg(
     if sigma != math.inf:
         check_number("seg", "sigma", sigma, low=0)
     tap = BlurredQueries(layers, sigma=float(sigma))
-    away = Branch(tap=tap) if layers != () and sigma > 0 else RAW
+    away = Branch(change=tap) if layers != () and sigma > 0 else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="seg")

@@ -23,8 +23,9 @@ from jaxguide.guidance._contrast import (
     contrast,
     to_columns,
 )
-from jaxguide.guidance._directions import Stateless, check_named_space, parallel_part
-from jaxguide.guidance._numbers import NATIVE, check_number, pytree
+from jaxguide.guidance._directions import parallel_part
+from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
+from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array
 
 PRECISE = jax.lax.Precision.HIGHEST
@@ -32,33 +33,33 @@ KERNEL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 @pytree("weights", "parallel")
-class Laplacian(Stateless):
+class Laplacian(DirectionMap):
     """See `laplacian`."""
 
-    weights: tuple[Any, ...]
-    parallel: Any = None
+    weights: tuple[Schedule | None, ...]
+    parallel: Schedule | None = None
     axes: tuple[int, ...] | None = None
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """The weighted bands, put together again."""
         axes = spatial_axes(difference, self.axes)
         bands = pyramid(difference, len(self.weights), axes)
         about = bands
         if self.parallel is not None:
             about = pyramid(sides.toward, len(self.weights), axes)
-        found = None
+        total = None
         for weight, (band, _), (axis, sizes) in zip(
             reversed(self.weights), reversed(bands), reversed(about), strict=True
         ):
-            found = None if found is None else _resize(found, sizes, axes, up)
+            total = None if total is None else _resize(total, sizes, axes, up)
             if weight is None:
                 continue
             if self.parallel is not None:
                 along = parallel_part(band, axis)
-                band = band - (1 - to_columns(self.parallel, along)) * along
-            band = to_columns(weight, band) * band
-            found = band if found is None else found + band
-        return jnp.zeros_like(difference) if found is None else found, state
+                band = band - (1 - to_columns(self.parallel.number, along)) * along
+            band = to_columns(weight.number, band) * band
+            total = band if total is None else total + band
+        return jnp.zeros_like(difference) if total is None else total
 
 
 def laplacian(
@@ -93,14 +94,14 @@ def laplacian(
 
 
 @pytree("weights")
-class Frequency(Stateless):
+class Frequency(DirectionMap):
     """See `frequency`."""
 
-    weights: tuple[Any, ...]
+    weights: tuple[Schedule | None, ...]
     cutoffs: tuple[float, ...]
     axes: tuple[int, ...] | None = None
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """The weighted bands, put together again."""
         del sides
         axes = spatial_axes(difference, self.axes)
@@ -112,9 +113,9 @@ class Frequency(Stateless):
                 continue
             inside = jnp.asarray((low <= radius) & (radius < high), difference.dtype)
             # One gain per sample, if the weight has one.
-            gain = to_columns(weight, difference) * inside[None] + gain
+            gain = to_columns(weight.number, difference) * inside[None] + gain
         spectrum = jnp.fft.fftn(difference, axes=axes)
-        return jnp.fft.ifftn(spectrum * gain.astype(spectrum.dtype), axes=axes).real, ()
+        return jnp.fft.ifftn(spectrum * gain.astype(spectrum.dtype), axes=axes).real
 
 
 def frequency(
@@ -268,13 +269,13 @@ def pyramid(
 
     The coarsest level is the blurred rest; its sides are its own.
     """
-    found = []
+    bands = []
     for _ in range(levels - 1):
         sizes = tuple(x.shape[axis] for axis in axes)
         smaller = _resize(x, tuple(max(n // 2, 1) for n in sizes), axes, down)
-        found.append((x - _resize(smaller, sizes, axes, up), sizes))
+        bands.append((x - _resize(smaller, sizes, axes, up), sizes))
         x = smaller
-    return [*found, (x, tuple(x.shape[axis] for axis in axes))]
+    return [*bands, (x, tuple(x.shape[axis] for axis in axes))]
 
 
 def _resize(
@@ -332,7 +333,7 @@ def _radius(shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
     return np.sqrt(square)[0]
 
 
-def _weights(name: str, weights: Any) -> tuple[Any, ...]:
+def _weights(name: str, weights: Any) -> tuple[Schedule | None, ...]:
     """Schedules, or None for a band that is left out."""
     weights = tuple(weights)
     if not weights:

@@ -4,121 +4,113 @@
 
 `raw` is the plain conditional prediction; `a_i` and `b_i` are branches: predictions of
 a network under one change of its inputs. A transform declares its branches and says
-how it combines them; it never calls a network. `evaluate.py` calls, `plan.py` counts.
+how it combines them; it never calls a network. `_evaluate.py` calls, `_plan.py` counts.
 """
 
-import copy
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxguide import paths
-from jaxguide.guidance._numbers import ANY, NATIVE, add_scaled, pytree
+from jaxguide.guidance._numbers import add_scaled, pytree
+from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array, Node, Path
 
+if TYPE_CHECKING:
+    from jaxguide.guidance._view import View
 
-class Tap:
-    """A change inside the network, given to it as keyword arguments.
 
-    Subclasses are frozen dataclasses: static and hashable. What must stay traced (a
-    scale inside the network) is read from the transform that owns the branch: then
-    `valued` is True and `arguments` gets that transform's `values`.
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What is different in one network call, besides names and the time.
+
+    Subclasses are frozen dataclasses, static and hashable, and override the hooks they
+    need. `here` is what the transform that owns the branch sees: the step, the network
+    that is called, predictions of the first round, a PRNG key, its own numbers.
+
+    A subclass that calls `here.key` or reads `here.part` sets `own = True`: no other
+    transform then shares the branch. One whose `x` reads predictions sets `second =
+    True`: it is evaluated in a second round.
     """
 
-    name = "tap"  # of the method, for error messages
-    random = False  # whether `arguments` draws from the key
-    valued = False  # whether `arguments` reads the numbers of its transform
-    records = False  # whether the network returns a record, see `Outputs.record`
+    name = "change"  # of the method, for error messages
+    own = False
+    second = False
 
-    @property
-    def pair(self) -> str | None:
+    def cond(self, cond: Any, here: View) -> Any:
+        """The condition [B, ...] that the network gets instead of `cond`."""
+        del here
+        return cond
+
+    def x(self, here: View) -> Array:
+        """The state [B, *D] that the network gets."""
+        return here.step.x
+
+    def taps(self, here: View) -> dict[str, Any]:
+        """Keyword arguments for `here.called.predict` that change its inside."""
+        del here
+        return {}
+
+    def beside(self) -> str | None:
         """Name of a condition that runs beside the branch's own, as a second half of
         the batch that attention can see; only the first half is the prediction."""
         return None
 
-    def arguments(
-        self, network: "Network", key: Array | None, values: Any
-    ) -> dict[str, Any]:
-        """Keyword arguments for `network.predict`."""
-        raise NotImplementedError
-
-    def around(self, network: "Network") -> "Network":
-        """The network that is called instead, such as one that sees windows."""
+    def around(self, network: Network) -> Network:
+        """The network that is called instead, such as one that sees crops."""
         return network
 
-    def share(self, network: "Network") -> float:
+    def share(self, network: Network) -> float:
         """FLOPs of the changed forward pass, relative to the full one."""
         del network
         return 1.0
-
-
-class CondMap(Protocol):
-    """A changed condition: `(cond, step, key) -> cond`. Hashable."""
-
-    @property
-    def name(self) -> str:
-        """Of the method, for error messages."""
-        ...
-
-    @property
-    def random(self) -> bool:
-        """Whether it draws from the key."""
-        ...
-
-    def __call__(self, cond: Any, step: "Step", key: Array | None) -> Any:
-        """The condition [B, ...] that the network is given."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
     """A static description of one network call; equal branches are evaluated once.
 
-    `cond` and `network` name an entry of the sampler's conditions and networks,
-    `cond_map` changes that condition, `time` maps (noise time, next noise time) to the
-    time that the network is told, `tap` changes the inside of the network, and `draw`
-    tells apart several random draws of one transform. `rewrite` makes the input from
-    first-round predictions: `(step, outputs) -> x`; such a branch is evaluated in a
-    second round; one with an attribute `shared = True` reads `RAW` alone. A
-    `differentiable` branch is counted but not called: the transform
-    gets it as a function of x (`Outputs.function`) to take gradients of. `owner` is
-    filled in by the evaluator.
+    `cond` and `network` name an entry of the sampler's conditions and networks. `time`
+    maps (noise time, noise time at the step's end or None) to the time that the network
+    is given. `change` is whatever else differs. `draw` numbers several random draws of
+    one transform. A `differentiable` branch is counted but not called: the transform
+    gets it as a function of x (`View.function`) to take gradients of.
     """
 
     cond: str = "cond"
     network: str = "main"
-    cond_map: CondMap | None = None
-    time: Callable[[Array, Array], Array] | None = None
-    tap: Tap | None = None
+    time: Callable[[Any, Any], Any] | None = None
+    change: Change = Change()
     draw: int = 0
-    rewrite: Callable[["Step", "Outputs"], Array] | None = None
     differentiable: bool = False
-    owner: int | None = None
 
     def __post_init__(self):
-        if self.differentiable and self.rewrite is not None:
+        if self.differentiable and self.change.second:
             raise ValueError(
-                "Branch: need differentiable or rewrite, got both. A function of x has "
-                "no input to rewrite."
+                "Branch: need differentiable or a change of a second round, got both. "
+                "A function of x has no input to rewrite."
             )
 
-    def owned_by(self, owner: int) -> "Branch":
-        """This branch; it has an owner if it draws, reads what its transform has, or is
-        called by it."""
-        tap = self.tap is not None and (self.tap.random or self.tap.valued)
-        draws = self.cond_map is not None and self.cond_map.random
-        shared = self.rewrite is None or getattr(self.rewrite, "shared", False)
-        if shared and not (tap or draws or self.differentiable):
-            return self
-        return dataclasses.replace(self, owner=owner)
+    def owned_by(self, owner: int) -> OwnedBranch:
+        """As the evaluator files it: with its owner, unless others may share it."""
+        own = self.differentiable or self.change.own
+        return OwnedBranch(self, owner if own else None)
 
     @property
     def calls(self) -> int:
         """Network evaluations per sample."""
-        return 1 if self.tap is None or self.tap.pair is None else 2
+        return 1 if self.change.beside() is None else 2
+
+
+class OwnedBranch(NamedTuple):
+    """A branch and the place in the chain of the transform that alone may read it."""
+
+    branch: Branch
+    owner: int | None = None  # None: every transform may
 
 
 RAW = Branch()
@@ -133,15 +125,16 @@ class Network:
     Args:
         predict: `(x [B, *D], t [B], cond, **taps) -> prediction [B, *D]`, or a pair
             (prediction, extra) whose second part is handed to the sampler, or a triple
-            (prediction, extra or None, record) if a tap asks for a record. Wrap weights
-            as `jax.tree_util.Partial(function, params)` so that they are traced.
+            (prediction, extra or None, record) if a change asks for a record. Wrap
+            weights as `jax.tree_util.Partial(function, params)` so that they are
+            traced.
         kind: what it predicts, one of `paths.KINDS`.
         path: the noise path it was trained on.
         depth: number of blocks that can be dropped through `keep_blocks`; 0 if none.
         flops: FLOPs of one forward pass per sample; None if unknown.
         block_flops: FLOPs of one block per sample.
         batch_time: whether a scalar time is widened to [B] before the call.
-        tokens: (rows, columns) of its tokens, for taps that look at neighbours; None
+        tokens: (rows, columns) of its tokens, for changes that look at neighbours; None
             if unknown, then a square is assumed.
         calls: network evaluations that one prediction counts as.
 
@@ -187,175 +180,78 @@ class Guided(NamedTuple):
     prediction: Array  # [B, *D]
     noise: Array | None = None  # [B, *D]
 
-    def plus(self, weight: Array, change: Array) -> "Guided":
+    def plus(self, weight: Array, change: Array) -> Guided:
         """With `weight * change` added, bitwise unchanged where `weight` is 0."""
         return self._replace(prediction=add_scaled(self.prediction, weight, change))
 
 
-class Outputs:
-    """Predictions of the declared branches at one step, readable in any space.
-
-    Lives inside one trace; it is not a pytree and never leaves a sampling step.
-    """
-
-    def __init__(self, network: Network, step: Step, key: Array | None = None):
-        self.network, self.step, self.owner, self._key = network, step, 0, key
-        self.extra: Any = None
-        self._found: dict[Branch, tuple[Array, Array, Node]] = {}
-        self._functions: dict[Branch, Callable[[Array], Array]] = {}
-        self._records: dict[Branch, Any] = {}
-
-    def view(self, owner: int) -> "Outputs":
-        """The same predictions as the transform at position `owner` sees them."""
-        twin = copy.copy(self)
-        twin.owner = owner
-        return twin
-
-    def key(self, name: str, draw: int = 0) -> Array:
-        """This step's PRNG key of the transform that asks, one for every `draw`.
-
-        Raises:
-            ValueError: if the sampler was given no key; `name` is who asks.
-        """
-        if self._key is None:
-            raise ValueError(
-                f"{name}: need a PRNG key to draw from, got key=None. "
-                "Pass key=jax.random.key(0) to the sampler."
-            )
-        return jax.random.fold_in(jax.random.fold_in(self._key, self.owner), draw)
-
-    def store(self, branch: Branch, prediction: Array, x: Array, node: Node) -> None:
-        """Files the prediction of `branch` made at `(x, node)`."""
-        self._found[branch] = (prediction, x, node)
-
-    def store_function(self, branch: Branch, function: Callable) -> None:
-        """Files a differentiable branch as a function x [B, *D] -> prediction."""
-        self._functions[branch] = function
-
-    def store_record(self, branch: Branch, record: Any) -> None:
-        """Files what the network recorded while it evaluated `branch`."""
-        self._records[branch] = record
-
-    def record(self, branch: Branch) -> Any:
-        """What the network recorded for a branch whose tap asks for it."""
-        return self._records[branch.owned_by(self.owner)]
-
-    def function(self, branch: Branch) -> Callable[[Array], Array]:
-        """A declared differentiable branch: x [B, *D] -> native prediction [B, *D]."""
-        return self._functions[branch.owned_by(self.owner)]
-
-    def __getitem__(self, branch: Branch) -> Array:
-        return self.read(branch, NATIVE)
-
-    def read(self, branch: Branch, space: str = ANY) -> Array:
-        """The prediction of a declared branch as `space`, converted at its own time."""
-        found = self._found.get(branch.owned_by(self.owner))
-        if found is None:
-            raise ValueError(
-                f"Outputs: need a branch that the transform declares, got {branch!r}. "
-                "Return it from `branches`."
-            )
-        prediction, x, node = found
-        if space in (ANY, NATIVE):
-            return prediction
-        return paths.convert(prediction, x, node, self.network.kind, space)
-
-    def convert(self, value: Array, space: str, to: str) -> Array:
-        """A prediction at the step's own (x, t) from one space to another."""
-        spaces = [
-            self.network.kind if name in (ANY, NATIVE) else name for name in (space, to)
-        ]
-        return paths.convert(value, self.step.x, self.step.node, *spaces)
-
-    def to_native(self, difference: Array, space: str) -> Array:
-        """A difference of predictions in `space`, in the kind of the main network.
-
-        Where that kind holds no trace of `space` (velocity from score at alpha = 0)
-        the difference contributes nothing.
-        """
-        if space in (ANY, NATIVE, self.network.kind):
-            return difference
-        factor = paths.difference_factor(self.step.node, space, self.network.kind)
-        factor = jnp.where(jnp.isfinite(factor), factor, jnp.zeros_like(factor))
-        return paths.expand(factor, difference) * difference
-
-
-class Transform(Protocol):
+class Transform:
     """One guidance method: two pure functions, its branches, and when it is live.
 
-    Implementations are frozen dataclasses registered as pytrees (`pytree`): weights are
-    leaves (`Schedule`), all else is static and hashable. `apply` sees them with every
-    schedule replaced by its number at this step.
+    Subclasses are frozen dataclasses registered as pytrees (`pytree`): `Schedule`s and
+    arrays are leaves, all else is static and hashable. Inside `apply` every schedule
+    holds its number at this step, `self.weight.number`.
 
-    A transform with an attribute `gated = True` also has `gate(state) -> [] bool`:
-    while it is False at run time the transform's branches are not evaluated. One whose
-    taps are `valued` has `values(step)`, the traced numbers that its taps get.
+    Most methods need `branches`, `switches` and `change`; one that remembers overrides
+    `init` and `apply`. A transform with `gated = True` also has `gate`.
     """
+
+    name = "transform"  # of the method, for error messages
+    gated = False  # whether its branches can stop being needed while sampling
 
     def init(self, x: Array) -> Any:
         """State carried from step to step, a NamedTuple or (); `x` is [B, *D]."""
-        ...
+        del x
+        return ()
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
         """What must be evaluated while live, besides `RAW`."""
-        ...
+        del network
+        return ()
+
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """Schedules, each with the number at which it switches the transform off."""
+        return ()
 
     def live(self, t: float, index: int = 0) -> bool:
         """Whether branches are needed in step `index`, which starts at host time `t`.
 
         False where the result is known to be neutral, or made from what was saved.
         """
-        ...
+        del index
+        return not any(one.neutral_at(t, neutral) for one, neutral in self.switches())
+
+    def gate(self, state: Any) -> Array:
+        """Of a gated transform, [] bool: False ends its evaluations at run time."""
+        raise NotImplementedError
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: Any, here: View, *, live: bool
     ) -> tuple[Guided, Any]:
         """The next running result and state; updates the state also when not live."""
-        ...
+        return (self.change(guided, here) if live else guided), state
 
-
-class Memoryless:
-    """The frame of a transform without state: while live, `change` is all it does."""
-
-    def init(self, x: Array) -> Any:
-        """No state."""
-        del x
-        return ()
-
-    def branches(self, network: Network) -> tuple[Branch, ...]:
-        """Nothing beyond the raw prediction."""
-        del network
-        return ()
-
-    def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
-    ) -> tuple[Guided, Any]:
-        """`change` while live."""
-        return (self.change(guided, outputs, step) if live else guided), state
-
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
-        """The next running result of a live step."""
+    def change(self, guided: Guided, here: View) -> Guided:
+        """The next running result of a live step, for a transform without state."""
         raise NotImplementedError
 
 
-class Weighted(Memoryless):
-    """The frame of a transform with one `weight`."""
-
-    weight: Any  # a Schedule; inside `apply` its number at this step
-    neutral: float = 0.0  # the weight that switches the transform off
-
-    def live(self, t: float, index: int = 0) -> bool:
-        """False where the weight is neutral."""
-        del index
-        return not self.weight.neutral_at(t, self.neutral)
-
-
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
-    """The network of a branch, with its tap; raises ValueError if it is not there."""
+    """The network of a branch, as it is called; ValueError if it is not there."""
     if branch.network not in networks:
         raise ValueError(
             f"guidance: need a network named {branch.network!r}, got "
             f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
         )
-    network = networks[branch.network]
-    return network if branch.tap is None else branch.tap.around(network)
+    return branch.change.around(networks[branch.network])
+
+
+def find_condition(name: str, condition: str, step: Step) -> Any:
+    """A named condition of the sampler; ValueError, that begins with the method's
+    `name`, if it is not there."""
+    if condition not in step.conds:
+        raise ValueError(
+            f"{name}: need a condition named {condition!r}, got {sorted(step.conds)}. "
+            f"Pass conds={{{condition!r}: ...}}."
+        )
+    return step.conds[condition]

@@ -1,4 +1,4 @@
-"""Guidance away from a network whose blocks are skipped or shuffled: STG, SLG, TPG."""
+"""Guidance away from a network whose blocks are skipped or shuffled: STG, TPG."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance._attention import IdentityAttention
-from jaxguide.guidance._base import RAW, Branch, Network, Tap
+from jaxguide.guidance._base import RAW, Branch, Change, Network
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
     Layers,
@@ -17,23 +17,22 @@ from jaxguide.guidance._layers import (
     remaining_share,
     where_chosen,
 )
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class SkippedBlocks(Tap):
+class SkippedBlocks(Change):
     """Leaves out fixed blocks altogether."""
 
     layers: Layers
     name: str = "stg"
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`keep_blocks`, int32, the blocks that run."""
-        check_tap(self.name, network, "keep_blocks")
-        skipped = find_layers(self.name, self.layers, network)
-        kept = [i for i in range(network.depth) if i not in skipped]
+        check_tap(self.name, here.called, "keep_blocks")
+        skipped = find_layers(self.name, self.layers, here.called)
+        kept = [i for i in range(here.called.depth) if i not in skipped]
         return {"keep_blocks": jnp.asarray(kept, jnp.int32)}
 
     def share(self, network: Network) -> float:
@@ -43,48 +42,41 @@ class SkippedBlocks(Tap):
 
 
 @dataclasses.dataclass(frozen=True)
-class SkippedPart(Tap):
+class SkippedPart(Change):
     """Leaves out the attention or the MLP of chosen blocks."""
 
     layers: Layers
     part: str
     name: str = "stg"
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`block`, a function `(run, tokens, block_index) -> tokens`."""
-        check_tap(self.name, network, "block")
-        layers = find_layers(self.name, self.layers, network)
+        check_tap(self.name, here.called, "block")
+        layers = find_layers(self.name, self.layers, here.called)
 
         def block(run: Any, tokens: Array, block_index: Array) -> Array:
-            return where_chosen(
-                layers,
-                network.depth,
-                block_index,
-                lambda tokens: run(tokens, **{self.part: False}),
-                run,
-                tokens,
-            )
+            def shorter(tokens: Array) -> Array:
+                return run(tokens, **{self.part: False})
+
+            return where_chosen(layers, here.called, block_index, shorter, run, tokens)
 
         return {"block": block}
 
 
 @dataclasses.dataclass(frozen=True)
-class ShuffledTokens(Tap):
+class ShuffledTokens(Change):
     """Gives every token the update of another one, in chosen blocks."""
 
     layers: Layers
     name: str = "tpg"
 
-    random = True
+    own = True
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`block`, a function `(run, tokens, block_index) -> tokens`."""
-        check_tap(self.name, network, "block")
-        layers = find_layers(self.name, self.layers, network)
+        check_tap(self.name, here.called, "block")
+        layers = find_layers(self.name, self.layers, here.called)
+        key = here.key(self.name)
 
         def block(run: Any, tokens: Array, block_index: Array) -> Array:
             def shuffled(tokens: Array) -> Array:
@@ -92,15 +84,12 @@ class ShuffledTokens(Tap):
                 moved = jnp.take(tokens, order, axis=1)
                 return tokens + (run(moved) - moved)
 
-            return where_chosen(
-                layers, network.depth, block_index, shuffled, run, tokens
-            )
+            return where_chosen(layers, here.called, block_index, shuffled, run, tokens)
 
         return {"block": block}
 
-    def order(self, key: Array | None, block_index: Array, count: int) -> Array:
+    def order(self, key: Array, block_index: Array, count: int) -> Array:
         """Where each token's update comes from, int32 [count], for all samples."""
-        assert key is not None  # the evaluator raises where there is none
         return jax.random.permutation(jax.random.fold_in(key, block_index), count)
 
 
@@ -120,7 +109,8 @@ def stg(
         guided + weight(t) * (raw - skipped)
 
     A skipped block is not computed. S2 is the same with a fresh random choice of blocks
-    in every step; `slg` has the numbers of Stable Diffusion 3.5.
+    in every step. Skip-layer guidance (SLG), as Stable Diffusion 3.5 medium uses it, is
+    `stg(2.8, layers="7-9", t_lo=0.8, t_hi=0.99)`.
 
     Args:
         weight: dimensionless, neutral at 0; number, array [B], function, `Schedule`.
@@ -157,40 +147,8 @@ def stg(
     if skip not in SKIPS:
         raise ValueError(f"stg: need skip in {SKIPS}, got skip={skip!r}.")
     layers = check_layers("stg", layers)
-    away = Branch(tap=taps[skip]()) if layers != () else RAW
+    away = Branch(change=taps[skip]()) if layers != () else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="stg")
-
-
-def slg(
-    weight: Weight = 2.8,
-    *,
-    layers: Layers = "middle",
-    t_lo: float = 0.8,
-    t_hi: float = 0.99,
-) -> Contrast:
-    """Skip-layer guidance (SLG): `stg` of whole blocks with the numbers of SD 3.5.
-
-        guided + weight(t) * (raw - skipped)
-
-    Args:
-        weight: dimensionless, neutral at 0; number, array [B], function, `Schedule`.
-        layers: as in `stg`; Stable Diffusion 3.5 medium (24 blocks) leaves out "7-9".
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; the default is 1 to 20 % of
-            equal steps.
-
-    Returns:
-        A transform without state; it needs a network that takes `keep_blocks`.
-
-    Raises:
-        ValueError: as `stg`.
-
-    NFE: +1 inside the window, at the FLOPs of the blocks that run.
-    Source: Stability AI's reference code of Stable Diffusion 3.5 (no paper); known at
-        second hand only, through diffusers' SkipLayerGuidance.
-    Differs from the source: the window there is in steps and open at both ends,
-        int(0.01 N) < i < int(0.2 N); here it is in noise time.
-    """
-    return stg(weight, layers=layers, t_lo=t_lo, t_hi=t_hi)
 
 
 def tpg(
@@ -232,5 +190,5 @@ def tpg(
         patches of the output; the residual stream plays the outer connection here.
     """
     layers = check_layers("tpg", layers)
-    away = Branch(tap=ShuffledTokens(layers)) if layers != () else RAW
+    away = Branch(change=ShuffledTokens(layers)) if layers != () else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="tpg")

@@ -1,14 +1,16 @@
 """`chain`: several transforms as one."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxguide.guidance._base import Branch, Guided, Network, Outputs, Step, Transform
-from jaxguide.guidance._schedule import is_schedule
-from jaxguide.paths import Array
+from jaxguide.guidance._base import Guided, Network, OwnedBranch, Transform
+from jaxguide.guidance._schedule import Schedule, is_schedule
+from jaxguide.guidance._view import View
+from jaxguide.paths import Array, ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,54 +29,39 @@ class Chain:
 
     def gated(self) -> tuple[bool, ...]:
         """Which parts can stop needing their branches while sampling."""
-        return tuple(getattr(part, "gated", False) for part in self.parts)
+        return tuple(part.gated for part in self.parts)
 
-    def gate(self, owner: int, state: tuple[Any, ...]) -> Array:
-        """Whether the gated part `owner` needs its branches, traced [] bool."""
-        part: Any = self.parts[owner]
-        return part.gate(state[owner])
-
-    def values(self, step: Step) -> tuple[Any, ...]:
-        """The numbers that each part hands to its own taps."""
-        return tuple(
-            getattr(part, "values", lambda _: None)(step) for part in self.parts
-        )
-
-    def branches(self, network: Network, live: tuple[bool, ...]) -> tuple[Branch, ...]:
-        """Distinct branches of the live parts, each random one with its owner."""
-        found: dict[Branch, None] = {}
+    def branches(
+        self, network: Network, live: tuple[bool, ...]
+    ) -> tuple[OwnedBranch, ...]:
+        """Distinct branches of the live parts; those that nobody shares with owner."""
+        wanted: dict[OwnedBranch, None] = {}
         for owner, (part, on) in enumerate(zip(self.parts, live, strict=True)):
             for branch in part.branches(network) if on else ():
-                found[branch.owned_by(owner)] = None
-        return tuple(found)
+                wanted[branch.owned_by(owner)] = None
+        return tuple(wanted)
 
-    def at(self, t: Array, window_t: Array | None = None) -> "Chain":
-        """This chain with every schedule replaced by its number at time `t` [].
+    def at(self, t: ArrayLike, window_t: ArrayLike | None = None) -> "Chain":
+        """This chain with every schedule as its number at time `t` [].
 
         Windows are judged at `window_t`, by default `t` itself.
         """
-        return jax.tree.map(
-            lambda leaf: leaf.at(t, window_t) if is_schedule(leaf) else leaf,
-            self,
-            is_leaf=is_schedule,
-        )
+        return self._map(lambda one: Schedule(one.at(t, window_t)))
+
+    # A scan slices all that it is given for every step. Schedules change from step to
+    # step; the weights of an energy, say, do not, and must not be copied N times. So a
+    # chain is cut in two for the scan, and put together again inside it.
 
     def on_grid(self, times: np.ndarray, window_times: np.ndarray) -> "Chain":
         """The schedules alone, each as its numbers at host times [N]; the rest of this
         chain, which no step changes, is None: see `constants`."""
-        return jax.tree.map(
-            lambda leaf: (
-                leaf.on_grid(times, window_times) if is_schedule(leaf) else None
-            ),
-            self,
-            is_leaf=is_schedule,
+        return self._map(
+            lambda one: Schedule(one.on_grid(times, window_times)), lambda leaf: None
         )
 
     def constants(self) -> "Chain":
         """All but the schedules, which are None: weights of an energy, say."""
-        return jax.tree.map(
-            lambda leaf: None if is_schedule(leaf) else leaf, self, is_leaf=is_schedule
-        )
+        return self._map(lambda one: None)
 
     def with_constants(self, constants: "Chain") -> "Chain":
         """The numbers of this chain (`on_grid`) and the `constants` in one."""
@@ -82,19 +69,30 @@ class Chain:
             lambda number, constant: constant if number is None else number,
             self,
             constants,
-            is_leaf=lambda leaf: leaf is None,
+            is_leaf=lambda leaf: leaf is None or is_schedule(leaf),
+        )
+
+    def _map(
+        self,
+        schedule: Callable[[Schedule], Any],
+        other: Callable[[Any], Any] = lambda leaf: leaf,
+    ) -> "Chain":
+        """This chain with its schedules, and its other leaves, mapped."""
+        return jax.tree.map(
+            lambda leaf: schedule(leaf) if is_schedule(leaf) else other(leaf),
+            self,
+            is_leaf=is_schedule,
         )
 
     def apply(
         self,
         guided: Guided,
         state: tuple[Any, ...],
-        outputs: Outputs,
-        step: Step,
+        view: View,
         *,
         live: tuple[bool, ...],
     ) -> tuple[Guided, tuple[Any, ...]]:
-        """Runs every part; dead ones only update their state."""
+        """Runs every part; parts that are not live only update their state."""
         if len(state) != len(self.parts):
             raise ValueError(
                 f"chain: need {len(self.parts)} states, got {len(state)}. "
@@ -104,8 +102,7 @@ class Chain:
         for owner, (part, old, on) in enumerate(
             zip(self.parts, state, live, strict=True)
         ):
-            view = outputs.view(owner)
-            guided, new = part.apply(guided, old, view, step, live=on)
+            guided, new = part.apply(guided, old, view.of(owner), live=on)
             states.append(new)
         return guided, tuple(states)
 
@@ -113,7 +110,7 @@ class Chain:
 jax.tree_util.register_dataclass(Chain, data_fields=["parts"], meta_fields=[])
 
 
-def chain(*parts: "Transform | Chain") -> Chain:
+def chain(*parts: Transform | Chain) -> Chain:
     """Applies transforms left to right; `chain()` is the identity.
 
     Differences are all taken from the raw conditional prediction and added up, so
@@ -132,7 +129,7 @@ def chain(*parts: "Transform | Chain") -> Chain:
     for part in parts:
         if isinstance(part, Chain):
             flat.extend(part.parts)
-        elif hasattr(part, "apply") and hasattr(part, "branches"):
+        elif isinstance(part, Transform):
             flat.append(part)
         else:
             raise TypeError(f"chain: need transforms such as cfg(1.5), got {part!r}.")

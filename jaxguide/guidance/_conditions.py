@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import NULL, RAW, Branch, Step
+from jaxguide.guidance._base import NULL, RAW, Branch, Change
 from jaxguide.guidance._chain import Chain, chain
-from jaxguide.guidance._contrast import Contrast, Sides, Weight, contrast, per_sample
-from jaxguide.guidance._numbers import pytree
+from jaxguide.guidance._contrast import Contrast, Weight, contrast
+from jaxguide.guidance._directions import project
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
@@ -147,34 +148,6 @@ def nested(
     )
 
 
-@pytree()
-class Perpendicular:
-    """A direction map: only what is perpendicular to `toward - away`, per sample."""
-
-    toward: Branch
-    away: Branch
-
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
-
-    def branches(self) -> tuple[Branch, ...]:
-        """Both ends of the axis."""
-        return (self.toward, self.away)
-
-    def apply(
-        self, difference: Array, sides: Sides, state: tuple[()]
-    ) -> tuple[Array, tuple[()]]:
-        """Takes the part along the axis out of the difference."""
-        read = [sides.outputs[branch] for branch in (self.toward, self.away)]
-        axis = read[0].astype(difference.dtype) - read[1].astype(difference.dtype)
-        size = per_sample(jnp.sum, axis, axis)
-        along = per_sample(jnp.sum, difference, axis)
-        share = jnp.where(size > 0, along / jnp.where(size > 0, size, 1.0), 0.0)
-        return difference - share * axis, state
-
-
 def perp_neg(
     weight: Weight, *, negative: str = "negative", t_lo: float = 0.0, t_hi: float = 1.0
 ) -> Contrast:
@@ -205,27 +178,25 @@ def perp_neg(
     Differs from the source: ComfyUI takes one inner product over the whole batch, so
         that a sample depends on its neighbours; here it is per sample.
     """
-    axis = Perpendicular(RAW, NULL)
     return contrast(
         weight, Branch(cond=negative), toward=NULL, t_lo=t_lo, t_hi=t_hi,
-        name="perp_neg", maps=(axis,),
+        name="perp_neg", maps=(project(0.0, about=(RAW, NULL)),),
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomCondition:
+class RandomCondition(Change):
     """A condition drawn anew, independent of x: labels, embeddings, or by `draw`."""
 
     num_classes: int = 0
     draw: Callable[[Array, Any], Any] | None = None
 
     name = "icg"
-    random = True
+    own = True
 
-    def __call__(self, cond: Any, step: Step, key: Array | None) -> Any:
+    def cond(self, cond: Any, here: View) -> Any:
         """A condition like `cond`, one independent draw per sample."""
-        del step
-        assert key is not None  # the evaluator has one for what is `random`
+        key = here.key("icg")
         if self.draw is not None:
             return self.draw(key, cond)
         leaves, tree = jax.tree.flatten(cond)
@@ -287,5 +258,5 @@ def icg(
             "icg: need num_classes >= 0, and not beside draw, got "
             f"num_classes={num_classes!r}, draw={draw!r}."
         )
-    away = Branch(cond_map=RandomCondition(num_classes, draw))
+    away = Branch(change=RandomCondition(num_classes, draw))
     return contrast(scale, away, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="icg")

@@ -1,28 +1,18 @@
-"""Transforms of the form `guided + weight(t) * map(a - b)`: branches and one weight."""
+"""Transforms of the form `guided + weight(t) * map(a - b)`: branches and a weight."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import (
-    NULL,
-    RAW,
-    Branch,
-    Guided,
-    Network,
-    Outputs,
-    Step,
-    Weighted,
-)
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
-from jaxguide.guidance.schedules import Schedule
-from jaxguide.paths import Array, expand, widen
-
-Weight = float | Array | Callable | Schedule
+from jaxguide.guidance._schedule import Schedule, Weight as Weight
+from jaxguide.guidance._view import View
+from jaxguide.paths import Array, ArrayLike, expand, widen
 
 # What a scale multiplies, for maps that change the difference (methods differ in it).
 BASES = ("toward", "away", "full")
@@ -34,29 +24,33 @@ class Sides(NamedTuple):
     toward: Array  # [B, *D], float32 or wider
     away: Array  # [B, *D], the mean of the away branches
     weight: Array  # [] or [B], at this step
-    outputs: Outputs
-    step: Step
+    here: View  # what the contrast sees: other branches, the step
     space: str  # of the contrast, to read further branches in
 
 
-class DirectionMap(Protocol):
+class DirectionMap:
     """Changes the difference of a contrast before it is weighted.
 
-    Frozen and registered as a pytree like a transform; its schedules are numbers
-    inside `apply`, which sees float32 (or wider) arrays.
+    Subclasses are frozen dataclasses registered as pytrees, like transforms; their
+    schedules hold their numbers inside `apply`, which sees float32 (or wider) arrays.
     """
 
     def init(self, x: Array) -> Any:
-        """State carried from step to step, a NamedTuple or ()."""
-        ...
+        """State carried from step to step, a NamedTuple or (); `x` is [B, *D]."""
+        del x
+        return ()
 
     def branches(self) -> tuple[Branch, ...]:
         """What it reads besides the two sides."""
-        ...
+        return ()
 
     def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
         """The changed difference [B, *D] and the next state."""
-        ...
+        return self.map(difference, sides), state
+
+    def map(self, difference: Array, sides: Sides) -> Array:
+        """The changed difference [B, *D], for a map without state."""
+        raise NotImplementedError
 
 
 class MapStates(NamedTuple):
@@ -65,22 +59,24 @@ class MapStates(NamedTuple):
     maps: tuple[Any, ...]
 
 
-@pytree("weight", "maps")
-class Contrast(Weighted):
-    """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
+@pytree("weights", "maps", "numbers")
+class Contrast(Transform):
+    """`guided + prod_i (weights_i(t) - neutral_i) * maps(toward - mean(away))`.
 
     `space` is where the difference is taken; `ANY` for contrasts that do not depend
-    on it (both branches at the same x and t, and no maps).
+    on it (both branches at the same x and t, and no maps). `numbers` are schedules that
+    the changes of the branches read: `here.part.numbers["std"].number`.
     """
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weights: tuple[Schedule, ...]
     away: tuple[Branch, ...]
     toward: Branch = RAW
-    neutral: float = 0.0
+    neutral: tuple[float, ...] = (0.0,)
     space: str = ANY
     name: str = "contrast"
     maps: tuple[DirectionMap, ...] = ()
     base: str = "toward"
+    numbers: Mapping[str, Schedule] = dataclasses.field(default_factory=dict)
 
     def init(self, x: Array) -> Any:
         """The states of the maps, or () if none has one."""
@@ -93,35 +89,42 @@ class Contrast(Weighted):
         read = (branch for one in self.maps for branch in one.branches())
         return (self.toward, *self.away, *read)
 
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """Each weight: where one is neutral the product is 0."""
+        return tuple(zip(self.weights, self.neutral, strict=True))
+
     def live(self, t: float, index: int = 0) -> bool:
-        """False where the weight is neutral or both sides are the same call."""
-        here = [_at_time(branch, t) for branch in (self.toward, *self.away)]
-        return len(set(here)) > 1 and super().live(t, index)
+        """False where a weight is neutral or both sides are the same call."""
+        sides = {_at_time(branch, t) for branch in (self.toward, *self.away)}
+        return len(sides) > 1 and super().live(t, index)
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: Any, here: View, *, live: bool
     ) -> tuple[Guided, Any]:
         """Adds the weighted difference."""
         if not live:
             return guided, state
-        toward = outputs.read(self.toward, self.space)
-        away = sum(outputs.read(b, self.space) for b in self.away[1:])
-        away = (outputs.read(self.away[0], self.space) + away) / len(self.away)
-        change = toward - away
+        toward = here.read(self.toward, self.space)
+        away = sum(here.read(branch, self.space) for branch in self.away[1:])
+        away = (here.read(self.away[0], self.space) + away) / len(self.away)
+        change, amount = toward - away, self._amount()
         if self.maps:
             plain = change
-            sides = Sides(
-                widen(toward), widen(away), self.weight, outputs, step, self.space
-            )
+            weight = self.weights[0].number
+            sides = Sides(widen(toward), widen(away), weight, here, self.space)
             change, state = self._map(sides, state)
             change = change.astype(plain.dtype)
             if self.base == "away":  # away + w d' = toward + (w - 1) d' + (d' - d)
-                acts = (self.weight != self.neutral).astype(self.weight.dtype)
-                guided = _add(
-                    guided, outputs.to_native(change - plain, self.space), acts
-                )
-        change = outputs.to_native(change, self.space)
-        return _add(guided, change, self.weight - self.neutral), state
+                acts = (amount != 0).astype(amount.dtype)
+                guided = guided.plus(acts, here.to_native(change - plain, self.space))
+        return guided.plus(amount, here.to_native(change, self.space)), state
+
+    def _amount(self) -> Array:
+        """What the difference is multiplied by, [] or [B]."""
+        amount = self.weights[0].number - self.neutral[0]
+        for one, neutral in zip(self.weights[1:], self.neutral[1:], strict=True):
+            amount = amount * (one.number - neutral)
+        return amount
 
     def _map(self, sides: Sides, state: Any) -> tuple[Array, Any]:
         """The difference through all maps."""
@@ -132,10 +135,6 @@ class Contrast(Weighted):
             change, new = one.apply(change, sides, old)
             states.append(new)
         return change, MapStates(tuple(states)) if state else ()
-
-
-def _add(guided: Guided, change: Array, weight: Array) -> Guided:
-    return guided.plus(weight, change)
 
 
 def per_sample(function: Callable, *values: Array) -> Array:
@@ -149,7 +148,7 @@ def per_sample(function: Callable, *values: Array) -> Array:
     return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
 
 
-def to_columns(number: Array, like: Array) -> Array:
+def to_columns(number: ArrayLike, like: Array) -> Array:
     """A number [] or [B] shaped and cast to multiply `like` [B, *D]."""
     return expand(jnp.asarray(number), like)
 
@@ -162,17 +161,18 @@ def _at_time(branch: Branch, t: float) -> Branch:
 
 
 def contrast(
-    weight: Weight,
+    weight: Weight | tuple[Weight, ...],
     away: Branch | tuple[Branch, ...],
     *,
     toward: Branch = RAW,
-    neutral: float = 0.0,
+    neutral: float | tuple[float, ...] = 0.0,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
     space: str = ANY,
     name: str = "contrast",
     maps: tuple[DirectionMap, ...] = (),
     base: str = "toward",
+    numbers: Mapping[str, Weight] | None = None,
 ) -> Contrast:
     """`guided + (weight(t) - neutral) * maps(toward - mean(away))`.
 
@@ -180,6 +180,8 @@ def contrast(
 
     Args:
         weight: dimensionless number, array [B], function of noise time, or `Schedule`.
+            A tuple of them, with as many in `neutral`, is multiplied: the product of
+            (weight_i - neutral_i), off where one factor is 0.
         away: branch or branches pushed away from; several are averaged.
         toward: branch pushed towards, by default the raw conditional prediction.
         neutral: the weight that switches the term off (1 for scales).
@@ -190,6 +192,9 @@ def contrast(
         base: with maps, what d' = maps(d) is added to, for a scale: "toward" is
             `toward + (scale - 1) d'`, "away" is `away + scale d'`, "full" is
             `toward + scale d'` (then `neutral` is 0). They agree only where d' = d.
+        numbers: further numbers, arrays or schedules that a `Change` of a branch reads
+            as `here.part.numbers[name].number`: traced, so that a new value compiles
+            nothing.
 
     Returns:
         A transform whose state is that of its maps.
@@ -200,13 +205,32 @@ def contrast(
 
     NFE: +1 per distinct branch that is not the raw prediction.
     """
-    check_number(name, "weight" if neutral == 0 else "scale", weight)
+    weights = weight if isinstance(weight, tuple) else (weight,)
+    neutrals = neutral if isinstance(neutral, tuple) else (neutral,) * len(weights)
+    if len(weights) != len(neutrals) or not weights:
+        raise ValueError(
+            f"{name}: need one neutral number for every weight, got weight={weight!r}, "
+            f"neutral={neutral!r}."
+        )
+    for one, off in zip(weights, neutrals, strict=True):
+        check_number(name, "weight" if off == 0 else "scale", one)
     check_space(name, space)
     if base not in BASES:
         raise ValueError(f"{name}: need base in {BASES}, got base={base!r}.")
-    schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=neutral)
-    away = away if isinstance(away, tuple) else (away,)
-    return Contrast(schedule, away, toward, neutral, space, name, maps, base)
+    return Contrast(
+        tuple(
+            schedules.window(one, t_lo=t_lo, t_hi=t_hi, outside=off)
+            for one, off in zip(weights, neutrals, strict=True)
+        ),
+        away if isinstance(away, tuple) else (away,),
+        toward,
+        neutrals,
+        space,
+        name,
+        maps,
+        base,
+        {key: schedules.constant(one) for key, one in (numbers or {}).items()},
+    )
 
 
 def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:

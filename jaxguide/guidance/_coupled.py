@@ -10,31 +10,31 @@ from jaxguide.guidance._base import (
     NULL,
     RAW,
     Branch,
+    Change,
     Guided,
-    Memoryless,
     Network,
-    Outputs,
-    Step,
-    Weighted,
+    Transform,
 )
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
-from jaxguide.paths import Array, expand, numerics
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
+from jaxguide.paths import Array, ArrayLike, expand, numerics
 
 
-def noise_of(guided: Guided, outputs: Outputs) -> Array:
+def noise_of(guided: Guided, here: View) -> Array:
     """The noise that a sampler would use now, [B, *D]."""
     if guided.noise is not None:
         return guided.noise
-    return outputs.convert(guided.prediction, NATIVE, "noise")
+    return here.convert(guided.prediction, NATIVE, "noise")
 
 
 @pytree("scale", "inside")
-class CFGpp(Memoryless):
+class CFGpp(Transform):
     """See `cfgpp`."""
 
-    scale: Any  # a Schedule; inside `apply` its number at this step
-    inside: Any  # a Schedule, 1 inside the window and 0 outside
+    scale: Schedule
+    inside: Schedule  # a Schedule, 1 inside the window and 0 outside
     inverse: bool = False
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
@@ -42,24 +42,23 @@ class CFGpp(Memoryless):
         del network
         return (NULL,)
 
-    def live(self, t: float, index: int = 0) -> bool:
-        """Inside the window, whatever the scale: there is no neutral one."""
-        del index
-        return not self.inside.neutral_at(t, 0.0)
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The window alone: there is no neutral scale."""
+        return ((self.inside, 0.0),)
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def change(self, guided: Guided, here: View) -> Guided:
         """Takes data from one prediction and noise from the other."""
-        null = outputs[NULL]
-        difference = outputs[RAW] - null
+        null = here[NULL]
+        difference = here[RAW] - null
         # How much of the condition each of the two has; `inverse` swaps them.
-        clean, noisy = self.scale, jnp.zeros_like(self.scale)
+        scale, inside = self.scale.number, self.inside.number
+        clean, noisy = scale, jnp.zeros_like(scale)
         clean, noisy = (noisy, clean) if self.inverse else (clean, noisy)
-        prediction = add_scaled(
-            guided.prediction, self.inside * (clean - 1), difference
+        prediction = add_scaled(guided.prediction, inside * (clean - 1), difference)
+        noise = here.convert(add_scaled(null, noisy, difference), NATIVE, "noise")
+        noise = jnp.where(
+            expand(inside, noise) > 0, noise, noise_of(guided, here).astype(noise.dtype)
         )
-        noise = outputs.convert(add_scaled(null, noisy, difference), NATIVE, "noise")
-        inside = expand(self.inside, noise) > 0
-        noise = jnp.where(inside, noise, noise_of(guided, outputs).astype(noise.dtype))
         return Guided(prediction, noise)
 
 
@@ -116,33 +115,44 @@ def cfgpp(
     return CFGpp(schedules.constant(scale), inside, inverse)
 
 
-def middle(t: Array, next_t: Array) -> Array:
-    """The time half-way through the step."""
+def middle(t: Any, next_t: Any) -> Any:
+    """The time half-way through the step.
+
+    Raises:
+        ValueError: if the sampler does not say where the step ends.
+    """
+    if next_t is None:
+        raise ValueError(
+            "rectified_cfgpp: need the time at which the step ends, got next_t=None. "
+            "Pass next_t= to the guided function, or use `generate`."
+        )
     return t + (next_t - t) / 2
 
 
-middle.needs_next = True  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def half_step(step: Step, outputs: Outputs) -> Array:
+@dataclasses.dataclass(frozen=True)
+class HalfStep(Change):
     """x half-way through the step, along the conditional velocity."""
-    assert step.next_node is not None  # the branch's `time` has asked for it
-    velocity = outputs.read(RAW, "velocity")
-    half = (step.next_node.t - step.node.t) / 2
-    return step.x + expand(half, step.x) * velocity.astype(step.x.dtype)
+
+    name = "rectified_cfgpp"
+    second = True
+
+    def x(self, here: View) -> Array:
+        """The new input [B, *D]."""
+        step, velocity = here.step, here.read(RAW, "velocity")
+        assert step.next_node is not None  # `middle` has asked for it
+        half = (step.next_node.t - step.node.t) / 2
+        return step.x + expand(half, step.x) * velocity.astype(step.x.dtype)
 
 
-half_step.shared = True  # pyright: ignore[reportFunctionMemberAccess]
-
-MIDDLE = Branch(time=middle, rewrite=half_step)
+MIDDLE = Branch(time=middle, change=HalfStep())
 MIDDLE_NULL = dataclasses.replace(MIDDLE, cond="null")
 
 
 @pytree("weight")
-class RectifiedCFGpp(Weighted):
+class RectifiedCFGpp(Transform):
     """See `rectified_cfgpp`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     power: float = 0.0
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
@@ -150,19 +160,23 @@ class RectifiedCFGpp(Weighted):
         del network
         return (MIDDLE, MIDDLE_NULL)
 
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
     def live(self, t: float, index: int = 0) -> bool:
         """False where the weight, or its power of 1 - t, is 0."""
-        return self._fade(t) != 0 and super().live(t, index)
+        return bool(self._fade(t) != 0) and super().live(t, index)
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def change(self, guided: Guided, here: View) -> Guided:
         """Adds the difference found half-way."""
-        difference = outputs.read(MIDDLE, "velocity")
-        difference = difference - outputs.read(MIDDLE_NULL, "velocity")
-        difference = outputs.to_native(difference, "velocity")
-        weight = self.weight * self._fade(step.node.t)
+        difference = here.read(MIDDLE, "velocity")
+        difference = difference - here.read(MIDDLE_NULL, "velocity")
+        difference = here.to_native(difference, "velocity")
+        weight = self.weight.number * self._fade(here.step.node.t)
         return guided.plus(weight, difference)
 
-    def _fade(self, t: Array) -> Array:
+    def _fade(self, t: ArrayLike) -> Any:
         """(1 - t)^power, and 1 also at t = 1 for power 0."""
         return numerics(t).maximum(1.0 - t, 0.0) ** self.power if self.power else 1.0
 

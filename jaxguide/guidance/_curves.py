@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxguide.guidance._schedule import Schedule, constant
+from jaxguide.guidance._schedule import Schedule, Weight, constant
 from jaxguide.paths import Array, numerics
 
 # What a curve multiplies: the scale itself, or its distance from 1.
@@ -70,13 +70,13 @@ def cosine(value: float | Array, *, of: str = "scale") -> Schedule:
     return _make("cosine", value, of, Curve(_cosine))
 
 
-def sine(value: float | Array, *, of: str = "scale") -> Schedule:
+def sine_curve(value: float | Array, *, of: str = "scale") -> Schedule:
     """Falls smoothly from twice the value to 0: `value * (1 - sin(pi (p - 1/2)))`.
 
     Mean `value`; arguments as in `linear`. The falling twin of `cosine`; recalled, and
     not checked against the paper.
     """
-    return _make("sine", value, of, Curve(_sine))
+    return _make("sine_curve", value, of, Curve(_sine))
 
 
 def up_down(value: float | Array, *, of: str = "scale") -> Schedule:
@@ -111,7 +111,7 @@ def powered_cosine(
     return _make("powered_cosine", value, of, Curve(_powered_cosine, (float(power),)))
 
 
-def clamp(value: float | Array | Callable | Schedule, least: float) -> Schedule:
+def clamp(value: Weight, least: float) -> Schedule:
     """A schedule that never falls below `least`: `max(least, value(t))`.
 
         clamp(linear(4.0), 2.0)
@@ -234,6 +234,6 @@ CURVES: dict[str, Callable[..., Schedule]] = {
     "inverse_linear": inverse_linear,
     "linear": linear,
     "powered_cosine": powered_cosine,
-    "sine": sine,
+    "sine_curve": sine_curve,
     "up_down": up_down,
 }

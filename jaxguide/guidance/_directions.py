@@ -24,21 +24,9 @@ from jaxguide.guidance._contrast import (
     per_sample,
     to_columns,
 )
-from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
+from jaxguide.guidance._numbers import check_number, pytree
+from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array, widen
-
-
-class Stateless:
-    """The parts of a direction map without memory and without branches."""
-
-    def init(self, x: Array) -> Any:
-        """No state."""
-        del x
-        return ()
-
-    def branches(self) -> tuple[Branch, ...]:
-        """Nothing besides the two sides."""
-        return ()
 
 
 class MomentumState(NamedTuple):
@@ -48,27 +36,23 @@ class MomentumState(NamedTuple):
 
 
 @pytree("beta")
-class Momentum:
+class Momentum(DirectionMap):
     """See `momentum`."""
 
-    beta: Any
+    beta: Schedule
 
     def init(self, x: Array) -> MomentumState:
         """An empty average for states like `x` [B, *D]."""
         return MomentumState(jnp.zeros_like(widen(x)))
-
-    def branches(self) -> tuple[Branch, ...]:
-        """Nothing besides the two sides."""
-        return ()
 
     def apply(
         self, difference: Array, sides: Sides, state: MomentumState
     ) -> tuple[Array, MomentumState]:
         """The running average with this difference in it."""
         empty = jnp.zeros_like(state.average)
-        before = jnp.where(sides.step.restart, empty, state.average)
+        before = jnp.where(sides.here.step.restart, empty, state.average)
         before = before.astype(difference.dtype)
-        moved = difference + to_columns(self.beta, difference) * before
+        moved = difference + to_columns(self.beta.number, difference) * before
         return moved, MomentumState(moved.astype(state.average.dtype))
 
 
@@ -85,17 +69,17 @@ def momentum(beta: Weight) -> Momentum:
 
 
 @pytree("radius")
-class ClipNorm(Stateless):
+class ClipNorm(DirectionMap):
     """See `clip_norm`."""
 
-    radius: Any
+    radius: Schedule
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Shortens a difference that is longer than the radius."""
         del sides
-        size, radius = norm(difference), to_columns(self.radius, difference)
+        size, radius = norm(difference), to_columns(self.radius.number, difference)
         share = jnp.where(size > radius, radius / jnp.where(size > 0, size, 1.0), 1.0)
-        return difference * share, state
+        return difference * share
 
 
 def clip_norm(radius: Weight) -> ClipNorm:
@@ -109,25 +93,25 @@ def clip_norm(radius: Weight) -> ClipNorm:
 
 
 @pytree("parallel")
-class Project(Stateless):
+class Project(DirectionMap):
     """See `project`."""
 
-    parallel: Any
+    parallel: Schedule
     about: tuple[Branch, ...] = ()
 
     def branches(self) -> tuple[Branch, ...]:
         """The ends of the axis."""
         return self.about
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Weighs the part of the difference along the axis."""
         axis = sides.toward
         if self.about:
-            ends = [sides.outputs.read(b, sides.space) for b in self.about]
+            ends = [sides.here.read(b, sides.space) for b in self.about]
             axis = ends[0].astype(difference.dtype)
             axis = axis if len(ends) == 1 else axis - ends[1].astype(difference.dtype)
         along = parallel_part(difference, axis)
-        return difference - (1 - to_columns(self.parallel, along)) * along, state
+        return difference - (1 - to_columns(self.parallel.number, along)) * along
 
 
 def project(
@@ -138,8 +122,7 @@ def project(
     Args:
         parallel: 0 leaves nothing of the part along the axis, 1 all of it.
         about: the axis: a branch's prediction, or the difference of two; None for the
-            prediction that the contrast pushes towards. Perp-Neg is `contrast(-w, null,
-            toward=negative, maps=(project(0, about=(RAW, null)),))`.
+            prediction that the contrast pushes towards. `perp_neg` takes (RAW, NULL).
 
     Raises:
         ValueError: if `parallel` is not finite or `about` is neither one branch nor
@@ -156,17 +139,17 @@ def project(
 
 
 @pytree("power")
-class NormPower(Stateless):
+class NormPower(DirectionMap):
     """See `norm_power`."""
 
-    power: Any
+    power: Schedule
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Divides by a power of the length; nothing stays nothing."""
         del sides
-        size, power = norm(difference), to_columns(self.power, difference)
+        size, power = norm(difference), to_columns(self.power.number, difference)
         safe = jnp.where(size > 0, size, 1.0)
-        return difference * safe ** (-power), state
+        return difference * safe ** (-power)
 
 
 def norm_power(power: Weight) -> NormPower:
@@ -180,14 +163,14 @@ def norm_power(power: Weight) -> NormPower:
 
 
 @pytree()
-class OptScale(Stateless):
+class OptScale(DirectionMap):
     """See `opt_scale`."""
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Adds what the scaled reference is short of."""
         size = per_sample(jnp.sum, sides.away, sides.away)
         best = per_sample(jnp.sum, sides.toward, sides.away) / (size + 1e-8)
-        return difference + (1 - best) * sides.away, state
+        return difference + (1 - best) * sides.away
 
 
 def opt_scale() -> OptScale:
@@ -199,10 +182,10 @@ def opt_scale() -> OptScale:
 
 
 @pytree()
-class Tangential(Stateless):
+class Tangential(DirectionMap):
     """See `tangential`."""
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Adds what the damped reference is short of."""
         toward, away = sides.toward, sides.away
         # The top right singular vector is cos(angle) toward + sin(angle) away, up to
@@ -211,7 +194,7 @@ class Tangential(Stateless):
         angle = _angle(2 * per_sample(jnp.sum, toward, away), gap) / 2
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         damped = sin * (cos * toward + sin * away)
-        return difference + (away - damped), state
+        return difference + (away - damped)
 
 
 def tangential() -> Tangential:
@@ -223,16 +206,16 @@ def tangential() -> Tangential:
 
 
 @pytree("strength")
-class Damp(Stateless):
+class Damp(DirectionMap):
     """See `damp`."""
 
-    strength: Any
+    strength: Schedule
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Shrinks a difference that is large beside the reference."""
         size = norm(sides.away)
         ratio = norm(difference) / jnp.where(size > 0, size, 1.0)
-        return difference * jnp.exp(-to_columns(self.strength, ratio) * ratio), state
+        return difference * jnp.exp(-to_columns(self.strength.number, ratio) * ratio)
 
 
 def damp(strength: Weight) -> Damp:
@@ -246,12 +229,12 @@ def damp(strength: Weight) -> Damp:
 
 
 @pytree()
-class Rotate(Stateless):
+class Rotate(DirectionMap):
     """See `rotate`."""
 
     limit: float
 
-    def apply(self, difference: Array, sides: Sides, state: Any) -> tuple[Array, Any]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """What, times (scale - 1), takes `toward` to its rotated self."""
         del difference
         toward, away = sides.toward, sides.away
@@ -267,7 +250,7 @@ class Rotate(Stateless):
         sin = rate * jnp.sinc(turn / math.pi)
         cos = rate * jnp.sin(turn / 2) * jnp.sinc(turn / 2 / math.pi)
         stretch = jnp.where(height > 0, length / jnp.where(height > 0, height, 1.0), 0)
-        return sin * stretch * across - cos * toward, state
+        return sin * stretch * across - cos * toward
 
 
 def rotate(limit: float = math.pi / 3) -> Rotate:
@@ -287,11 +270,11 @@ def rotate(limit: float = math.pi / 3) -> Rotate:
 
 
 @pytree("maps", "acts")
-class Within:
+class Within(DirectionMap):
     """See `within`."""
 
     maps: tuple[DirectionMap, ...]
-    acts: Any
+    acts: Schedule
 
     def init(self, x: Array) -> tuple[Any, ...]:
         """The states of the maps."""
@@ -308,7 +291,7 @@ class Within:
         for one, old in zip(self.maps, state, strict=True):
             mapped, new = one.apply(mapped, sides, old)
             states.append(new)
-        inside = to_columns(self.acts, difference) != 0
+        inside = to_columns(self.acts.number, difference) != 0
         return jnp.where(inside, mapped, difference), tuple(states)
 
 
@@ -321,9 +304,11 @@ def within(t_lo: float, t_hi: float, *maps: DirectionMap) -> Within:
     return Within(maps, schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 
 
-def norm(value: Array) -> Array:
-    """Euclidean length per sample [B, 1, ...], with a finite gradient at 0."""
-    square = per_sample(jnp.sum, value, value)
+def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
+    """Euclidean length over `axes`, by default all but the first, kept to broadcast;
+    with a finite gradient at 0."""
+    axes = tuple(range(1, value.ndim)) if axes is None else axes
+    square = jnp.sum(value * value, axis=axes, keepdims=True)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
@@ -338,12 +323,3 @@ def parallel_part(value: Array, axis: Array) -> Array:
     size = per_sample(jnp.sum, axis, axis)
     share = per_sample(jnp.sum, value, axis) / jnp.where(size > 0, size, 1.0)
     return jnp.where(size > 0, share, 0.0) * axis
-
-
-def check_named_space(name: str, space: str) -> None:
-    """Raises ValueError unless `space` names one; for what is not invariant."""
-    check_space(name, space)
-    if space == ANY:
-        raise ValueError(
-            f"{name}: need a space other than {ANY!r}; it is not invariant."
-        )

@@ -4,51 +4,39 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxguide.guidance import schedules
-from jaxguide.guidance._base import Branch, Network, Step, Tap
+from jaxguide.guidance._base import Branch, Change
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import check_tap
-from jaxguide.guidance._numbers import check_number, pytree
-from jaxguide.guidance.schedules import Schedule
+from jaxguide.guidance._numbers import check_number
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array, widen
 
 
 @dataclasses.dataclass(frozen=True)
-class NoisyTime(Tap):
+class NoisyTime(Change):
     """Noise on the time embedding, in units of its own standard deviation."""
 
-    random = True
-    valued = True
+    power: float = 0.0
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    name = "tsg"
+    own = True
+
+    def taps(self, here: View) -> dict[str, Any]:
         """`time_embedding`, a function of the embedding [B, width]."""
-        check_tap("tsg", network, "time_embedding")
-        assert key is not None  # the evaluator raises where there is none
+        check_tap("tsg", here.called, "time_embedding")
+        size = here.part.numbers["std"].number * here.step.node.t**self.power
+        key = here.key("tsg")
 
         def time_embedding(embedding: Array) -> Array:
             wide = widen(embedding)
-            amount = jnp.asarray(values).astype(wide.dtype).reshape(-1, 1)
+            amount = size.astype(wide.dtype).reshape(-1, 1)
             amount = amount * wide.std(axis=1, keepdims=True)
             noise = jax.random.normal(key, wide.shape, wide.dtype)
             return (wide + amount * noise).astype(embedding.dtype)
 
         return {"time_embedding": time_embedding}
-
-
-@pytree("weight", "maps", "std")
-class TimeContrast(Contrast):
-    """A contrast whose tap is told how much noise to add; see `tsg`."""
-
-    std: Any = None  # a Schedule; inside `apply` its number at this step
-    power: float = 0.0
-
-    def values(self, step: Step) -> Array:
-        """Standard deviation of the noise at this step, [] or [B]."""
-        return self.std * step.node.t**self.power
 
 
 def tsg(
@@ -58,7 +46,7 @@ def tsg(
     power: float = 1.0,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
-) -> TimeContrast:
+) -> Contrast:
     """Time-step guidance (TSG): away from the network with noise on its time embedding.
 
         raw + (scale(t) - 1) * (raw - noisy),
@@ -90,21 +78,12 @@ def tsg(
     """
     check_number("tsg", "std", std, low=0)
     check_number("tsg", "power", power, low=0)
-    plain = contrast(
+    return contrast(
         scale,
-        Branch(tap=NoisyTime()),
+        Branch(change=NoisyTime(float(power))),
         neutral=1.0,
         t_lo=t_lo,
         t_hi=t_hi,
         name="tsg",
-    )
-    return TimeContrast(
-        plain.weight,
-        plain.away,
-        plain.toward,
-        plain.neutral,
-        plain.space,
-        plain.name,
-        std=schedules.constant(std),
-        power=float(power),
+        numbers={"std": std},
     )

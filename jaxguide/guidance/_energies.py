@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import Guided, Outputs, Step, Weighted
+from jaxguide.guidance._base import Guided, Transform, find_condition
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._numbers import NATIVE, check_number, pytree
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
@@ -17,7 +19,7 @@ def as_leaves(name: str, function: Callable) -> Callable:
     """A function as a pytree, so that the arrays of a `Partial` are traced.
 
     Raises:
-        ValueError: if it cannot be called; `name` is who asks.
+        ValueError: if it cannot be called; `name` is that of the method.
     """
     if not callable(function):
         raise ValueError(
@@ -29,73 +31,67 @@ def as_leaves(name: str, function: Callable) -> Callable:
     return jax.tree_util.Partial(function)
 
 
-def find_condition(name: str, condition: str, step: Step) -> Any:
-    """A named condition; raises ValueError if it is not there."""
-    if condition not in step.conds:
-        raise ValueError(
-            f"{name}: need a condition named {condition!r}, got {sorted(step.conds)}. "
-            f"Pass conds={{{condition!r}: ...}}."
-        )
-    return step.conds[condition]
-
-
 def gradient(function: Callable[[Array], Array], x: Array) -> Array:
     """Of a function x [B, *D] -> [B] whose samples do not mix; like x."""
     return jax.grad(lambda x: function(x).sum())(x)
 
 
 @pytree("weight", "log_prob")
-class Classifier(Weighted):
+class Classifier(Transform):
     """See `classifier`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     log_prob: Callable
     condition: str = "cond"
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Adds the classifier's gradient to the score."""
-        cond = find_condition("classifier", self.condition, step)
-        times = jnp.broadcast_to(step.node.t, (len(step.x),))
-        score = gradient(lambda x: self.log_prob(x, times, cond), step.x)
-        return _add_score(guided, self.weight, score, outputs)
+        cond = find_condition("classifier", self.condition, here.step)
+        x, t = here.step.x, here.step.node.t
+        times = jnp.broadcast_to(t, (len(x),))
+        score = gradient(lambda x: self.log_prob(x, times, cond), x)
+        return guided.plus(self.weight.number, here.to_native(score, "score"))
 
 
 @pytree("weight", "logits", "temperature", "others")
-class ClassifierDenoised(Weighted):
+class ClassifierDenoised(Transform):
     """See `classifier_denoised`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     logits: Callable
-    temperature: Any  # Schedules, likewise
-    others: Any
+    temperature: Schedule  # Schedules, likewise
+    others: Schedule
     condition: str = "cond"
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Adds the gradient at denoised to the score at x."""
-        label = find_condition("classifier_denoised", self.condition, step)
+        label = find_condition("classifier_denoised", self.condition, here.step)
 
         def log_prob(x0: Array) -> Array:
             logits = self.logits(x0)
             own, all_of_them = (
-                _column(temperature, logits) * logits
+                _column(temperature.number, logits) * logits
                 for temperature in (self.temperature, self.others)
             )
             picked = jnp.take_along_axis(own, label[:, None], axis=1)[:, 0]
             return picked - jax.nn.logsumexp(all_of_them, axis=1)
 
-        x0 = outputs.convert(guided.prediction, NATIVE, "denoised")
-        x0 = x0.astype(step.x.dtype)
-        return _add_score(guided, self.weight, gradient(log_prob, x0), outputs)
+        x0 = here.convert(guided.prediction, NATIVE, "denoised")
+        score = gradient(log_prob, x0.astype(here.step.x.dtype))
+        return guided.plus(self.weight.number, here.to_native(score, "score"))
 
 
 def _column(value: Array, like: Array) -> Array:
     """A number [] or [B] that multiplies [B, C]."""
     return jnp.asarray(value).astype(like.dtype).reshape(-1, 1)
-
-
-def _add_score(guided: Guided, weight: Array, score: Array, outputs: Outputs) -> Guided:
-    change = outputs.to_native(score, "score")
-    return guided.plus(weight, change)
 
 
 def classifier(

@@ -16,14 +16,15 @@ from jax import lax
 from jaxguide import paths
 from jaxguide.guidance._base import (
     RAW,
-    Branch,
     Guided,
     Network,
-    Outputs,
+    OwnedBranch,
     Step,
+    find_condition,
     find_network,
 )
 from jaxguide.guidance._chain import Chain
+from jaxguide.guidance._view import Evaluated, View
 from jaxguide.paths import Array, Node
 
 
@@ -42,15 +43,17 @@ class Pair(NamedTuple):
 class Call(NamedTuple):
     """The inputs of one network call."""
 
+    network: Network
     x: Array
     t: Array
     cond: Any
+    node: Node  # of `t`
     taps: dict[str, Any] = {}  # noqa: RUF012
     half: int | None = None  # rows of x, where cond and t hold two of them
 
 
-class Made(NamedTuple):
-    """What one network call made; leaves [B, ...]."""
+class Output(NamedTuple):
+    """What one network call returned; leaves [B, ...]."""
 
     prediction: Array
     extra: Any = None
@@ -60,71 +63,6 @@ class Made(NamedTuple):
 def default_batched() -> bool:
     """One large forward pass on accelerators; on a CPU separate calls are faster."""
     return jax.default_backend() != "cpu"
-
-
-def guided_prediction(
-    networks: Mapping[str, Network],
-    chain: Chain,
-    state: tuple[Any, ...],
-    step: Step,
-    *,
-    live: tuple[bool, ...],
-    key: Array | None = None,
-    batched: bool = False,
-) -> tuple[Guided, Any, tuple[Any, ...]]:
-    """The chain's result at one step in the kind of the main network.
-
-    Args:
-        networks: `main` and any other that a branch names.
-        chain: with every schedule replaced by its number (`Chain.at`).
-        state: made by `chain.init`.
-        step: noisy state, time and conditions.
-        live: which parts of the chain are live here; static.
-        key: this step's key; folded per transform and draw.
-        batched: whether branches that change only inputs share one forward pass.
-
-    Returns:
-        (guided, second output of the main network's raw call or None, next state).
-
-    Raises:
-        ValueError: if a branch names a condition or network that is not there.
-    """
-
-    def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
-        wanted = chain.branches(networks["main"], live)
-        outputs = predict_branches(
-            networks,
-            wanted,
-            step,
-            key=key,
-            batched=batched,
-            values=chain.values(step),
-        )
-        raw = Guided(outputs[RAW])
-        guided, states = chain.apply(raw, state, outputs, step, live=live)
-        return guided, outputs.extra, states
-
-    gates = [i for i, gated in enumerate(chain.gated()) if gated and live[i]]
-    return _where_open(run, chain, state, live, gates)
-
-
-def _where_open(
-    run: Callable[[tuple[bool, ...]], Any],
-    chain: Chain,
-    state: tuple[Any, ...],
-    live: tuple[bool, ...],
-    gates: list[int],
-) -> Any:
-    """`run(live)`, without the branches of gated parts that are closed at run time."""
-    if not gates:
-        return run(live)
-    owner, rest = gates[0], gates[1:]
-    closed = (*live[:owner], False, *live[owner + 1 :])
-    return lax.cond(
-        chain.gate(owner, state),
-        lambda: _where_open(run, chain, state, live, rest),
-        lambda: _where_open(run, chain, state, closed, rest),
-    )
 
 
 def evaluate(
@@ -147,170 +85,186 @@ def as_pair(kind: str, guided: Guided, step: Step) -> Pair:
     return Pair(denoised, noise.astype(denoised.dtype))
 
 
+def guided_prediction(
+    networks: Mapping[str, Network],
+    chain: Chain,
+    state: tuple[Any, ...],
+    step: Step,
+    *,
+    live: tuple[bool, ...],
+    key: Array | None = None,
+    batched: bool = False,
+) -> tuple[Guided, Any, tuple[Any, ...]]:
+    """The chain's result at one step, in the kind of the main network.
+
+    Args:
+        networks: named networks; `"main"` is the one that is guided.
+        chain: transforms whose schedules are numbers of this step (`Chain.at`).
+        state: states of the chain's parts.
+        step: the noisy state, its time, and the named conditions.
+        live: which parts need their branches, from the host.
+        key: PRNG key of this step, for transforms that draw.
+        batched: branches that change only inputs share one forward pass per network.
+
+    Returns:
+        (running result, second output of the raw call or None, next states).
+
+    Raises:
+        ValueError: if a branch names a condition or network that is not there.
+    """
+
+    def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
+        wanted = chain.branches(networks["main"], live)
+        view, extra = predict_branches(
+            networks, wanted, step, key=key, batched=batched, parts=chain.parts
+        )
+        guided, states = chain.apply(Guided(view[RAW]), state, view, live=live)
+        return guided, extra, states
+
+    gates = [i for i, gated in enumerate(chain.gated()) if gated and live[i]]
+    return _where_open(run, chain, state, live, gates)
+
+
+def _where_open(
+    run: Callable[[tuple[bool, ...]], Any],
+    chain: Chain,
+    state: tuple[Any, ...],
+    live: tuple[bool, ...],
+    gates: list[int],
+) -> Any:
+    """`run(live)`, without the branches of gated parts that are closed at run time.
+
+    A gate is known at run time only, so each one makes two programs of the step: with
+    and without the branches of its transform.
+    """
+    if not gates:
+        return run(live)
+    owner, rest = gates[0], gates[1:]
+    closed = (*live[:owner], False, *live[owner + 1 :])
+    return lax.cond(
+        chain.parts[owner].gate(state[owner]),
+        lambda: _where_open(run, chain, state, live, rest),
+        lambda: _where_open(run, chain, state, closed, rest),
+    )
+
+
 def predict_branches(
     networks: Mapping[str, Network],
-    branches: tuple[Branch, ...],
+    wanted: tuple[OwnedBranch, ...],
     step: Step,
     *,
     key: Array | None = None,
     batched: bool = False,
-    values: tuple[Any, ...] = (),
-) -> Outputs:
-    """Evaluates `RAW` and every branch once, in two rounds; see `evaluate`.
+    parts: tuple[Any, ...] = (),
+) -> tuple[View, Any]:
+    """Evaluates `RAW` and every branch once; arguments as in `guided_prediction`.
 
-    `values` are the numbers that each transform of the chain hands to its taps.
+    Branches whose input is made from other predictions come in a second round.
+
+    Returns:
+        (the predictions, second output of the raw call or None).
     """
-    outputs = Outputs(networks["main"], step, key)
-    branches = tuple(dict.fromkeys((RAW, *branches)))
-    rounds = [
-        [b for b in branches if not b.differentiable and b.rewrite is None],
-        [b for b in branches if not b.differentiable and b.rewrite is not None],
-    ]
-    for branch in branches:
-        if branch.differentiable:
-            call = _call(networks, branch, step, outputs, values)
-            outputs.store_function(branch, _function(networks, branch, step, call))
-    for wanted in rounds:
-        calls = {b: _call(networks, b, step, outputs, values) for b in wanted}
-        for group in _groups(wanted, batched):
-            predictions = _run(networks, group, [calls[b] for b in group])
-            for branch, made in zip(group, predictions, strict=True):
-                x, t = calls[branch].x, calls[branch].t
-                _file(networks, outputs, branch, made.prediction, x, t)
-                outputs.store_record(branch, made.record)
-                if branch == RAW:
-                    outputs.extra = made.extra
-    return outputs
+    raw = OwnedBranch(RAW)
+    wanted = tuple(dict.fromkeys((raw, *wanted)))
+    view, outputs = View(networks["main"], step, key, parts), {}
+    for one in wanted:
+        if one.branch.differentiable:
+            view.store_function(one, _function(networks, _call(networks, one, view)))
+    for second in (False, True):
+        calls = {
+            one: _call(networks, one, view)
+            for one in wanted
+            if not one.branch.differentiable and one.branch.change.second == second
+        }
+        for group in _groups(networks, calls, batched):
+            made = _run([calls[one] for one in group])
+            outputs |= dict(zip(group, made, strict=True))
+        for one, call in calls.items():
+            prediction = _same_kind(networks["main"], call, outputs[one].prediction)
+            view.store(
+                one, Evaluated(prediction, call.x, call.node, outputs[one].record)
+            )
+    return view, outputs[raw].extra
 
 
-def _groups(branches: list[Branch], batched: bool) -> list[list[Branch]]:
-    """Which branches share a forward pass."""
-    groups: dict[Any, list[Branch]] = {}
-    for branch in branches:
-        alone = not batched or branch.tap is not None
-        groups.setdefault(branch if alone else branch.network, []).append(branch)
+def _groups(
+    networks: Mapping[str, Network], calls: dict[OwnedBranch, Call], batched: bool
+) -> list[list[OwnedBranch]]:
+    """Which branches share a forward pass: those that differ in their inputs alone.
+
+    A branch that changes the inside is a call of its own, so that the work that it
+    leaves out (dropped blocks) is really saved.
+    """
+    groups: dict[Any, list[OwnedBranch]] = {}
+    for one, call in calls.items():
+        name = one.branch.network
+        inside = call.taps or call.half or call.network is not networks[name]
+        groups.setdefault(one if inside or not batched else name, []).append(one)
     return list(groups.values())
 
 
-def _call(
-    networks: Mapping[str, Network],
-    branch: Branch,
-    step: Step,
-    outputs: Outputs,
-    values: tuple[Any, ...],
-) -> Call:
-    """The inputs of the call that `branch` describes."""
-    network, owner = find_network(networks, branch), branch.owner or 0
-    owned = outputs.view(owner)
-    cond, node = _condition(branch.cond, step), step.node
-    if branch.cond_map is not None:
-        key = None
-        if branch.cond_map.random:
-            key = owned.key(branch.cond_map.name, branch.draw)
-        cond = branch.cond_map(cond, step, key)
-    t = node.t
+def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call:
+    """The inputs of the call that a branch describes."""
+    branch, step = one.branch, view.step
+    change, network = branch.change, find_network(networks, branch)
+    here = view.of(one.owner or 0, branch.draw, network)
+    cond = change.cond(find_condition("guidance", branch.cond, step), here)
+    t, node, half = step.node.t, step.node, None
     if branch.time is not None:
-        t = branch.time(t, _next_time(branch, step))
-    x = step.x if branch.rewrite is None else branch.rewrite(step, owned)
-    taps, tap, half = {}, branch.tap, None
-    if tap is not None:
-        key = owned.key(tap.name, branch.draw) if tap.random else None
-        taps = tap.arguments(network, key, values[owner] if tap.valued else None)
-        if tap.pair is not None:
-            other = _condition(tap.pair, step)
-            cond = jax.tree.map(lambda *pair: jnp.concatenate(pair), cond, other)
-            t, half = jnp.tile(jnp.broadcast_to(t, (len(x),)), 2), len(x)
-    return Call(x, t, cond, taps, half)
+        end = step.next_node
+        t = branch.time(t, None if end is None else end.t)
+        node = networks["main"].path.node(jnp.asarray(t))
+    x = change.x(here)
+    if (beside := change.beside()) is not None:
+        other = find_condition("guidance", beside, step)
+        cond = jax.tree.map(lambda *pair: jnp.concatenate(pair), cond, other)
+        t, half = jnp.tile(jnp.broadcast_to(t, (len(x),)), 2), len(x)
+    return Call(network, x, t, cond, node, change.taps(here), half)
 
 
-def _condition(name: str, step: Step) -> Any:
-    """A named condition; raises ValueError if it is not there."""
-    if name not in step.conds:
-        raise ValueError(
-            f"guidance: need a condition named {name!r}, got "
-            f"{sorted(step.conds)}. Pass conds={{{name!r}: ...}}."
-        )
-    return step.conds[name]
-
-
-def _next_time(branch: Branch, step: Step) -> Array:
-    """Where the step ends; its start where a branch does not ask.
-
-    A `time` that needs the step's end says so by `needs_next = True`.
-    """
-    if step.next_node is not None:
-        return step.next_node.t
-    if getattr(branch.time, "needs_next", False):
-        raise ValueError(
-            "guidance: need the time at which the step ends, got next_t=None. "
-            "Pass next_t= to the guided function, or use `generate`."
-        )
-    return step.node.t
-
-
-def _run(
-    networks: Mapping[str, Network], group: list[Branch], calls: list[Call]
-) -> list[Made]:
-    """What each call made; several calls become one forward pass."""
-    network = find_network(networks, group[0])
+def _run(calls: list[Call]) -> list[Output]:
+    """What each call returned; several calls of a network become one forward pass."""
     if len(calls) == 1:
-        (call,) = calls
-        return [_predict(network, call)]
-    times = [jnp.broadcast_to(c.t, (len(c.x),)) for c in calls]
-    joined = Call(
-        jnp.concatenate([c.x for c in calls]),
-        jnp.concatenate(times),
-        jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[c.cond for c in calls]),
+        return [_predict(calls[0])]
+
+    def together(*leaves: Array) -> Array:
+        return jnp.concatenate(leaves)
+
+    joined = calls[0]._replace(
+        x=together(*(call.x for call in calls)),
+        t=together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls)),
+        cond=jax.tree.map(together, *(call.cond for call in calls)),
     )
-    out = _predict(network, joined)
-    size = len(calls[0].x)
+    out, size = _predict(joined), len(calls[0].x)
     return [
         jax.tree.map(lambda leaf, i=i: leaf[i * size : (i + 1) * size], out)
         for i in range(len(calls))
     ]
 
 
-def _predict(network: Network, call: Call) -> Made:
-    """One forward pass; of a pair only the first half is kept."""
+def _predict(call: Call) -> Output:
+    """One forward pass; of a pair of conditions only the first half is kept."""
     x, t = call.x, jnp.asarray(call.t)
     if call.half is not None:
         x = jnp.concatenate([x, x])
-    if network.batch_time:
+    if call.network.batch_time:
         t = jnp.broadcast_to(t, (len(x),))
-    out = network.predict(x, t, call.cond, **call.taps)
-    made = Made(*out) if isinstance(out, tuple) else Made(out)
-    if made.prediction.shape != x.shape:
+    out = call.network.predict(x, t, call.cond, **call.taps)
+    output = Output(*out) if isinstance(out, tuple) else Output(out)
+    if output.prediction.shape != x.shape:
         raise ValueError(
             "guidance: need predictions shaped like x, got "
-            f"prediction.shape={made.prediction.shape} for x.shape={x.shape}. "
+            f"prediction.shape={output.prediction.shape} for x.shape={x.shape}. "
             "A network with more channels must return a pair (prediction, extra)."
         )
     if call.half is None:
-        return made
-    return jax.tree.map(lambda leaf: leaf[: call.half], made)
+        return output
+    return jax.tree.map(lambda leaf: leaf[: call.half], output)
 
 
-def _file(
-    networks: Mapping[str, Network],
-    outputs: Outputs,
-    branch: Branch,
-    prediction: Array,
-    x: Array,
-    t: Array,
-) -> None:
-    """Files a prediction, in the kind of the main network."""
-    main, network = networks["main"], networks[branch.network]
-    node = outputs.step.node
-    if branch.time is not None:
-        node = main.path.node(jnp.asarray(t))
-    prediction = _same_kind(main, network, prediction, x, node)
-    outputs.store(branch, prediction, x, node)
-
-
-def _same_kind(
-    main: Network, network: Network, prediction: Array, x: Array, node: Node
-) -> Array:
+def _same_kind(main: Network, call: Call, prediction: Array) -> Array:
     """The prediction of another network, in the kind of the main one."""
+    network = call.network
     if network.path != main.path:
         raise ValueError(
             "guidance: need networks of one noise path, got "
@@ -318,18 +272,14 @@ def _same_kind(
         )
     if network.kind == main.kind:
         return prediction
-    return paths.convert(prediction, x, node, network.kind, main.kind)
+    return paths.convert(prediction, call.x, call.node, network.kind, main.kind)
 
 
-def _function(
-    networks: Mapping[str, Network], branch: Branch, step: Step, call: Call
-) -> Callable[[Array], Array]:
+def _function(networks: Mapping[str, Network], call: Call) -> Callable[[Array], Array]:
     """A differentiable branch as a function of x, in the kind of the main network."""
-    main, network = networks["main"], find_network(networks, branch)
-    node = step.node if branch.time is None else main.path.node(jnp.asarray(call.t))
 
     def function(x: Array) -> Array:
-        prediction = _predict(network, call._replace(x=x)).prediction
-        return _same_kind(main, network, prediction, x, node)
+        here = call._replace(x=x)
+        return _same_kind(networks["main"], here, _predict(here).prediction)
 
     return function

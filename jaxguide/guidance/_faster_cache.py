@@ -7,9 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._contrast import Weight
-from jaxguide.guidance._numbers import ANY, NATIVE, check_number, check_space, pytree
+from jaxguide.guidance._numbers import (
+    NATIVE,
+    check_named_space,
+    check_number,
+    pytree,
+)
+from jaxguide.guidance._view import View
 from jaxguide.guidance.schedules import Schedule
 from jaxguide.paths import Array, expand
 
@@ -25,12 +31,12 @@ class CFGCacheState(NamedTuple):
 
 
 @pytree("scale", "low", "high")
-class CFGCache:
+class CFGCache(Transform):
     """See `cfg_cache`."""
 
-    scale: Any  # Schedules; inside `apply` their numbers at this step
-    low: Any
-    high: Any
+    scale: Schedule
+    low: Schedule
+    high: Schedule
     every: int = 5
     t_reuse: float = 0.641
     axes: tuple[int, int] = (1, 2)
@@ -59,26 +65,25 @@ class CFGCache:
         self,
         guided: Guided,
         state: CFGCacheState,
-        outputs: Outputs,
-        step: Step,
+        here: View,
         *,
         live: bool,
     ) -> tuple[Guided, CFGCacheState]:
         """CFG with the null prediction, or with what the saved difference makes."""
-        index = jnp.asarray(step.step_index, jnp.int32)
-        weight = self.scale - 1
+        index = jnp.asarray(here.step.step_index, jnp.int32)
+        weight = self.scale.number - 1
         if live:
-            difference = outputs.read(NULL, self.space) - outputs.read(RAW, self.space)
+            difference = here.read(NULL, self.space) - here.read(RAW, self.space)
             one = jnp.ones_like(state.low)
             saved = difference.astype(state.difference.dtype)
             state = CFGCacheState(saved, one, one, index, jnp.ones((), bool))
         else:
             state = self._grown(state, index)
-            known = state.ready & ~step.restart
+            known = state.ready & ~here.step.restart
             state = state._replace(ready=known)
             weight = jnp.where(known, weight, jnp.zeros_like(weight))
-            difference = self._banded(state).astype(outputs[RAW].dtype)
-        change = outputs.to_native(-difference, self.space)
+            difference = self._banded(state).astype(here[RAW].dtype)
+        change = here.to_native(-difference, self.space)
         return guided.plus(weight, change), state
 
     def _grown(self, state: CFGCacheState, index: Array) -> CFGCacheState:
@@ -86,7 +91,10 @@ class CFGCache:
         first = state.step != index
         low, high = (
             jnp.where(first, gain * factor.astype(gain.dtype), gain)
-            for gain, factor in ((state.low, self.low), (state.high, self.high))
+            for gain, factor in (
+                (state.low, self.low.number),
+                (state.high, self.high.number),
+            )
         )
         return state._replace(low=low, high=high, step=index)
 
@@ -167,9 +175,7 @@ def cfg_cache(
     """
     check_number("cfg_cache", "scale", scale)
     check_number("cfg_cache", "t_reuse", t_reuse, low=0.0)
-    check_space("cfg_cache", space)
-    if space == ANY:
-        raise ValueError(f"cfg_cache: need a space other than {ANY!r}; not invariant.")
+    check_named_space("cfg_cache", space)
     if not isinstance(every, int) or every < 1:
         raise ValueError(
             f"cfg_cache: need an integer every >= 1, got every={every!r}. 1 is cfg."

@@ -30,7 +30,7 @@ DIRECTIONS = ("noise", "data")
 class GuideState(NamedTuple):
     """What a guided function carries from step to step."""
 
-    count: Array  # [] int32, steps taken; folded into the key
+    taken: Array  # [] int32, steps so far; folded into the key
     parts: tuple[Any, ...]  # states of the chain's transforms
 
 
@@ -120,16 +120,16 @@ class Guide:
         conds: Mapping[str, Any] | None,
         key: Array | None,
     ) -> tuple[Guided, Step, GuideState]:
-        t, next_t = (
-            1 - one if self.time == "data" and one is not None else one for one in times
-        )
+        t, next_t = times
+        if self.time == "data":
+            t, next_t = 1 - t, None if next_t is None else 1 - next_t
         node = self._node(t)
         step = Step(
             x,
             node,
             {"cond": cond, **(conds or {})},
             jnp.zeros((), bool),
-            state.count,
+            state.taken,
             None if next_t is None else self._node(next_t),
         )
         parts = self.guidance.at(t)
@@ -141,14 +141,14 @@ class Guide:
                 state.parts,
                 step,
                 live=live,
-                key=None if key is None else jax.random.fold_in(key, state.count),
+                key=None if key is None else jax.random.fold_in(key, state.taken),
                 batched=self.batched,
             )
             return guided, states
 
-        index = 0 if isinstance(state.count, Tracer) else int(state.count)
+        index = 0 if isinstance(state.taken, Tracer) else int(state.taken)
         guided, states = _where_live(self.guidance, t, index, run)
-        return guided, step, GuideState(state.count + 1, states)
+        return guided, step, GuideState(state.taken + 1, states)
 
     def _node(self, t: Any) -> Node:
         return jax.tree.map(jnp.asarray, self.network.path.node(t))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
-from jaxguide.guidance._base import RAW, Branch, Network, Outputs, Step, Tap
+from jaxguide.guidance._base import RAW, Branch, Change, Network
 from jaxguide.guidance._blur import blur
-from jaxguide.guidance._contrast import Contrast, Sides, Weight, contrast
-from jaxguide.guidance._numbers import ANY, check_number, pytree
+from jaxguide.guidance._contrast import Contrast, DirectionMap, Sides, Weight, contrast
+from jaxguide.guidance._numbers import check_named_space, check_number, pytree
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 BLURRED = ("denoised", "state")
@@ -19,20 +20,21 @@ SIZE, CROPS = 0.625, 2  # of the paper: 40 of 64 pixels, two crops along an edge
 
 
 @dataclasses.dataclass(frozen=True)
-class BlurredInput:
+class BlurredInput(Change):
     """The input with the noisy state, or the clean image it promises, blurred."""
 
     sigma: float
     what: str
 
-    shared = True  # reads the raw prediction alone
+    second = True
 
-    def __call__(self, step: Step, outputs: Outputs) -> Array:
+    def x(self, here: View) -> Array:
         """The new input [B, H, W, C]."""
+        step = here.step
         if self.what == "state":
             return blur(step.x, self.sigma, (1, 2))
-        kind, node = outputs.network.kind, step.node
-        denoised, noise = paths.to_pair(kind, outputs[RAW], step.x, node)
+        kind, node = here.network.kind, step.node
+        denoised, noise = paths.to_pair(kind, here[RAW], step.x, node)
         clean = blur(denoised, self.sigma, (1, 2))
         alpha, sigma = (paths.expand(one, clean) for one in (node.alpha, node.sigma))
         return (alpha * clean + sigma * noise).astype(step.x.dtype)
@@ -79,12 +81,8 @@ def blurred_input(
         raise ValueError(f"blurred_input: need sigma > 0 pixels, got sigma={sigma!r}.")
     if what not in BLURRED:
         raise ValueError(f"blurred_input: need what in {BLURRED}, got what={what!r}.")
-    if space == ANY:
-        raise ValueError(
-            f"blurred_input: need a space other than {ANY!r}, got space={space!r}. "
-            "The two inputs differ, so that the method is not invariant."
-        )
-    away = Branch(rewrite=BlurredInput(float(sigma), what))
+    check_named_space("blurred_input", space)
+    away = Branch(change=BlurredInput(float(sigma), what))
     return contrast(
         weight, away, t_lo=t_lo, t_hi=t_hi, space=space, name="blurred_input"
     )
@@ -99,14 +97,14 @@ def starts(edge: int, size: float, crops: int, unit: int = 1) -> tuple[int, list
 
 
 def _boxes(
-    shape: tuple[int, ...], window: "Windows", tokens: tuple[int, int] | None
+    shape: tuple[int, ...], crop: "Crops", tokens: tuple[int, int] | None
 ) -> list[Any]:
     """The index of every crop into [B, H, W, ...]; crops hold whole tokens."""
     units = [1, 1]
     if tokens is not None:
         units = [n // m for n, m in zip(shape[1:3], tokens, strict=True)]
     axes = [
-        starts(edge, window.size, window.crops, max(unit, 1))
+        starts(edge, crop.size, crop.count, max(unit, 1))
         for edge, unit in zip(shape[1:3], units, strict=True)
     ]
     (height, tops), (width, lefts) = axes
@@ -126,45 +124,39 @@ def _coverage(shape: tuple[int, ...], boxes: list[Any]) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows(Tap):
+class Crops(Change):
     """Runs the network on overlapping crops, one by one, and averages where they meet.
 
-    `size` is a crop's edge relative to the image's, `crops` their number along an edge.
+    `size` is a crop's edge relative to the image's, `count` their number along an edge.
     All crops are one call on a larger batch of smaller images.
     """
 
     size: float = SIZE
-    crops: int = CROPS
+    count: int = CROPS
 
     name = "sliding_window"
 
     def around(self, network: Network) -> Network:
         """The network that sees the crops; it counts each as an evaluation."""
-        return windows(network, size=self.size, crops=self.crops)
-
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
-        """None."""
-        return {}
+        return crops(network, size=self.size, count=self.count)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Windowed:
+class _Cropped:
     """A prediction made of those of the crops; hashable."""
 
-    window: Windows
+    crop: Crops
     tokens: tuple[int, int] | None
 
     def __call__(
         self, predict: Any, x: Array, t: Array, cond: Any, **taps: Any
     ) -> Array:
-        boxes = _boxes(x.shape, self.window, self.tokens)
+        boxes = _boxes(x.shape, self.crop, self.tokens)
         many = len(boxes)
-        crops = jnp.concatenate([x[box] for box in boxes])
+        cut = jnp.concatenate([x[box] for box in boxes])
         repeat = lambda leaf: jnp.concatenate([leaf] * many)  # noqa: E731
         times = repeat(t) if jnp.ndim(t) else t
-        out = predict(crops, times, jax.tree.map(repeat, cond), **taps)
+        out = predict(cut, times, jax.tree.map(repeat, cond), **taps)
         out = out[0] if isinstance(out, tuple) else out
         total = jnp.zeros(x.shape, out.dtype)
         for i, box in enumerate(boxes):
@@ -174,8 +166,8 @@ class _Windowed:
         return total / jnp.asarray(counts, out.dtype)
 
 
-def windows(network: Network, *, size: float = SIZE, crops: int = CROPS) -> Network:
-    """A network that sees only windows: crops one by one, averaged where they overlap.
+def crops(network: Network, *, size: float = SIZE, count: int = CROPS) -> Network:
+    """A network that sees crops of its input one by one, averaged where they overlap.
 
     Args:
         network: one that takes images [B, h, w, ...] of any size. A transformer with
@@ -183,46 +175,35 @@ def windows(network: Network, *, size: float = SIZE, crops: int = CROPS) -> Netw
             interpolating its table, as the source does. Where `network.tokens` is
             known, crops begin and end between tokens.
         size: edge of a crop, relative to the image's.
-        crops: number of crops along each edge, equally spaced; `crops**2` in all.
+        count: number of crops along each edge, equally spaced; `count**2` in all.
 
     Returns:
-        A `Network` whose one prediction counts as `crops**2` evaluations. Its FLOPs
+        A `Network` whose one prediction counts as `count**2` evaluations. Its FLOPs
         are those of the pixels of all crops: an upper bound where attention is dense.
     """
-    share = size**2 * crops**2
-    function = _Windowed(Windows(size, crops), network.tokens)
+    share = size**2 * count**2
+    function = _Cropped(Crops(size, count), network.tokens)
     return dataclasses.replace(
         network,
         predict=jax.tree_util.Partial(function, network.predict),
         flops=None if network.flops is None else network.flops * share,
         block_flops=network.block_flops * share,
-        calls=network.calls * crops**2,
+        calls=network.calls * count**2,
     )
 
 
 @pytree()
-class Overlap:
-    """A direction map: nothing where fewer than two crops lie."""
+class Overlap(DirectionMap):
+    """Nothing where fewer than two crops lie."""
 
-    window: Windows
+    crop: Crops
 
-    def init(self, x: Array) -> tuple[()]:
-        """No state."""
-        del x
-        return ()
-
-    def branches(self) -> tuple[Branch, ...]:
-        """Nothing."""
-        return ()
-
-    def apply(
-        self, difference: Array, sides: Sides, state: tuple[()]
-    ) -> tuple[Array, tuple[()]]:
+    def map(self, difference: Array, sides: Sides) -> Array:
         """Masks the difference."""
-        tokens = sides.outputs.network.tokens
-        boxes = _boxes(difference.shape, self.window, tokens)
+        tokens = sides.here.network.tokens
+        boxes = _boxes(difference.shape, self.crop, tokens)
         mask = _coverage(difference.shape, boxes) > 1
-        return difference * jnp.asarray(mask, difference.dtype), state
+        return difference * jnp.asarray(mask, difference.dtype)
 
 
 def sliding_window(
@@ -250,7 +231,7 @@ def sliding_window(
 
     Returns:
         A transform without state; it needs samples [B, H, W, ...] and a network that
-        takes images of any size, see `windows`.
+        takes images of any size, see `crops`.
 
     Raises:
         ValueError: if `size` or `crops` is out of range, the crops of the masked form
@@ -275,9 +256,9 @@ def sliding_window(
             "sliding_window: need crops that overlap, size * crops > 1, got "
             f"size={size!r}, crops={crops!r}. Take larger ones, or masked=False."
         )
-    window = Windows(float(size), crops)
-    maps = (Overlap(window),) if masked else ()
+    crop = Crops(float(size), crops)
+    maps = (Overlap(crop),) if masked else ()
     return contrast(
-        weight, Branch(tap=window), t_lo=t_lo, t_hi=t_hi, name="sliding_window",
+        weight, Branch(change=crop), t_lo=t_lo, t_hi=t_hi, name="sliding_window",
         maps=maps,
     )  # fmt: skip

@@ -23,7 +23,7 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
     """Indices of the blocks that are meant, sorted, none twice.
 
     Args:
-        name: who asks, for the error.
+        name: of the method, for the error.
         layers: an index (negative ones count from the end), "first", "middle" (the
             block depth // 2), "last", "all", a range with both ends such as "2-5", or
             a tuple of these; an empty one means no block.
@@ -43,7 +43,7 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
         )
     named = {"first": [0], "middle": [depth // 2], "last": [depth - 1]}
     named["all"] = list(range(depth))
-    found: set[int] = set()
+    chosen: set[int] = set()
     for word in _words(layers):
         indices = named[word] if word in named else _indices(name, word)
         if not all(-depth <= i < depth for i in indices):
@@ -51,8 +51,8 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
                 f"{name}: need layers inside -{depth}..{depth - 1}, got "
                 f"layers={layers!r} for a network of depth={depth!r}."
             )
-        found |= {i % depth for i in indices}
-    return tuple(sorted(found))
+        chosen |= {i % depth for i in indices}
+    return tuple(sorted(chosen))
 
 
 def check_layers(name: str, layers: Layers) -> Layers:
@@ -65,7 +65,7 @@ def check_layers(name: str, layers: Layers) -> Layers:
 
 def where_chosen(
     layers: tuple[int, ...],
-    depth: int,
+    network: Network,
     block_index: Array,
     chosen: Callable[..., Array],
     usual: Callable[..., Array],
@@ -76,9 +76,9 @@ def where_chosen(
     Only one of the two is computed, also where `block_index` is traced (as long as no
     `vmap` runs over it).
     """
-    if len(layers) == depth:
+    if len(layers) == network.depth:
         return chosen(*operands)
-    mask = jnp.zeros(depth, bool).at[jnp.asarray(layers, jnp.int32)].set(True)
+    mask = jnp.zeros(network.depth, bool).at[jnp.asarray(layers, jnp.int32)].set(True)
     return lax.cond(mask[block_index], chosen, usual, *operands)
 
 
@@ -86,7 +86,7 @@ def check_tap(name: str, network: Network, tap: str) -> None:
     """Raises ValueError if `network.predict` cannot take the keyword `tap`."""
     try:
         parameters = inspect.signature(network.predict).parameters.values()
-    except (TypeError, ValueError):  # a callable that does not tell
+    except (TypeError, ValueError):  # a callable without a signature
         return
     if any(p.name == tap or p.kind is p.VAR_KEYWORD for p in parameters):
         return

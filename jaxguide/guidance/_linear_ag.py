@@ -7,9 +7,11 @@ import numpy as np
 
 from jaxguide import paths
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._contrast import Weight
-from jaxguide.guidance._numbers import add_scaled, check_number, pytree
+from jaxguide.guidance._numbers import check_number, pytree
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
@@ -22,10 +24,10 @@ class LinearAGState(NamedTuple):
 
 
 @pytree("scale", "coefficients")
-class LinearAG:
+class LinearAG(Transform):
     """See `linear_ag`."""
 
-    scale: Any  # a Schedule; inside `apply` its number at this step
+    scale: Schedule
     coefficients: Array  # [N, 2, K]
     every: int = 2
     t_skip: float = 1.0
@@ -51,27 +53,25 @@ class LinearAG:
         self,
         guided: Guided,
         state: LinearAGState,
-        outputs: Outputs,
-        step: Step,
+        here: View,
         *,
         live: bool,
     ) -> tuple[Guided, LinearAGState]:
         """CFG with the null prediction, or with the regressed one."""
-        index = jnp.asarray(step.step_index, jnp.int32)
-        raw = outputs.read(RAW, "noise")
+        index = jnp.asarray(here.step.step_index, jnp.int32)
+        raw = here.read(RAW, "noise")
         if live:
-            null = outputs.read(NULL, "noise")
-            change = outputs[RAW] - outputs[NULL]
+            null = here.read(NULL, "noise")
+            change = here[RAW] - here[NULL]
         else:
             null = self._regressed(raw, state, index).astype(raw.dtype)
-            change = outputs.to_native(raw - null, "noise")
-        known = jnp.logical_or(live, (state.step >= 0) & ~step.restart)
-        weight = jnp.where(known, self.scale - 1, jnp.zeros_like(self.scale))
-        prediction = add_scaled(guided.prediction, weight, change)
+            change = here.to_native(raw - null, "noise")
+        known = jnp.logical_or(live, (state.step >= 0) & ~here.step.restart)
+        weight = jnp.where(known, self.scale.number - 1, 0.0)
         pushed = LinearAGState(
             _push(state.raw, raw), _push(state.null, null), jnp.where(known, index, -1)
         )
-        return guided._replace(prediction=prediction), pushed
+        return guided.plus(weight, change), pushed
 
     def _regressed(self, raw: Array, state: LinearAGState, index: Array) -> Array:
         """The null noise; in a second stage, raw and this step's own difference."""

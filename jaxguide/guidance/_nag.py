@@ -1,88 +1,50 @@
 """Normalised attention guidance: a negative condition inside the attention."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import (
-    RAW,
-    Branch,
-    Guided,
-    Memoryless,
-    Network,
-    Outputs,
-    Step,
-    Tap,
-)
+from jaxguide.guidance._attention import Attention, ChangedAttention
+from jaxguide.guidance._base import RAW, Branch, Guided, Network, Transform
 from jaxguide.guidance._contrast import Weight
-from jaxguide.guidance._layers import (
-    Layers,
-    check_layers,
-    check_tap,
-    find_layers,
-    where_chosen,
-)
+from jaxguide.guidance._layers import Layers, check_layers
 from jaxguide.guidance._numbers import check_number, pytree
-from jaxguide.guidance.schedules import Schedule
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array, widen
 
 NORMS = ("l1", "l2")
 
 
-class NAGNumbers(NamedTuple):
-    """The numbers of `nag` in one step, each [] or [B]."""
-
-    scale: Array
-    tau: Array
-    alpha: Array
-
-
 @dataclasses.dataclass(frozen=True)
-class NormalisedAttention(Tap):
+class NormalisedAttention(ChangedAttention):
     """Two conditions side by side; the first one's attention moves off the second's."""
 
-    cond: str
-    layers: Layers
+    name: str = "nag"
+    negative: str = "negative"
     norm: str = "l1"
 
-    valued = True
+    own = True
 
-    @property
-    def pair(self) -> str:
+    def beside(self) -> str:
         """The negative condition, the second half of the batch."""
-        return self.cond
+        return self.negative
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
-        """`attention`, a function `(run, q, k, v, block_index) -> out`."""
-        check_tap("nag", network, "attention")
-        layers = find_layers("nag", self.layers, network)
-
-        def attention(
-            run: Callable[..., Array], q: Array, k: Array, v: Array, block_index: Array
-        ) -> Array:
-            def changed(q: Array, k: Array, v: Array) -> Array:
-                both = run(q, k, v)
-                half = len(both) // 2
-                positive, negative = both[:half], both[half:]
-                moved = normalised(positive, negative, values, self.norm)
-                return jnp.concatenate([moved, negative])
-
-            return where_chosen(
-                layers, network.depth, block_index, changed, run, *(q, k, v)
-            )
-
-        return {"attention": attention}
+    def attend(self, run: Attention, q: Array, k: Array, v: Array, here: View) -> Array:
+        """Both halves, the first one moved."""
+        both = run(q, k, v)
+        half = len(both) // 2
+        positive, negative = both[:half], both[half:]
+        return jnp.concatenate(
+            [normalised(positive, negative, here.part, self.norm), negative]
+        )
 
 
 def normalised(
-    positive: Array, negative: Array, numbers: NAGNumbers, norm: str = "l1"
+    positive: Array, negative: Array, numbers: "NAG", norm: str = "l1"
 ) -> Array:
     """The guided attention output, all [B, heads, N, head_dim]; norms are per token.
 
@@ -91,7 +53,8 @@ def normalised(
     """
     plus, minus = widen(positive), widen(negative)
     scale, tau, alpha = (
-        jnp.asarray(n).astype(plus.dtype).reshape(-1, 1, 1, 1) for n in numbers
+        one.number.astype(plus.dtype).reshape(-1, 1, 1, 1)
+        for one in (numbers.scale, numbers.tau, numbers.alpha)
     )
     far = plus + (scale - 1) * (plus - minus)
     ratio = _length(far, norm) / _length(plus, norm)
@@ -108,12 +71,12 @@ def _length(values: Array, norm: str) -> Array:
 
 
 @pytree("scale", "tau", "alpha")
-class NAG(Memoryless):
+class NAG(Transform):
     """See `nag`."""
 
-    scale: Any  # Schedules; inside `apply` their numbers at this step
-    tau: Any
-    alpha: Any
+    scale: Schedule
+    tau: Schedule
+    alpha: Schedule
     branch: Branch
 
     def branches(self, network: Network) -> tuple[Branch, ...]:
@@ -121,21 +84,14 @@ class NAG(Memoryless):
         del network
         return (self.branch,)
 
-    def live(self, t: float, index: int = 0) -> bool:
-        """False where the scale is 1 or alpha is 0."""
-        del index
-        return not (self.scale.neutral_at(t, 1.0) or self.alpha.neutral_at(t, 0.0))
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The scale and alpha."""
+        return ((self.scale, 1.0), (self.alpha, 0.0))
 
-    def values(self, step: Step) -> NAGNumbers:
-        """What the attention needs to know."""
-        del step
-        return NAGNumbers(self.scale, self.tau, self.alpha)
-
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def change(self, guided: Guided, here: View) -> Guided:
         """Puts the prediction of the pair in the place of the raw one."""
-        del step
-        change = outputs[self.branch] - outputs[RAW]
-        neutral = (self.scale == 1.0) | (self.alpha == 0.0)
+        change = here[self.branch] - here[RAW]
+        neutral = (self.scale.number == 1.0) | (self.alpha.number == 0.0)
         neutral = neutral.reshape(-1, *(1,) * (change.ndim - 1))
         # Two programs differ in the last bit; neutral is exact, with its gradient.
         rounding = jnp.where(neutral, lax.stop_gradient(change), jnp.zeros_like(change))
@@ -202,5 +158,5 @@ def nag(
     scale = schedules.window(
         scale if layers != () else 1.0, t_lo=t_lo, t_hi=t_hi, outside=1.0
     )
-    branch = Branch(tap=NormalisedAttention(cond, layers, norm))
+    branch = Branch(change=NormalisedAttention(layers, "nag", cond, norm))
     return NAG(scale, schedules.constant(tau), schedules.constant(alpha), branch)

@@ -1,16 +1,20 @@
-"""Guidance by another set of weights: one primitive, and the papers that use it.
+"""Guidance by another set of weights.
 
 The other network is an entry of the sampler's `networks`; it has the main network's
 noise path, and any `kind`.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import Branch
-from jaxguide.guidance._contrast import Contrast, Weight, contrast
+from jaxguide.guidance import schedules
+from jaxguide.guidance._base import NULL, RAW, Branch
+from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._contrast import Contrast, Weight, cfg, contrast
+from jaxguide.guidance._numbers import check_number
 from jaxguide.paths import Array
 
 
@@ -26,8 +30,9 @@ def reference_network(
 
         raw + (scale(t) - 1) * (raw - other)  =  other + scale(t) * (raw - other)
 
-    The primitive of `autoguidance`, `domain_guidance`, `unconditional_prior`, `npo` and
-    `personalization`, which differ in what the other network is and what it is told.
+    Several papers are settings of it, which differ in what the other network is and in
+    its condition: Domain Guidance, Unconditional Priors, Diffusion-NPO, Steering
+    Guidance. `guidance.PAPERS` has them; `autoguidance` has a function of its own.
 
     Args:
         scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
@@ -46,14 +51,10 @@ def reference_network(
         condition free, as in NVlabs/edm2 @4bf8162, generate_images.py.
     Differs from the source: nothing known.
     """
-    return _away(scale, network, cond, t_lo, t_hi, "reference_network")
-
-
-def _away(
-    scale: Weight, network: str, cond: str, t_lo: float, t_hi: float, name: str
-) -> Contrast:
     other = Branch(network=network, cond=cond)
-    return contrast(scale, other, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name=name)
+    return contrast(
+        scale, other, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="reference_network"
+    )
 
 
 def autoguidance(
@@ -84,134 +85,108 @@ def autoguidance(
         another method: the main network with layers left out AND the null condition,
         and no second network.
     """
-    return _away(scale, weak, "cond", t_lo, t_hi, "autoguidance")
+    other = Branch(network=weak)
+    return contrast(
+        scale, other, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="autoguidance"
+    )
 
 
-def domain_guidance(
+def rlg(
     scale: Weight,
     *,
-    network: str = "pretrained",
+    cfg_scale: Weight = 1.0,
+    network: str = "base",
     t_lo: float = 0.0,
     t_hi: float = 1.0,
-) -> Contrast:
-    """Guidance of a fine-tuned network by the null prediction of the pretrained one.
+) -> Chain:
+    """Reinforcement learning guidance (RLG): from a base network to a tuned one.
 
-        pretrained_null + scale(t) * (raw - pretrained_null)
+        base + scale(t) * (tuned - base),    each with CFG at cfg_scale
 
-    Args:
-        scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
-        network: name of the pretrained network among the sampler's `networks`.
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
-
-    Returns:
-        A transform without state; it needs `network` and the condition `null`, which
-        must mean the same to both networks.
-
-    Raises:
-        ValueError: if `scale` is not finite or the window is empty.
-
-    NFE: +1 inside the window.
-    Source: Zhong et al. 2025, Domain Guidance, arXiv:2504.01521, as its authors'
-        repository describes it (scale about 1.5).
-    Differs from the source: nothing known.
-    """
-    return _away(scale, network, "null", t_lo, t_hi, "domain_guidance")
-
-
-def unconditional_prior(
-    scale: Weight, *, network: str = "base", t_lo: float = 0.0, t_hi: float = 1.0
-) -> Contrast:
-    """CFG of a fine-tuned network with the null prediction of a better base network.
-
-        base_null + scale(t) * (raw - base_null)
-
-    The formula of `domain_guidance`; the base may be any good unconditional network of
-    the same data space, not only the one that was fine-tuned.
+    The main network is the tuned one. Scale 0 is the base, 1 the tuned network, more
+    strengthens what the tuning did, between 0 and 1 weakens it.
 
     Args:
         scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
+        cfg_scale: CFG scale of both networks, likewise; 1 needs no null condition.
         network: name of the base network among the sampler's `networks`.
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
+        t_lo, t_hi: window of `scale`, `[t_lo, t_hi)` in noise time; outside it the
+            tuned network is used alone, with CFG at `cfg_scale`.
 
     Returns:
-        A transform without state; it needs `network` and the condition `null`.
+        A chain of three contrasts; it needs `network`, and `null` unless `cfg_scale`
+        is 1.
 
     Raises:
-        ValueError: if `scale` is not finite or the window is empty.
+        ValueError: if a number is not finite or the window is empty.
 
-    NFE: +1 inside the window.
-    Source: Phunyaphibarn et al. 2025, Unconditional Priors Matter, arXiv:2503.20240.
+    NFE: +1 inside the window where cfg_scale is 1, else +3; outside, +1 for CFG.
+    Source: Jin et al. 2025, arXiv:2508.21016 (scale 2), read against
+        jinluo12345/Reinforcement-learning-guidance. The paper's s is `scale`.
     Differs from the source: nothing known.
     """
-    return _away(scale, network, "null", t_lo, t_hi, "unconditional_prior")
+    check_number("rlg", "scale", scale)
+    check_number("rlg", "cfg_scale", cfg_scale)
+    scales = schedules.window(scale, t_lo=t_lo, t_hi=t_hi, outside=1.0)
+    cfgs = schedules.constant(cfg_scale)
+    base = Branch(network=network)
+    base_null = dataclasses.replace(NULL, network=network)
+    return chain(
+        contrast((scales, cfgs), NULL, neutral=(0.0, 1.0), name="rlg"),
+        contrast(scales, base, neutral=1.0, name="rlg"),
+        contrast(
+            (scales, cfgs), base, toward=base_null, neutral=(1.0, 1.0), name="rlg"
+        ),
+    )
 
 
-def npo(
+def sine(
     scale: Weight,
+    weight: Weight,
     *,
-    network: str = "dispreferred",
-    cond: str = "null",
-    t_lo: float = 0.0,
+    network: str = "tuned",
+    cond: str = "source",
+    t_lo: float = 0.4,
     t_hi: float = 1.0,
-) -> Contrast:
-    """CFG whose null or negative branch has weights trained on negative preferences.
+) -> Chain:
+    """SINE: CFG whose conditional part is mixed with a network tuned on one image.
 
-        dispreferred_null + scale(t) * (raw - dispreferred_null)
+        null + scale(t) * [(1 - weight(t)) raw + weight(t) tuned - null]
 
-    Args:
-        scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
-        network: name of the network trained against human preference (Diffusion-NPO)
-            or on its own truncated samples (Self-NPO), among the sampler's `networks`.
-        cond: the condition it is given, "null" or "negative".
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
-
-    Returns:
-        A transform without state; it needs `network` and the condition `cond`.
-
-    Raises:
-        ValueError: if `scale` is not finite or the window is empty.
-
-    NFE: +1 inside the window.
-    Source: Wang et al. 2025, Diffusion-NPO, arXiv:2505.11245, read against
-        G-U-N/Diffusion-NPO, gen.py; Self-NPO, arXiv:2505.11777.
-    Differs from the source: the negative weights (a mix of tuned and base weights plus
-        the trained adapter) are made beforehand, for example with `interpolate`.
-    """
-    return _away(scale, network, cond, t_lo, t_hi, "npo")
-
-
-def personalization(
-    scale: Weight, *, network: str = "mixed", t_lo: float = 0.0, t_hi: float = 1.0
-) -> Contrast:
-    """Guidance of a personalised network by the null prediction of mixed weights.
-
-        mixed_null + scale(t) * (raw - mixed_null)
-
-    `mixed` has the weights (1 - omega) pretrained + omega tuned, made once:
-    `networks={"mixed": interpolate(pretrained, tuned, omega)}`. With omega = 0 it is
-    `domain_guidance`, with omega = 1 plain CFG.
+    `tuned` is another network under another condition: the one that describes the
+    image. The main network sees the condition of the wanted edit.
 
     Args:
-        scale: dimensionless, neutral at 1; number, array [B], function, `Schedule`.
-        network: name of the mixed network among the sampler's `networks`.
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
+        scale: CFG scale, neutral at 1; number, array [B], function, `Schedule`.
+        weight: share of the tuned network, 0 (plain CFG) to 1, likewise.
+        network: name of the tuned network among the sampler's `networks`.
+        cond: name of the condition that the tuned network is given.
+        t_lo, t_hi: window of `weight`, `[t_lo, t_hi)` in noise time; CFG outside.
 
     Returns:
-        A transform without state; it needs `network` and the condition `null`.
+        A chain of CFG and one contrast; it needs `network`, `cond` and `null`.
 
     Raises:
-        ValueError: if `scale` is not finite or the window is empty.
+        ValueError: if a number is not finite or the window is empty.
 
-    NFE: +1 inside the window.
-    Source: Park et al. 2025, Steering Guidance for Personalized Text-to-Image
-        Diffusion Models, arXiv:2508.00319 (omega 0 to 0.3, scale 7.5); the formula is
-        known at second hand only.
-    Differs from the source: nothing known.
+    NFE: +1, and +1 more inside the window.
+    Source: Zhang et al. 2022, SINE, arXiv:2212.04489, read against zhang-zx/SINE,
+        ldm/models/diffusion/guidance_ddim.py. The defaults (scale 7.5, weight 0.7, the
+        window) are known at second hand only.
+    Differs from the source: one tuned network; each further one is the second part of
+        another `sine`.
     """
-    return _away(scale, network, "null", t_lo, t_hi, "personalization")
+    check_number("sine", "weight", weight)
+    shares = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
+    tuned = Branch(network=network, cond=cond)
+    mix = contrast(
+        (schedules.constant(scale), shares), RAW, toward=tuned, neutral=(0.0, 0.0),
+        name="sine",
+    )  # fmt: skip
+    return chain(cfg(scale), mix)
 
 
-def interpolate(first: Any, second: Any, omega: float | Array) -> Any:
+def interpolate_weights(first: Any, second: Any, omega: float | Array) -> Any:
     """Weights between two sets: (1 - omega) first + omega second.
 
     Args:
@@ -227,7 +202,7 @@ def interpolate(first: Any, second: Any, omega: float | Array) -> Any:
     """
     if jax.tree.structure(first) != jax.tree.structure(second):
         raise ValueError(
-            "interpolate: need two sets of weights of one structure, got "
+            "interpolate_weights: need two sets of weights of one structure, got "
             f"{jax.tree.structure(first)} and {jax.tree.structure(second)}. "
             "Give both networks the same function, kind, path and depth."
         )

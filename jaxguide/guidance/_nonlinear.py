@@ -11,14 +11,13 @@ from jaxguide.guidance._base import NULL
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._directions import (
-    check_named_space,
     damp,
     norm_power,
     opt_scale,
     rotate,
     tangential,
 )
-from jaxguide.guidance._numbers import NATIVE, check_number
+from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number
 from jaxguide.guidance._post import zero_init as zero_init_map
 from jaxguide.paths import Array
 

@@ -71,3 +71,13 @@ def check_space(name: str, space: str) -> None:
     """Raises ValueError unless `space` is one of `SPACES`."""
     if space not in SPACES:
         raise ValueError(f"{name}: need space in {SPACES}, got space={space!r}.")
+
+
+def check_named_space(name: str, space: str) -> None:
+    """Raises ValueError unless `space` names one; for what is not invariant."""
+    check_space(name, space)
+    if space == ANY:
+        raise ValueError(
+            f"{name}: need a space other than {ANY!r}, got space={space!r}. The method "
+            "is not the same in every space."
+        )

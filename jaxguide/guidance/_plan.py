@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxguide.guidance._base import RAW, Branch, Network, find_network
+from jaxguide.guidance._base import (
+    RAW,
+    Branch,
+    Network,
+    OwnedBranch,
+    find_network,
+)
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._schedule import is_schedule
 
@@ -107,14 +113,13 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
     """Network evaluations and FLOPs per image of these runs."""
     nfe, least, flops = 0, 0, 0.0
     for run in runs:
-        branches = _branches(chain, networks, run.live)
         times = run.steps * run.stages
-        here = sum(_calls(networks, branch) for branch in branches)
+        here = evaluations(chain, networks, run.live)
         nfe += times * here
+        branches = _branches(chain, networks, run.live)
         flops += times * sum(_flops(networks, branch) for branch in branches)
         shut = [on and not g for on, g in zip(run.live, chain.gated(), strict=True)]
-        fewer = _branches(chain, networks, tuple(shut))
-        saved = here - sum(_calls(networks, branch) for branch in fewer)
+        saved = here - evaluations(chain, networks, tuple(shut))
         # Gates see the state of a whole step, so the first step is always open.
         least += times * here - saved * (times - run.stages * (run.start == 0))
     plain = _calls(networks, RAW)
@@ -123,11 +128,23 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
     return Cost(runs[-1].stop, nfe, flops if known else None, unguided, least)
 
 
+def evaluations(
+    chain: Chain, networks: Mapping[str, Network], live: tuple[bool, ...]
+) -> int:
+    """Network evaluations per sample of one guided prediction.
+
+    A branch may count as several: two conditions side by side, crops of an image.
+    """
+    branches = _branches(chain, networks, live)
+    return sum(_calls(networks, branch) for branch in branches)
+
+
 def _branches(
     chain: Chain, networks: Mapping[str, Network], live: tuple[bool, ...]
 ) -> tuple[Branch, ...]:
     """The distinct branches of a step, `RAW` among them."""
-    return tuple(dict.fromkeys((RAW, *chain.branches(networks["main"], live))))
+    wanted = chain.branches(networks["main"], live)
+    return tuple(one.branch for one in dict.fromkeys((OwnedBranch(RAW), *wanted)))
 
 
 def _calls(networks: Mapping[str, Network], branch: Branch) -> int:
@@ -140,6 +157,6 @@ def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
     network = find_network(networks, branch)
     if network.flops is None:
         return float("nan")
-    share = 1.0 if branch.tap is None else branch.tap.share(network)
+    share = branch.change.share(network)
     gradient = 3.0 if branch.differentiable else 1.0
     return network.flops * share * branch.calls * gradient

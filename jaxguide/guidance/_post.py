@@ -1,45 +1,97 @@
-"""Maps of the guided prediction itself: they act on what stands to their left.
-
-`rescale` has a file of its own.
-"""
-
-from typing import Any
+"""Maps of the guided prediction itself: they act on what stands to their left."""
 
 import jax.numpy as jnp
 from jax import lax
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import RAW, Guided, Outputs, Step, Weighted
+from jaxguide.guidance._base import RAW, Guided, Transform
 from jaxguide.guidance._contrast import Weight, to_columns
-from jaxguide.guidance._directions import check_named_space
-from jaxguide.guidance._numbers import NATIVE, check_number, pytree
+from jaxguide.guidance._directions import norm
+from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array, widen
 
 RULES = ("at_most", "equal")
 
 
+@pytree("weight")
+class Rescale(Transform):
+    """See `rescale`."""
+
+    weight: Schedule
+
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
+        """Moves the running result towards its rescaled form."""
+        wanted, std = _std(here[RAW]), _std(guided.prediction)
+        ratio = jnp.where(std > 0, wanted / jnp.where(std > 0, std, 1.0), 1.0)
+        change = (ratio - 1).astype(guided.prediction.dtype) * guided.prediction
+        return guided.plus(self.weight.number, change)
+
+
+def _std(prediction: Array) -> Array:
+    """Standard deviation per sample in float32, shaped to broadcast."""
+    axes = tuple(range(1, prediction.ndim))
+    return jnp.std(prediction.astype(jnp.float32), axis=axes, keepdims=True)
+
+
+def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Rescale:
+    """Gives the guided prediction the standard deviation of the raw one, in part.
+
+        guided * (1 - weight + weight * std(raw) / std(guided))
+
+    Standard deviations are per sample, over all other axes. Not linear: it acts on what
+    stands to its left in the chain. Acts on the raw network output, whatever its kind.
+
+    Args:
+        weight: 0 (off) to 1 (full match); number, array [B], function, `Schedule`.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; off outside.
+
+    Returns:
+        A transform without state.
+
+    Raises:
+        ValueError: if a number is outside [0, 1] or the window is empty.
+
+    NFE: +0.
+    Source: Lin et al. 2023, arXiv:2305.08891, Eqs. 15 and 16 (weight 0.7).
+    Differs from the source: nothing known.
+    """
+    check_number("rescale", "weight", weight, low=0.0)
+    if isinstance(weight, int | float) and weight > 1:
+        raise ValueError(f"rescale: need weight <= 1, got weight={weight!r}.")
+    return Rescale(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0))
+
+
 @pytree("weight", "limit")
-class Renorm(Weighted):
+class Renorm(Transform):
     """See `renorm`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
-    limit: Any
+    weight: Schedule
+    limit: Schedule
     rule: str = "at_most"
     axes: tuple[int, ...] | None = None
     space: str = NATIVE
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Moves the running result towards the one of the wanted length."""
-        del step
-        value = outputs.convert(guided.prediction, NATIVE, self.space)
-        found = _length(value, self.axes)
-        wanted = _length(outputs.read(RAW, self.space), self.axes)
-        wanted = to_columns(self.limit, wanted) * wanted
-        ratio = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
+        value = here.convert(guided.prediction, NATIVE, self.space)
+        size = norm(widen(value), self.axes)
+        wanted = norm(widen(here.read(RAW, self.space)), self.axes)
+        wanted = to_columns(self.limit.number, wanted) * wanted
+        ratio = jnp.where(size > 0, wanted / jnp.where(size > 0, size, 1.0), 1.0)
         ratio = jnp.minimum(ratio, 1.0) if self.rule == "at_most" else ratio
         change = (ratio - 1).astype(value.dtype) * value
-        change = outputs.to_native(change, self.space)
-        return guided.plus(self.weight, change)
+        change = here.to_native(change, self.space)
+        return guided.plus(self.weight.number, change)
 
 
 def renorm(
@@ -94,24 +146,27 @@ def renorm(
 
 
 @pytree("weight", "limit", "percentile")
-class DynamicThreshold(Weighted):
+class DynamicThreshold(Transform):
     """See `dynamic_threshold`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
-    limit: Any
-    percentile: Any
+    weight: Schedule
+    limit: Schedule
+    percentile: Schedule
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Moves the running result towards its thresholded form."""
-        del step
-        value = outputs.convert(guided.prediction, NATIVE, "denoised")
+        value = here.convert(guided.prediction, NATIVE, "denoised")
         wide = widen(value)
-        level = _quantile(jnp.abs(wide), self.percentile)
-        limit = to_columns(self.limit, level)
+        level = _quantile(jnp.abs(wide), self.percentile.number)
+        limit = to_columns(self.limit.number, level)
         level = jnp.maximum(level, limit)
         clipped = jnp.clip(wide, -level, level) * (limit / level)
-        change = outputs.to_native((clipped - wide).astype(value.dtype), "denoised")
-        return guided.plus(self.weight, change)
+        change = here.to_native((clipped - wide).astype(value.dtype), "denoised")
+        return guided.plus(self.weight.number, change)
 
 
 def dynamic_threshold(
@@ -162,16 +217,19 @@ def dynamic_threshold(
 
 
 @pytree("weight")
-class GuidedChannels(Weighted):
+class GuidedChannels(Transform):
     """See `guided_channels`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     number: int
     axis: int = -1
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Puts the raw values back into the channels that are not guided."""
-        del step
         value, axis = guided.prediction, self.axis
         if not -value.ndim < axis < value.ndim or not self.number <= value.shape[axis]:
             raise ValueError(
@@ -179,9 +237,9 @@ class GuidedChannels(Weighted):
                 f", axis={axis!r} for x.shape={value.shape}."
             )
         first = lax.slice_in_dim(value, 0, self.number, axis=axis)
-        others = lax.slice_in_dim(outputs[RAW], self.number, None, axis=axis)
+        others = lax.slice_in_dim(here[RAW], self.number, None, axis=axis)
         mixed = jnp.concatenate([first, others], axis=axis)
-        off = to_columns(self.weight, value) == 0
+        off = to_columns(self.weight.number, value) == 0
         return guided._replace(prediction=jnp.where(off, value, mixed))
 
 
@@ -221,16 +279,20 @@ def guided_channels(
 
 
 @pytree("weight")
-class ZeroInit(Weighted):
+class ZeroInit(Transform):
     """See `zero_init`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
+    def change(self, guided: Guided, here: View) -> Guided:
         """Zeros where the weight is not 0."""
-        del outputs, step
+        del here
         value = guided.prediction
-        off = to_columns(self.weight, value) != 0
+        off = to_columns(self.weight.number, value) != 0
         return guided._replace(prediction=jnp.where(off, 0.0, value))
 
 
@@ -261,14 +323,6 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
     return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
 
 
-def _length(value: Array, axes: tuple[int, ...] | None) -> Array:
-    """Euclidean length in float32 or wider over `axes`, shaped to broadcast."""
-    axes = tuple(range(1, value.ndim)) if axes is None else axes
-    wide = widen(value)
-    square = jnp.sum(wide * wide, axis=axes, keepdims=True)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def _quantile(value: Array, share: Array) -> Array:
     """The `share` [] or [B] quantile of each sample of [B, *D], linear; [B, 1, ...]."""
     flat = jnp.sort(value.reshape(len(value), -1), axis=1)
@@ -279,5 +333,5 @@ def _quantile(value: Array, share: Array) -> Array:
     rows = jnp.stack([low, high], axis=1)
     ends = jnp.take_along_axis(flat, rows, axis=1)
     rest = place - low.astype(flat.dtype)
-    found = ends[:, 0] * (1 - rest) + ends[:, 1] * rest
-    return found.reshape((-1,) + (1,) * (value.ndim - 1))
+    value_there = ends[:, 0] * (1 - rest) + ends[:, 1] * rest
+    return value_there.reshape((-1,) + (1,) * (value.ndim - 1))

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Outputs, Step
+from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Network, Step, Transform
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._numbers import NATIVE, check_number, pytree
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array, expand
 
 SOURCES = ("once", "input")
@@ -21,11 +23,11 @@ class RCFGState(NamedTuple):
 
 
 @pytree("scale", "delta")
-class RCFG:
+class RCFG(Transform):
     """See `rcfg`."""
 
-    scale: Any  # Schedules; inside `apply` their numbers at this step
-    delta: Any
+    scale: Schedule
+    delta: Schedule
     source: str = "once"
 
     name = "rcfg"
@@ -51,43 +53,43 @@ class RCFG:
         )
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: Any, here: View, *, live: bool
     ) -> tuple[Guided, Any]:
         """Away from the noise that takes the remembered image to x."""
-        weight = self.scale - 1
+        weight = self.scale.number - 1
         if live:
-            null = outputs[NULL]
-            x0 = outputs.convert(null, NATIVE, "denoised")
+            null = here[NULL]
+            x0 = here.convert(null, NATIVE, "denoised")
             state = RCFGState(x0.astype(state.x0.dtype), jnp.ones((), bool))
         else:
             if self.source == "input":
-                x0 = _image(step)
+                x0 = _image(here.step)
             else:
-                state = state._replace(ready=state.ready & ~step.restart)
+                state = state._replace(ready=state.ready & ~here.step.restart)
                 weight = jnp.where(state.ready, weight, jnp.zeros_like(weight))
                 x0 = state.x0
-            x0 = x0.astype(step.x.dtype)
-            null = outputs.convert(x0, "denoised", NATIVE).astype(outputs[RAW].dtype)
-        change = outputs[RAW] - null + self._damped(null, outputs)
+            x0 = x0.astype(here.step.x.dtype)
+            null = here.convert(x0, "denoised", NATIVE).astype(here[RAW].dtype)
+        change = here[RAW] - null + self._damped(null, here)
         return guided.plus(weight, change), state
 
-    def _damped(self, null: Array, outputs: Outputs) -> Array:
+    def _damped(self, null: Array, here: View) -> Array:
         """What `delta` takes off the virtual noise, in the network's kind."""
-        noise = outputs.convert(null, NATIVE, "noise")
-        rest = expand(1 - self.delta, noise) * noise
-        return outputs.to_native(rest, "noise").astype(null.dtype)
+        noise = here.convert(null, NATIVE, "noise")
+        rest = expand(1 - self.delta.number, noise) * noise
+        return here.to_native(rest, "noise").astype(null.dtype)
 
 
 def _image(step: Step) -> Array:
     """The condition `source`; raises ValueError if it is not there or not like x."""
-    found = step.conds.get("source")
-    if found is None or found.shape != step.x.shape:
+    image = step.conds.get("source")
+    if image is None or image.shape != step.x.shape:
         raise ValueError(
             "rcfg: need the condition 'source', an image shaped like x "
-            f"{step.x.shape}, got {None if found is None else found.shape}. Pass "
+            f"{step.x.shape}, got {None if image is None else image.shape}. Pass "
             "conds={'source': ...}, or use source='once'."
         )
-    return found
+    return image
 
 
 def rcfg(scale: Weight = 1.2, *, delta: Weight = 1.0, source: str = "once") -> RCFG:

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import Branch, Network, Tap
+from jaxguide.guidance._base import Branch, Change, Network
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
-from jaxguide.paths import Array
+from jaxguide.guidance._layers import remaining_share
+from jaxguide.guidance._view import View
 
 
 @dataclasses.dataclass(frozen=True)
-class DropBlocks(Tap):
+class DropBlocks(Change):
     """Leaves out a random choice of blocks, drawn anew at every step.
 
     The network gets `keep_blocks`, the indices [depth - number] of the blocks that run,
@@ -23,7 +24,7 @@ class DropBlocks(Tap):
     exclude: tuple[int, ...] = (0,)
 
     name = "s2"
-    random = True
+    own = True
 
     def number(self, network: Network) -> int:
         """How many blocks are left out: at least 1, never an excluded one."""
@@ -53,24 +54,18 @@ class DropBlocks(Tap):
             )
         return allowed
 
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Array]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`keep_blocks`, int32 [depth - number]."""
-        del values
-        assert key is not None  # the evaluator has one for what is `random`
-        allowed = jnp.asarray(self.allowed(network), jnp.int32)
-        number = self.number(network)
-        drop = jax.random.choice(key, allowed, (number,), replace=False)
-        keep = jnp.ones(network.depth, bool).at[drop].set(False)
-        (kept,) = jnp.nonzero(keep, size=network.depth - number)
+        allowed = jnp.asarray(self.allowed(here.called), jnp.int32)
+        number = self.number(here.called)
+        drop = jax.random.choice(here.key("s2"), allowed, (number,), replace=False)
+        keep = jnp.ones(here.called.depth, bool).at[drop].set(False)
+        (kept,) = jnp.nonzero(keep, size=here.called.depth - number)
         return {"keep_blocks": kept.astype(jnp.int32)}
 
     def share(self, network: Network) -> float:
         """FLOPs of the shortened pass, relative to the full one."""
-        if not network.flops:
-            return 1.0
-        return 1.0 - self.number(network) * network.block_flops / network.flops
+        return remaining_share(network, self.number(network))
 
 
 def s2(
@@ -118,5 +113,5 @@ def s2(
     if not isinstance(num_masks, int) or num_masks < 1:
         raise ValueError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
     tap = DropBlocks(float(drop), tuple(exclude))
-    away = tuple(Branch(tap=tap, draw=i) for i in range(num_masks))
+    away = tuple(Branch(change=tap, draw=i) for i in range(num_masks))
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="s2")

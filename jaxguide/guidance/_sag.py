@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxguide.guidance._base import Branch, Network, Outputs, Step, Tap
+from jaxguide.guidance._base import Branch, Change, Network
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, Weight, contrast, to_columns
 from jaxguide.guidance._layers import (
@@ -16,27 +16,24 @@ from jaxguide.guidance._layers import (
     token_grid,
 )
 from jaxguide.guidance._numbers import check_number
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class WatchedAttention(Tap):
+class WatchedAttention(Change):
     """Changes nothing; the network records how much attention each token receives."""
 
     name: str = "sag"
 
-    records = True
-
-    def arguments(
-        self, network: Network, key: Array | None, values: Any
-    ) -> dict[str, Any]:
+    def taps(self, here: View) -> dict[str, Any]:
         """`record_attention`; the record is float32 [B, depth, N]."""
-        check_tap(self.name, network, "record_attention")
+        check_tap(self.name, here.called, "record_attention")
         return {"record_attention": True}
 
 
 @dataclasses.dataclass(frozen=True)
-class BlurSalient:
+class BlurSalient(Change):
     """The input with its salient regions blurred in the clean image.
 
     x + alpha(t) mask (blur(denoised) - denoised),   mask: received > threshold
@@ -47,15 +44,18 @@ class BlurSalient:
     sigma: float
     threshold: float
 
-    def __call__(self, step: Step, outputs: Outputs) -> Array:
+    second = True
+
+    def x(self, here: View) -> Array:
         """The degraded x [B, H, W, ...], with the noise that was predicted."""
-        clean = outputs.read(self.watched, "denoised")
+        step = here.step
+        clean = here.read(self.watched, "denoised")
         if clean.ndim < 3:
             raise ValueError(
                 f"sag: need images [B, H, W, ...], got x={list(clean.shape)!r}. "
                 "Blur is along the second and third axis."
             )
-        mask = self._salient(outputs.record(self.watched), outputs.network, clean)
+        mask = self._salient(here.record(self.watched), here.network, clean)
         change = jnp.where(mask, blur(clean, self.sigma, (1, 2)) - clean, 0.0)
         return step.x + to_columns(step.node.alpha, step.x) * change.astype(
             step.x.dtype
@@ -134,11 +134,11 @@ def sag(
     layer = check_layers("sag", layer)
     if layer == ():
         raise ValueError(f"sag: need a layer to read, got layer={layer!r}.")
-    watched = Branch(cond=cond, tap=WatchedAttention())
+    watched = Branch(cond=cond, change=WatchedAttention())
     degrade = BlurSalient(watched, layer, float(sigma), float(threshold))
     return contrast(
         weight,
-        Branch(cond=cond, rewrite=degrade),
+        Branch(cond=cond, change=degrade),
         toward=watched,
         space=space,
         t_lo=t_lo,

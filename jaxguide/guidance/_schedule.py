@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxguide.paths import Array
+from jaxguide.paths import ArrayLike
 
 
-def slack(t: Array) -> float:
+def slack(t: ArrayLike) -> float:
     """A time this close to a window's edge counts as lying on it."""
     return 1e-6 if isinstance(t, jax.Array) else 1e-9
 
@@ -30,7 +30,7 @@ class Window:
     t_hi: float
     outside: float
 
-    def contains(self, t: Array) -> Array:
+    def contains(self, t: Any) -> Any:
         """Whether t lies inside; exact on host numbers, float32 on traced ones."""
         t = t + slack(t)
         return (t >= self.t_lo) & ((t < self.t_hi) | (self.t_hi >= 1))
@@ -44,13 +44,27 @@ class Schedule:
     with `least` the number inside the windows is never below that.
     """
 
-    value: Array  # [] or [B]
+    value: ArrayLike  # [] or [B]
     shape: Callable[[Any], Any] | None = None
     windows: tuple[Window, ...] = ()
     around: float = 0.0
     least: float | None = None
 
-    def at(self, t: Array, window_t: Array | None = None) -> jax.Array:
+    @property
+    def number(self) -> jax.Array:
+        """The number at this step, [] or [B]: what transforms compute with.
+
+        Raises:
+            ValueError: if the schedule still depends on time; see `Chain.at`.
+        """
+        if self.shape is not None or self.windows:
+            raise ValueError(
+                f"Schedule: need a schedule at one time, got {self!r}. Read `number` "
+                "inside `apply`, where Chain.at has put in the time."
+            )
+        return jnp.asarray(self.value)
+
+    def at(self, t: ArrayLike, window_t: ArrayLike | None = None) -> jax.Array:
         """The number at `t` []; windows are judged at `window_t` (default `t`).
 
         Returns [] or [B], the shape of `value`.
@@ -95,7 +109,7 @@ class Schedule:
                 return None
             return np.asarray(self._shaped(np.asarray(self.value), np.asarray(shape)))
 
-    def _shaped(self, value: Array, shape: Array) -> Array:
+    def _shaped(self, value: Any, shape: Any) -> Any:
         """The number where a shape acts; numpy stays numpy."""
         if self.around:
             number = self.around + (value - self.around) * shape
@@ -119,12 +133,16 @@ jax.tree_util.register_dataclass(
 )
 
 
+# What a weight or scale may be given as.
+Weight = ArrayLike | Callable | Schedule
+
+
 def is_schedule(value: Any) -> bool:
     """Whether `value` is a `Schedule` (a leaf predicate for `jax.tree`)."""
     return isinstance(value, Schedule)
 
 
-def constant(value: Array | Callable | Schedule) -> Schedule:
+def constant(value: Weight) -> Schedule:
     """`value` as a `Schedule`: a number, an array [B] (one per sample), or f(t).
 
     A function takes noise time t [] and returns a number; it must be pure, and is
@@ -136,7 +154,7 @@ def constant(value: Array | Callable | Schedule) -> Schedule:
 
 
 def window(
-    value: Array | Callable | Schedule,
+    value: Weight,
     *,
     outside: float,
     t_lo: float = 0.0,

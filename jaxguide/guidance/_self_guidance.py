@@ -13,16 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import RAW, Branch, Guided, Outputs, Step, Weighted
+from jaxguide.guidance._base import RAW, Branch, Guided, Transform
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
-from jaxguide.guidance._numbers import (
-    ANY,
-    NATIVE,
-    add_scaled,
-    check_number,
-    check_space,
-    pytree,
-)
+from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
+from jaxguide.guidance._schedule import Schedule
+from jaxguide.guidance._view import View
 from jaxguide.paths import Array
 
 
@@ -33,11 +28,10 @@ class Shift:
     amount: float = 0.0
     proportion: float = 0.0
 
-    def __call__(self, t: Array, next_t: Array) -> Array:
+    def __call__(self, t: Any, next_t: Any) -> Any:
         del next_t
-        xp = jnp if isinstance(t, jax.Array) else min
         later = t + self.amount + self.proportion * t
-        return jnp.minimum(later, 1.0) if xp is jnp else min(later, 1.0)
+        return jnp.minimum(later, 1.0) if isinstance(t, jax.Array) else min(later, 1.0)
 
 
 def sg(
@@ -87,8 +81,7 @@ def sg(
             f"sg: need 0 < shift < 1 in noise time, got shift={shift!r}. "
             "10 of 1000 timesteps are 0.01."
         )
-    if space == ANY:
-        raise ValueError(f"sg: need a space other than {ANY!r}; it is not invariant.")
+    check_named_space("sg", space)
     time = Shift(proportion=shift) if dynamic else Shift(amount=shift)
     away = Branch(time=time)
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, space=space, name="sg")
@@ -102,10 +95,10 @@ class SGPrevState(NamedTuple):
 
 
 @pytree("weight")
-class SGPrev(Weighted):
+class SGPrev(Transform):
     """See `sg_prev`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     space: str = NATIVE
 
     name = "sg_prev"
@@ -114,20 +107,36 @@ class SGPrev(Weighted):
         """An empty memory for states like `x` [B, *D]."""
         return SGPrevState(jnp.zeros_like(x), jnp.zeros((), bool))
 
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
+
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: SGPrevState, here: View, *, live: bool
     ) -> tuple[Guided, SGPrevState]:
         """Adds the difference to the step before; remembers this one in any case."""
-        raw = outputs.read(RAW, self.space)
-        if live:
-            known = state.ready & ~step.restart
-            weight = jnp.where(known, self.weight, jnp.zeros_like(self.weight))
-            difference = raw - state.previous.astype(raw.dtype)
-            difference = outputs.to_native(difference, self.space)
-            prediction = add_scaled(guided.prediction, weight, difference)
-            guided = guided._replace(prediction=prediction)
-        memory = raw.astype(state.previous.dtype)
-        return guided, SGPrevState(memory, jnp.ones((), bool))
+        weight = self.weight.number
+        return away_from_previous(guided, state, here, weight, self.space, live=live)
+
+
+def away_from_previous(
+    guided: Guided,
+    state: SGPrevState,
+    here: View,
+    weight: Array,
+    space: str,
+    *,
+    live: bool,
+) -> tuple[Guided, SGPrevState]:
+    """Adds `weight` times the difference to the step before; remembers this step."""
+    raw = here.read(RAW, space)
+    if live:
+        known = state.ready & ~here.step.restart
+        weight = jnp.where(known, weight, jnp.zeros_like(weight))
+        difference = raw - state.previous.astype(raw.dtype)
+        guided = guided.plus(weight, here.to_native(difference, space))
+    memory = raw.astype(state.previous.dtype)
+    return guided, SGPrevState(memory, jnp.ones((), bool))
 
 
 def sg_prev(
@@ -161,9 +170,7 @@ def sg_prev(
     (False, True)
     """
     check_number("sg_prev", "weight", weight)
-    check_space("sg_prev", space)
-    if space == ANY:
-        raise ValueError(f"sg_prev: need a space other than {ANY!r}; not invariant.")
+    check_named_space("sg_prev", space)
     return SGPrev(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0), space)
 
 
@@ -175,30 +182,37 @@ class AB2State(NamedTuple):
 
 
 @pytree("weight")
-class AB2(Weighted):
+class AB2(Transform):
     """See `ab2`."""
 
-    weight: Any  # a Schedule; inside `apply` its number at this step
+    weight: Schedule
     space: str = "velocity"
 
     name = "ab2"
 
     def init(self, x: Array) -> AB2State:
         """An empty memory for states like `x` [B, *D]."""
-        return AB2State(SGPrev(0.0, self.space).init(x), jnp.zeros(len(x)))
+        empty = SGPrevState(jnp.zeros_like(x), jnp.zeros((), bool))
+        return AB2State(empty, jnp.zeros(len(x)))
+
+    def switches(self) -> tuple[tuple[Schedule, float], ...]:
+        """The weight."""
+        return ((self.weight, 0.0),)
 
     def apply(
-        self, guided: Guided, state: Any, outputs: Outputs, step: Step, *, live: bool
+        self, guided: Guided, state: AB2State, here: View, *, live: bool
     ) -> tuple[Guided, AB2State]:
         """`sg_prev` with the weight that the lengths of two steps ask for."""
+        step = here.step
         t = jnp.broadcast_to(step.node.t, (len(step.x),)).astype(state.t.dtype)
-        here = before = jnp.ones_like(t)
+        length = before = jnp.ones_like(t)
         if step.next_node is not None:
-            here, before = t - step.next_node.t.astype(t.dtype), state.t - t
-        share = here / jnp.where(before == 0, 1.0, 2 * before)
-        weight = jnp.where(before == 0, 0.0, self.weight * share)
-        change = SGPrev(weight, self.space)
-        guided, memory = change.apply(guided, state.memory, outputs, step, live=live)
+            length, before = t - step.next_node.t.astype(t.dtype), state.t - t
+        share = length / jnp.where(before == 0, 1.0, 2 * before)
+        weight = jnp.where(before == 0, 0.0, self.weight.number * share)
+        guided, memory = away_from_previous(
+            guided, state.memory, here, weight, self.space, live=live
+        )
         return guided, AB2State(memory, t)
 
 

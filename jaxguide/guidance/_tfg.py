@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxguide import paths
 from jaxguide.guidance import schedules
-from jaxguide.guidance._base import Branch, Guided, Memoryless, Network, Outputs, Step
+from jaxguide.guidance._base import Branch, Guided, Network, Transform, find_condition
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._coupled import noise_of
-from jaxguide.guidance._energies import as_leaves, find_condition, gradient
+from jaxguide.guidance._energies import as_leaves, gradient
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
+from jaxguide.guidance._view import View
 from jaxguide.guidance.schedules import Schedule
 from jaxguide.paths import Array, Path, expand, numerics
 
@@ -25,11 +26,11 @@ SHAPES = ("constant", "increase", "decrease")
 
 
 @pytree("mean", "variance", "log_prob")
-class TFG(Memoryless):
+class TFG(Transform):
     """See `tfg`."""
 
-    mean: Any  # a Schedule, inside `apply` its number at this step; None for none
-    variance: Any  # likewise
+    mean: Schedule | None  # None leaves that part out
+    variance: Schedule | None
     log_prob: Callable
     steps: int = 1
     smoothing: float = 0.0
@@ -49,27 +50,27 @@ class TFG(Memoryless):
         both = (one for one in (self.mean, self.variance) if one is not None)
         return any(not one.neutral_at(t, 0.0) for one in both)
 
-    def change(self, guided: Guided, outputs: Outputs, step: Step) -> Guided:
+    def change(self, guided: Guided, here: View) -> Guided:
         """Moves denoised uphill and leaves the noise that the sampler renoises with."""
-        log_prob = self._smoothed(outputs, step)
+        step, log_prob = here.step, self._smoothed(here)
         shift = jnp.zeros_like(step.x)
         if self.mean is not None:
-            x0 = outputs.convert(guided.prediction, NATIVE, "denoised")
+            x0 = here.convert(guided.prediction, NATIVE, "denoised")
             x0 = x0.astype(step.x.dtype)
-            shift = _climb(log_prob, x0, self.mean, self.steps)
+            shift = _climb(log_prob, x0, self.mean.number, self.steps)
         if self.variance is not None:
-            shift = shift + self._through_network(log_prob, outputs, step)
-        change = outputs.to_native(shift, "denoised").astype(guided.prediction.dtype)
+            shift = shift + self._through_network(log_prob, self.variance.number, here)
+        change = here.to_native(shift, "denoised").astype(guided.prediction.dtype)
         # 0 - change is +0 for either zero, and to subtract that keeps every bit.
         prediction = guided.prediction - (0 - change)
-        return Guided(prediction, noise_of(guided, outputs))
+        return Guided(prediction, noise_of(guided, here))
 
     def _through_network(
-        self, log_prob: Callable, outputs: Outputs, step: Step
+        self, log_prob: Callable, variance: Array, here: View
     ) -> Array:
         """variance / alpha * gradient at x of log_prob(denoised(x)); 0 at alpha = 0."""
-        predict = outputs.function(THROUGH)
-        kind = outputs.network.kind
+        predict, step = here.function(THROUGH), here.step
+        kind = here.network.kind
 
         def denoised(x: Array) -> Array:
             return paths.to_pair(kind, predict(x), x, step.node)[0]
@@ -77,10 +78,11 @@ class TFG(Memoryless):
         push = gradient(lambda x: log_prob(denoised(x)), step.x)
         alpha = expand(step.node.alpha, push)
         push = jnp.where(alpha > 0, push / jnp.where(alpha > 0, alpha, 1), 0)
-        return add_scaled(jnp.zeros_like(push), self.variance, push)
+        return add_scaled(jnp.zeros_like(push), variance, push)
 
-    def _smoothed(self, outputs: Outputs, step: Step) -> Callable[[Array], Array]:
+    def _smoothed(self, here: View) -> Callable[[Array], Array]:
         """log mean exp over noisy copies of x0, or the function itself; [B]."""
+        step = here.step
         cond = find_condition(self.name, self.condition, step)
 
         def plain(x0: Array) -> Array:
@@ -89,7 +91,7 @@ class TFG(Memoryless):
         if not self.smoothing:
             return plain
         shape = (self.samples, *step.x.shape)
-        noise = jax.random.normal(outputs.key(self.name), shape, step.x.dtype)
+        noise = jax.random.normal(here.key(self.name), shape, step.x.dtype)
         noise = noise * expand(self.smoothing * step.node.sigma, step.x)[None]
 
         def smooth(x0: Array) -> Array:

@@ -10,7 +10,7 @@ from jaxguide.guidance._curves import (
     inverse_linear as inverse_linear,
     linear as linear,
     powered_cosine as powered_cosine,
-    sine as sine,
+    sine_curve as sine_curve,
     up_down as up_down,
 )
 from jaxguide.guidance._schedule import (

@@ -61,7 +61,7 @@ def cfg_distillation(
 
 
 class GuidedStates(NamedTuple):
-    """What a guided sampler went through; `training.cfg_trajectories` collects it.
+    """What a guided sampler went through; `train.guided_trajectories` collects it.
 
     Attributes:
         x: noisy states [B, H, W, C].

@@ -28,6 +28,7 @@ from jaxguide.models.dit_config import (
     dit_config as dit_config,
     flops as flops,
 )
+from jaxguide.models.predictor import Predictor as Predictor
 from jaxguide.models.tiny_autoencoder import (
     TinyAutoencoderConfig as TinyAutoencoderConfig,
 )

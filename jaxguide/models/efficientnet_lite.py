@@ -3,7 +3,7 @@
     x = stem(x);  x = block(x), 16 times;  pool = mean(head(x));  logits = linear(pool)
     block:  x -> relu6(1x1, wider) -> relu6(depthwise) -> 1x1  (+ x where shapes agree)
 
-Batch norm is part of the convolutions here: `checkpoints.feature_networks` folds it in
+Batch norm is part of the convolutions here: `convert.feature_networks` folds it in
 when weights are read. The network takes images of any size.
 
 Source: Tan & Le 2019, arXiv:1905.11946, Table 1, with the changes of EfficientNet-Lite
@@ -176,7 +176,7 @@ class EfficientNetLite0(nnx.Module):
 
 
 def init(key: Array) -> Params:
-    """Random parameters; the trained ones come from `checkpoints.feature_networks`."""
+    """Random parameters; the trained ones come from `convert.feature_networks`."""
     network = EfficientNetLite0(nnx.Rngs(params=key))
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 

@@ -4,7 +4,7 @@
     block:  concatenate(branch(x) for every branch), each branch convolutions and pools
 
 The layers are a table, under the names of the published PyTorch files. Batch norm is
-part of the convolutions: `checkpoints.feature_networks` folds it in when weights are
+part of the convolutions: `convert.feature_networks` folds it in when weights are
 read. Average pools count no padding, and the last block has a maximum pool: so it is
 in the file of 2015, against the paper and later versions.
 
@@ -51,9 +51,9 @@ class Pool(NamedTuple):
     padding: str = "SAME"
 
 
-# A step that is a tuple is a fork: its branches are concatenated.
-Step = Conv | Pool | tuple
-Branch = tuple[Step, ...]
+# One that is a tuple is a fork: its branches are concatenated.
+Layer = Conv | Pool | tuple
+Layers = tuple[Layer, ...]
 AVERAGE, MAXIMUM = Pool("average"), Pool("maximum")
 HALVE = Pool("maximum", 2, "VALID")
 
@@ -63,7 +63,7 @@ def _ahead(name: str, features: int, *, stride: int = 1) -> Conv:
     return Conv(name, features, 3, 3, stride, "VALID")
 
 
-def _block_a(pooled: int) -> tuple[Branch, ...]:
+def _block_a(pooled: int) -> tuple[Layers, ...]:
     return (
         (Conv("branch1x1", 64),),
         (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, 5, 5)),
@@ -76,7 +76,7 @@ def _block_a(pooled: int) -> tuple[Branch, ...]:
     )
 
 
-def _block_b() -> tuple[Branch, ...]:
+def _block_b() -> tuple[Layers, ...]:
     return (
         (_ahead("branch3x3", 384, stride=2),),
         (
@@ -88,7 +88,7 @@ def _block_b() -> tuple[Branch, ...]:
     )
 
 
-def _block_c(width: int) -> tuple[Branch, ...]:
+def _block_c(width: int) -> tuple[Layers, ...]:
     return (
         (Conv("branch1x1", 192),),
         (
@@ -107,7 +107,7 @@ def _block_c(width: int) -> tuple[Branch, ...]:
     )
 
 
-def _block_d() -> tuple[Branch, ...]:
+def _block_d() -> tuple[Layers, ...]:
     return (
         (Conv("branch3x3_1", 192), _ahead("branch3x3_2", 320, stride=2)),
         (
@@ -120,8 +120,8 @@ def _block_d() -> tuple[Branch, ...]:
     )
 
 
-def _block_e(pool: Pool) -> tuple[Branch, ...]:
-    def fork(prefix: str) -> tuple[Branch, ...]:
+def _block_e(pool: Pool) -> tuple[Layers, ...]:
+    def fork(prefix: str) -> tuple[Layers, ...]:
         across, down = Conv(f"{prefix}a", 384, 1, 3), Conv(f"{prefix}b", 384, 3, 1)
         return ((across,), (down,))
 
@@ -137,7 +137,7 @@ def _block_e(pool: Pool) -> tuple[Branch, ...]:
     )
 
 
-STEM: Branch = (
+STEM: Layers = (
     _ahead("Conv2d_1a_3x3", 32, stride=2),
     _ahead("Conv2d_2a_3x3", 32),
     Conv("Conv2d_2b_3x3", 64, 3, 3),
@@ -146,7 +146,7 @@ STEM: Branch = (
     _ahead("Conv2d_4a_3x3", 192),
     HALVE,
 )
-BLOCKS: dict[str, tuple[Branch, ...]] = {
+BLOCKS: dict[str, tuple[Layers, ...]] = {
     "Mixed_5b": _block_a(32),
     "Mixed_5c": _block_a(64),
     "Mixed_5d": _block_a(64),
@@ -168,11 +168,11 @@ def convolutions() -> Iterator[tuple[str, ...]]:
     94
     """
 
-    def inside(step: Step) -> Iterator[str]:
-        if isinstance(step, Conv):
-            yield step.name
-        elif not isinstance(step, Pool):
-            for part in step:
+    def inside(layer: Layer) -> Iterator[str]:
+        if isinstance(layer, Conv):
+            yield layer.name
+        elif not isinstance(layer, Pool):
+            for part in layer:
                 yield from inside(part)
 
     yield from ((name,) for name in inside((STEM,)))
@@ -190,11 +190,11 @@ def graph_names() -> dict[tuple[str, ...], str]:
     def numbered(name: str, index: int) -> str:
         return f"{name}_{index}" if index else name
 
-    def walk(steps: Branch, scope: str) -> Iterator[tuple[str, str]]:
-        convs = [step for step in steps if isinstance(step, Conv)]
+    def walk(layers: Layers, scope: str) -> Iterator[tuple[str, str]]:
+        convs = [layer for layer in layers if isinstance(layer, Conv)]
         for index, conv in enumerate(convs):
             yield conv.name, scope + numbered("conv", index)
-        for fork in (step for step in steps if not isinstance(step, Conv | Pool)):
+        for fork in (layer for layer in layers if not isinstance(layer, Conv | Pool)):
             yield from walk(sum(fork, ()), f"{scope}mixed/")
 
     names = {(name,): graph for name, graph in walk(STEM, "")}
@@ -209,41 +209,41 @@ def graph_names() -> dict[tuple[str, ...], str]:
     return names
 
 
-class Steps(nnx.Module):
+class Stack(nnx.Module):
     """Convolutions and pools one after the other, or side by side."""
 
-    def __init__(self, channels: int, steps: Branch, rngs: nnx.Rngs):
-        self.steps = steps
-        self.channels = self._make(channels, steps, rngs)
+    def __init__(self, channels: int, layers: Layers, rngs: nnx.Rngs):
+        self.layers = layers
+        self.channels = self._make(channels, layers, rngs)
 
     def run(self, x: Array) -> Array:
-        """[B, H, W, channels] through all steps."""
-        return self._through(x, self.steps)
+        """[B, H, W, channels] through all layers."""
+        return self._through(x, self.layers)
 
-    def _make(self, channels: int, steps: Branch, rngs: nnx.Rngs) -> int:
+    def _make(self, channels: int, layers: Layers, rngs: nnx.Rngs) -> int:
         """Makes the convolutions under their names; returns the channels at the end."""
-        for step in steps:
-            if isinstance(step, Conv):
-                setattr(self, step.name, _conv(channels, step, rngs))
-                channels = step.features
-            elif not isinstance(step, Pool):
-                channels = sum(self._make(channels, part, rngs) for part in step)
+        for layer in layers:
+            if isinstance(layer, Conv):
+                setattr(self, layer.name, _conv(channels, layer, rngs))
+                channels = layer.features
+            elif not isinstance(layer, Pool):
+                channels = sum(self._make(channels, part, rngs) for part in layer)
         return channels
 
-    def _through(self, x: Array, steps: Branch) -> Array:
-        for step in steps:
-            x = self._step(x, step)
+    def _through(self, x: Array, layers: Layers) -> Array:
+        for layer in layers:
+            x = self._layer(x, layer)
         return x
 
-    def _step(self, x: Array, step: Step) -> Array:
-        if isinstance(step, Conv):
-            return jax.nn.relu(getattr(self, step.name)(x))
-        if isinstance(step, Pool):
-            return _pool(x, step)
-        return jnp.concatenate([self._through(x, part) for part in step], axis=-1)
+    def _layer(self, x: Array, layer: Layer) -> Array:
+        if isinstance(layer, Conv):
+            return jax.nn.relu(getattr(self, layer.name)(x))
+        if isinstance(layer, Pool):
+            return _pool(x, layer)
+        return jnp.concatenate([self._through(x, part) for part in layer], axis=-1)
 
 
-class Inception(Steps):
+class Inception(Stack):
     """The network as a Flax module; most code uses `apply` instead.
 
     Args:
@@ -254,7 +254,7 @@ class Inception(Steps):
         super().__init__(3, STEM, rngs)
         channels = self.channels
         for name, branches in BLOCKS.items():
-            block = Steps(channels, (branches,), rngs)
+            block = Stack(channels, (branches,), rngs)
             setattr(self, name, block)
             channels = block.channels
         self.classes = nnx.Linear(FEATURES, CLASSES, precision=EXACT, rngs=rngs)
@@ -275,7 +275,7 @@ class Inception(Steps):
 
 
 def init(key: Array) -> Params:
-    """Random parameters; the trained ones come from `checkpoints.feature_networks`."""
+    """Random parameters; the trained ones come from `convert.feature_networks`."""
     return nnx.to_pure_dict(nnx.state(Inception(nnx.Rngs(params=key)), nnx.Param))
 
 
@@ -322,13 +322,13 @@ def _pool(x: Array, pool: Pool) -> Array:
     return nnx.avg_pool(x, window, strides, pool.padding, count_include_pad=False)
 
 
-def _conv(channels: int, step: Conv, rngs: nnx.Rngs) -> nnx.Conv:
+def _conv(channels: int, layer: Conv, rngs: nnx.Rngs) -> nnx.Conv:
     return nnx.Conv(
         channels,
-        step.features,
-        (step.rows, step.columns),
-        strides=step.stride,
-        padding=step.padding,
+        layer.features,
+        (layer.rows, layer.columns),
+        strides=layer.stride,
+        padding=layer.padding,
         kernel_init=nnx.initializers.he_normal(),
         precision=EXACT,
         rngs=rngs,

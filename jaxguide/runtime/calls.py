@@ -107,18 +107,18 @@ def imported(owner: str, text: str) -> Callable:
     """
     module, _, name = text.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        function = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError) as error:
         raise ValueError(
             f"{owner}: need 'package.module:function', got {text!r} ({error}). "
             "Start where the module can be imported."
         ) from error
-    if not callable(found):
+    if not callable(function):
         raise ValueError(
             f"{owner}: need a function of {module}, got {text!r}, which has no such "
             "function."
         )
-    return found
+    return function
 
 
 def _is_union(hint: Any) -> bool:

@@ -106,11 +106,11 @@ def find(
     Raises:
         ValueError: if the environment contradicts itself.
     """
-    found = _tpu_pod(environ, attribute, has_tpu)
-    found = found or _slurm(environ) or _kubernetes(environ, host)
-    if found is not None:
-        check_numbers(found.count, found.index)
-    return found
+    place = _tpu_pod(environ, attribute, has_tpu)
+    place = place or _slurm(environ) or _kubernetes(environ, host)
+    if place is not None:
+        check_numbers(place.count, place.index)
+    return place
 
 
 def _tpu_pod(

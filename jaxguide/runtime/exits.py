@@ -41,7 +41,7 @@ def why_unwritable(error: BaseException) -> str | None:
     """
     code = getattr(error, "errno", None)
     if code is None:
-        found = re.search(r"os[ _]error(?:_code)?\W+(\d+)", str(error), re.IGNORECASE)
-        found = found or re.search(r"Os \{ code: (\d+)", str(error))
-        code = int(found[1]) if found else None
+        match = re.search(r"os[ _]error(?:_code)?\W+(\d+)", str(error), re.IGNORECASE)
+        match = match or re.search(r"Os \{ code: (\d+)", str(error))
+        code = int(match[1]) if match else None
     return os.strerror(code) if code in UNWRITABLE else None

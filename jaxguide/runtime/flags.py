@@ -9,6 +9,7 @@ standard error with exit code 2. Any other error keeps its traceback: it is a bu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -16,7 +17,7 @@ import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,14 +68,11 @@ def run(
         config, numbers = _parse(sys.argv, about)
     except _Mistake as mistake:
         leave(str(mistake))
-    guarded(lambda: _run(main, config, numbers | {"saves": saves}))
-
-
-def _run(
-    main: Callable[[Any, Hosts], None], config: Any, numbers: dict[str, Any]
-) -> None:
-    with hosts.join(**numbers) as processes:
-        guarded(lambda: main(config, processes))
+    # A mistake becomes exit code 2 before `hosts.join` is left, which passes that code
+    # on to the other processes. It would print the traceback of any other exception.
+    with contextlib.ExitStack() as stack, one_line():
+        processes = stack.enter_context(hosts.join(**numbers, saves=saves))
+        main(config, processes)
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,20 +84,21 @@ class Parser(argparse.ArgumentParser):
         leave(f"{name}: {message}. See {self.prog} --help.")
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Runs `main()`; a mistake of the user becomes one line and exit code 2.
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """A mistake of the user inside becomes one line and exit code 2.
 
     Raises:
         SystemExit: as `run`.
     """
     try:
-        main()
+        yield
     except (ValueError, FloatingPointError, OSError) as error:
         leave(_line(error))
 
 
 def _line(error: Exception) -> str:
-    """What to tell of an error that is no bug; raises the others again."""
+    """The line for an error that is no bug; raises the others again."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if getattr(error, "errno", None) is None and raised_in.startswith(_PACKAGE):
         return str(error)
@@ -144,9 +143,9 @@ def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
     numbers = _define_hosts(values)
     given = _config_file(argv, usage)
-    found = _find(given)
-    argv = [word.replace(given, found, 1) if given in word else word for word in argv]
-    _check_fields(_load(found), argv)
+    path = _find(given)
+    argv = [word.replace(given, path, 1) if given in word else word for word in argv]
+    _check_fields(_load(path), argv)
     try:
         rest = values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, IndexError) as error:
@@ -154,7 +153,7 @@ def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
     if rest[1:]:
         raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
     _check_folder(holder.value)
-    return holder.value, {name: found.value for name, found in numbers.items()}
+    return holder.value, {name: flag.value for name, flag in numbers.items()}
 
 
 def _check_folder(config: Any) -> None:

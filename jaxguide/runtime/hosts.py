@@ -72,7 +72,7 @@ def join(
         count: processes in all; 1 is a run of one process, wherever it is.
         index: of this one, from 0.
         wait: seconds to wait for the others.
-        saves: whether the program saves by itself after SIGTERM (`training.Stop`);
+        saves: whether the program saves by itself after SIGTERM (`train.Stop`);
             otherwise the signal ends it.
 
     Yields:

@@ -13,7 +13,8 @@ from jaxguide.runtime import exits
 from jaxguide.runtime.cluster import Place
 from jaxguide.runtime.peers import Link, Peers
 
-# Seconds between two tries, and for a stranger to say who it is.
+# Seconds between two tries, and for who connects to say what it is. A port scan, or a
+# health check, must not hold up the others.
 _PAUSE, _HELLO = 0.2, 2.0
 # Seconds that JAX in process 0 may take to listen.
 _JAX = 30.0
@@ -51,6 +52,7 @@ def _gather(place: Place, patience: float) -> tuple[Peers, str]:
                     f"hosts: need {place.count} processes within {patience:g} s, got "
                     f"none with process_id={names}. Start them all; --wait is longer.",
                 )
+            # Whoever says anything else is no process of this run, and left alone.
             match link.read(_HELLO):
                 case ["hello", number, count]:
                     if int(number) not in missing or int(count) != place.count:
@@ -61,6 +63,8 @@ def _gather(place: Place, patience: float) -> tuple[Peers, str]:
                             "the others. Give every process its own number.",
                         )
                     links[int(number)] = link
+    # JAX's own coordinator needs a second port. It is chosen only now, as late as can
+    # be, since another program may take it until JAX listens.
     port = _free_port()
     for link in links.values():
         link.send("go", port)
@@ -68,11 +72,12 @@ def _gather(place: Place, patience: float) -> tuple[Peers, str]:
 
 
 def _report(place: Place, patience: float) -> tuple[Peers, str]:
-    """Another process reports to process 0, and waits for its word."""
+    """Another process reports to process 0, and waits for its answer."""
     host, _, port = place.coordinator.rpartition(":")
     end = time.monotonic() + patience
     link = Link(_connect(host.strip("[]"), int(port), end, patience))
     link.send("hello", place.index, place.count)
+    # A second longer than process 0 waits, whose line says what was missing.
     match link.read(end - time.monotonic() + 1):
         case ["go", port]:
             peers = Peers(place.index, {0: link})
@@ -88,6 +93,8 @@ def _report(place: Place, patience: float) -> tuple[Peers, str]:
 def _reach(host: str, port: int, peers: Peers) -> str:
     """A way to JAX's coordinator, which JAX itself would try in vain for minutes."""
     try:
+        # The mere connection shows that the port is open between the two hosts, which
+        # is another one than that of the first meeting: a firewall may block it.
         _connect(host, port, time.monotonic() + _JAX, _JAX).close()
     except ValueError:
         peers.fail(exits.MISTAKE)
@@ -97,6 +104,7 @@ def _reach(host: str, port: int, peers: Peers) -> str:
 
 def _connect(host: str, port: int, end: float, patience: float) -> socket.socket:
     """Tries to reach process 0 until `end`, in seconds of the monotonic clock."""
+    # Process 0 may start later than this one: refused connections are tried again.
     while True:
         left = end - time.monotonic()
         try:
@@ -131,7 +139,7 @@ def _listen(coordinator: str) -> socket.socket:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
+    with socket.socket() as probe:  # port 0: the system chooses a free one
         probe.bind(("", 0))
         return probe.getsockname()[1]
 
@@ -161,6 +169,7 @@ def _relay(host: str, port: int) -> str:
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    # When the source ends, the target stays open on purpose: see `_relay`.
     with contextlib.suppress(OSError):
         while chunk := source.recv(1 << 16):
             target.sendall(chunk)

@@ -19,6 +19,8 @@ from typing import NoReturn
 
 from jaxguide.runtime import exits
 
+# A process that ends closes its connections, and the others notice at once. A host that
+# loses its power or its network closes nothing: only its silence shows that it is gone.
 BEAT, SILENCE = 5.0, 40.0
 
 
@@ -29,6 +31,7 @@ class Link:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self._lines = connection.makefile("r", encoding="utf-8", errors="replace")
+        # The thread of the heartbeat and the main thread write on the same connection.
         self._writing = threading.Lock()
 
     def send(self, *words: object) -> None:
@@ -39,6 +42,7 @@ class Link:
     def read(self, patience: float) -> list[str]:
         """The next words that are no heartbeat; none if the other one is gone."""
         with contextlib.suppress(OSError):
+            # 0 would mean not to wait at all, and fail where a line is on its way.
             self._connection.settimeout(max(patience, 0.01))
             while (words := self._lines.readline().split()) == ["beat"]:
                 pass
@@ -47,7 +51,7 @@ class Link:
 
 
 class Peers:
-    """The other processes of a run, watched until `close` or `fail`.
+    """The connections to the other processes, observed until `close` or `fail`.
 
     Args:
         index: of this process.
@@ -59,35 +63,42 @@ class Peers:
         self._done = {other: threading.Event() for other in links}
         self._ended = threading.Event()
         self._leaving = threading.Lock()
+        # Daemons: they must not keep alive a process whose work is over.
         for other in links:
-            threading.Thread(target=self._watch, args=(other,), daemon=True).start()
+            threading.Thread(target=self._listen, args=(other,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
 
     def close(self) -> None:
         """Waits until all processes have come here, however long their work is."""
         if self._index:
-            self._tell("done")
+            self._send("done")
+        # Process 0 waits for all others, and each of them for its answer: nobody leaves
+        # while another one may still need it.
         for done in self._done.values():
             done.wait()
+        # Before the answer, after which they leave: a connection that breaks from here
+        # on is no failure.
         self._ended.set()
         if not self._index:
-            self._tell("done")
+            self._send("done")
 
     def fail(self, code: int) -> None:
-        """Tells the others that this process leaves by an error, with an exit code."""
+        """Reports to the others that this process leaves by an error, with a code."""
         self._leaving.acquire()  # what others say about it no longer matters
-        self._tell("failed", self._index, code)
+        self._send("failed", self._index, code)
 
-    def _tell(self, *words: object) -> None:
+    def _send(self, *words: object) -> None:
         for link in self._links.values():
             link.send(*words)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            self._tell("beat")
+            self._send("beat")
 
-    def _watch(self, other: int) -> None:
-        """Listens to one process until the run is over."""
+    def _listen(self, other: int) -> None:
+        """Reads from one process until the run is over."""
+        # Process 0 reads on after "done": who has said it waits for the answer, and may
+        # be lost while waiting.
         while not (self._index and self._done[other].is_set()):
             words = self._links[other].read(SILENCE)
             if self._ended.is_set():
@@ -99,17 +110,21 @@ class Peers:
                     self._leave(int(who), int(code))
                 case ["gone", who]:
                     self._leave(int(who), exits.UNFINISHED)
-                case _:
+                case _:  # nothing: the connection is broken, or silent for too long
                     self._leave(other, exits.UNFINISHED)
 
     def _leave(self, who: int, code: int) -> NoReturn:
         """Ends this process, whatever it does, because another one has ended."""
         self._leaving.acquire()  # and never released: one line, one exit
+        # Through process 0 the news reaches those who have no connection to `who`.
         if code == exits.UNFINISHED:
-            self._tell("gone", who)
+            self._send("gone", who)
             line = f"process {who} is gone; the same command carries on"
         else:
-            self._tell("failed", who, code)
+            self._send("failed", who, code)
             line = f"process {who} has left with exit code {code}; see what it printed"
+        # The main thread may hang in a computation, inside of C++, where no exception
+        # reaches it, and it may hold the lock of sys.stderr: so neither sys.exit nor
+        # print.
         os.write(2, f"hosts: {line}\n".encode())
         os._exit(code)

@@ -143,12 +143,12 @@ def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     if not (folder / PLAN).is_file():
         write_json(folder / PLAN, {"kind": kind.name, **plan})
         return
-    found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    existing = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(plan)).items():
-        if found.get(name) != value:
+        if existing.get(name) != value:
             raise ValueError(
                 f"{kind.writer}: need the {name} that the folder was begun with, got "
-                f"{name}={_short(value)} instead of {_short(found.get(name))} in "
+                f"{name}={_short(value)} instead of {_short(existing.get(name))} in "
                 f"folder={str(folder)!r}. Use another folder, or undo the change."
             )
 
@@ -246,9 +246,9 @@ def _check_size(path: Path, wanted: int, kind: Kind) -> None:
         raise _damaged(path, f"{wanted} bytes", f"bytes={size}", kind)
 
 
-def _damaged(path: Path, wanted: str, found: str, kind: Kind) -> ValueError:
+def _damaged(path: Path, wanted: str, actual: str, kind: Kind) -> ValueError:
     return ValueError(
-        f"{kind.reader}: need {wanted} in {path.name}, got {found} in "
+        f"{kind.reader}: need {wanted} in {path.name}, got {actual} in "
         f"path={str(path.parent)!r}. Run {kind.command} again: only damaged files are "
         "redone."
     )

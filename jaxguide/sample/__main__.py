@@ -36,7 +36,7 @@ def run(config: SampleConfig, processes: Hosts = ALONE) -> None:
         _finish(job, folder, time.perf_counter() - start)
 
 
-def _picture(job: jobs.Job, folder: Path, start: float) -> None:
+def _picture(job: jobs.SampleJob, folder: Path, start: float) -> None:
     """Samples, and writes `grid.png` and `run.json`."""
     columns = dict(sampling.run(job))
     seconds = round(time.perf_counter() - start, 3)
@@ -48,10 +48,10 @@ def _picture(job: jobs.Job, folder: Path, start: float) -> None:
     print(f"wrote {folder / 'grid.png'} and run.json in {seconds:.1f} s")
 
 
-def _finish(job: jobs.Job, folder: Path, seconds: float) -> None:
+def _finish(job: jobs.SampleJob, folder: Path, seconds: float) -> None:
     """Of a finished set: its first images as a picture, and `samples.npz` if wanted."""
-    found = SampleSet(folder)
-    first = next(iter(found))
+    samples = SampleSet(folder)
+    first = next(iter(samples))
     count = min(SHOWN, len(first["images"]))
     edge = max(1, int(count**0.5))
     shown = first["images"][: edge * edge].astype(np.float32) / 127.5 - 1
@@ -60,14 +60,14 @@ def _finish(job: jobs.Job, folder: Path, seconds: float) -> None:
     sheets.write_sheet(
         folder / "grid.png", {title: rows}, [""] * edge, zoom=job.config.zoom
     )
-    names = f"{folder}: {len(found)} images in samples-*.npz, grid.png"
+    names = f"{folder}: {len(samples)} images in samples-*.npz, grid.png"
     if job.config.adm_file:
-        write_adm_file(found, folder / "samples.npz")
+        write_adm_file(samples, folder / "samples.npz")
         names += ", samples.npz"
     print(f"wrote {names} ({seconds:.1f} s in this run)")
 
 
-def _record(job: jobs.Job, columns: dict[str, sampling.Column], seconds: float):
+def _record(job: jobs.SampleJob, columns: dict[str, sampling.Column], seconds: float):
     """The resolved config, costs, timings and versions."""
     costs = job.costs()
     timings = {

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import guidance, losses, models, samplers
 from jaxguide.guidance import Chain, Network, Transform, schedules
 from jaxguide.models import Weights, load_weights
 from jaxguide.models.autoencoders import decoder_of
-from jaxguide.paths import PATHS, Array, Path as NoisePath
+from jaxguide.paths import PATHS, Path as NoisePath
 from jaxguide.runtime.calls import call, described_call, lookup, parse_call
 from jaxguide.sample.config import UNGUIDED, SampleConfig
 from jaxguide.samplers import grids
@@ -27,59 +26,9 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 TRANSFORMS: dict[str, Callable[..., Transform | Chain]] = {
-    "ab2": guidance.ab2,
-    "adaptive_guidance": guidance.adaptive_guidance,
-    "adg": guidance.adg,
-    "apg": guidance.apg,
-    "apg_mix": guidance.apg_mix,
-    "autoguidance": guidance.autoguidance,
-    "beta_cfg": guidance.beta_cfg,
-    "blurred_input": guidance.blurred_input,
-    "cfg": guidance.cfg,
-    "cfg_cache": guidance.cfg_cache,
-    "cfg_zero": guidance.cfg_zero,
-    "cfgpp": guidance.cfgpp,
-    "classifier": guidance.classifier,
-    "classifier_denoised": guidance.classifier_denoised,
-    "compose": guidance.compose,
-    "domain_guidance": guidance.domain_guidance,
-    "dynamic_threshold": guidance.dynamic_threshold,
-    "energy": guidance.energy,
-    "fdg": guidance.fdg,
-    "frequency_cfg": guidance.frequency_cfg,
-    "guided_channels": guidance.guided_channels,
-    "icg": guidance.icg,
-    "linear_ag": guidance.linear_ag,
-    "mambo_g": guidance.mambo_g,
-    "nag": guidance.nag,
-    "negative": guidance.negative,
-    "nested": guidance.nested,
-    "npo": guidance.npo,
-    "pag": guidance.pag,
-    "perp_neg": guidance.perp_neg,
-    "personalization": guidance.personalization,
-    "rcfg": guidance.rcfg,
-    "rectified_cfgpp": guidance.rectified_cfgpp,
-    "reference_network": guidance.reference_network,
-    "renorm": guidance.renorm,
-    "rescale": guidance.rescale,
-    "rlg": guidance.rlg,
-    "s2": guidance.s2,
-    "sag": guidance.sag,
-    "seg": guidance.seg,
-    "sg": guidance.sg,
-    "sg_prev": guidance.sg_prev,
-    "sine": guidance.sine,
-    "slg": guidance.slg,
-    "sliding_window": guidance.sliding_window,
-    "stg": guidance.stg,
-    "tcfg": guidance.tcfg,
-    "tfg": guidance.tfg,
-    "tpg": guidance.tpg,
-    "tsg": guidance.tsg,
-    "unconditional_prior": guidance.unconditional_prior,
-    "zero_init": guidance.zero_init,
+    method.__name__: method for method in guidance.METHODS
 }
+SETTINGS = {paper.name: paper for paper in guidance.PAPERS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +93,11 @@ def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
         raise ValueError(
             f"build_guidance: need a name in every entry, got {dict(entry)!r}. "
             "Write dict(name='cfg', scale=1.5)."
+        )
+    if paper := SETTINGS.get(entry["name"]):
+        raise ValueError(
+            f"build_guidance: need the transform of which {paper.name!r} is a setting, "
+            f"got name={paper.name!r}. Write it as {paper.call}."
         )
     factory = lookup("build_guidance", entry["name"], TRANSFORMS)
     arguments = {key: value for key, value in entry.items() if key != "name"}
@@ -268,39 +222,13 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Forward:
-    """The forward pass of one architecture; hashable, so static under jit."""
-
-    model: models.DiTConfig
-
-    def __call__(
-        self,
-        params: Any,
-        x: Array,
-        t: Array,
-        label: Array,
-        inputs: Mapping[str, Array] | None = None,
-        **taps: Any,
-    ) -> Any:
-        numbers = {name: jnp.full_like(t, v) for name, v in (inputs or {}).items()}
-        output = models.apply(self.model, params, x, t, label, numbers=numbers, **taps)
-        recorded = taps.get("record_attention", False)
-        output, record = output if recorded else (output, None)
-        prediction, variance = models.split_sigma(self.model, output)
-        prediction = prediction.astype(x.dtype)
-        if recorded:
-            return prediction, variance, record
-        return prediction if variance is None else (prediction, variance)
-
-
 def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
     """The network of a checkpoint, as guidance and samplers see it."""
-    inputs = losses.inputs_at(learnt_scale, weights.model.inputs)
+    numbers = losses.inputs_at(learnt_scale, weights.model.inputs)
     total, block = models.flops(weights.model)
     return Network(
         predict=jax.tree_util.Partial(
-            _Forward(weights.model), weights.params, inputs=inputs
+            models.Predictor(weights.model), weights.params, **numbers
         ),
         kind=weights.kind,
         path=lookup("build_network", weights.path, PATHS)(),

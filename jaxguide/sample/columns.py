@@ -1,5 +1,6 @@
 """The pictures of a sampling job: columns of images, and what they took."""
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -7,13 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxguide import __version__
 from jaxguide.guidance import Chain, Network
+from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample.build import Adaptive
-from jaxguide.sample.jobs import Job, draw
+from jaxguide.sample.jobs import SampleJob, draw
 
 
 class Column(NamedTuple):
@@ -25,7 +26,7 @@ class Column(NamedTuple):
     run_seconds: float
 
 
-def run(job: Job) -> Iterator[tuple[str, Column]]:
+def run(job: SampleJob) -> Iterator[tuple[str, Column]]:
     """Samples the columns one after another, all from the same noise.
 
     Yields:
@@ -36,7 +37,7 @@ def run(job: Job) -> Iterator[tuple[str, Column]]:
         yield title, _column(job, chain, title, labels, numbers)
 
 
-def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
+def images(job: SampleJob) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] and numbers [N] of all images, class by class."""
     per_class = job.config.per_class
     labels = np.repeat(np.asarray(job.labels, np.int32), per_class)
@@ -46,13 +47,13 @@ def images(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return labels, numbers.astype(np.int32)
 
 
-def by_class(job: Job, found: np.ndarray) -> np.ndarray:
+def by_class(job: SampleJob, images: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] as [classes, per_class, H, W, C]."""
-    return found.reshape(len(job.labels), job.config.per_class, *found.shape[1:])
+    return images.reshape(len(job.labels), job.config.per_class, *images.shape[1:])
 
 
 def _column(
-    job: Job, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
+    job: SampleJob, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
 ) -> Column:
     """The images of one chain."""
     size = batch_size(job.config.batch_size, len(labels))
@@ -63,35 +64,30 @@ def _column(
     sample = _compile(job, chain, size, progress)
     compiled = time.perf_counter() - start
     start = time.perf_counter()
-    found, nfe = in_batches(job, sample, labels, numbers, size)
-    found = decoded(job, found)
+    x0, nfe = in_batches(job, sample, labels, numbers, size)
+    pictures = by_class(job, decoded(job, x0))
     ran = time.perf_counter() - start
     progress.close()
-    return Column(by_class(job, found), float(nfe.mean()), compiled, ran)
+    return Column(pictures, float(nfe.mean()), compiled, ran)
 
 
 def in_batches(
-    job: Job, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
+    job: SampleJob, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
 ) -> Any:
     """What `sample(network, networks, labels, numbers)` gives, arrays [N, ...]."""
-    found = []
-    for first in range(0, len(labels), size):
-        index = np.minimum(np.arange(first, first + size), len(labels) - 1)
-        args = shard((labels[index], numbers[index]))
-        found.append(jax.device_get(sample(job.network, job.networks, *args)))
-    return jax.tree.map(lambda *each: np.concatenate(each)[: len(labels)], *found)
+
+    def call(rows: Any) -> Any:
+        return sample(job.network, job.networks, *rows)
+
+    return devices.in_batches(call, (labels, numbers), size)
 
 
-def decoded(job: Job, x0: np.ndarray) -> np.ndarray:
+def decoded(job: SampleJob, x0: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] of latents [N, h, w, c]; without autoencoder the same."""
     if job.decode is None:
         return x0
     size = batch_size(job.config.decode_batch * jax.local_device_count(), len(x0))
-    found = []
-    for first in range(0, len(x0), size):
-        index = np.minimum(np.arange(first, first + size), len(x0) - 1)
-        found.append(np.asarray(_decode(job.decode, shard(x0[index]))))
-    return np.concatenate(found)[: len(x0)]
+    return devices.in_batches(functools.partial(_decode, job.decode), x0, size)
 
 
 @jax.jit
@@ -101,11 +97,10 @@ def _decode(decode: Callable[[Any], Any], x0: Any) -> Any:
 
 def batch_size(wanted: int, count: int) -> int:
     """At most `wanted` and `count`, rounded up to a multiple of the devices."""
-    devices = jax.local_device_count()
-    return -(-min(wanted, count) // devices) * devices
+    return devices.round_up(min(wanted, count))
 
 
-def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
+def _compile(job: SampleJob, chain: Chain, size: int, progress: Progress) -> Any:
     """The compiled sampler of one chain: (network, networks, labels, numbers)."""
 
     def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
@@ -116,7 +111,7 @@ def _compile(job: Job, chain: Chain, size: int, progress: Progress) -> Any:
             jax.debug.callback(progress.step, nfe[0])
         return x0, nfe
 
-    example = shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    example = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
     return jax.jit(sample).lower(job.network, job.networks, *example).compile()
 
 
@@ -138,12 +133,3 @@ def as_json(record: Any) -> str:
         return f"{value.__module__}:{name}" if name else repr(value)
 
     return json.dumps(record, indent=2, default=plain) + "\n"
-
-
-def shard(arrays: Any) -> Any:
-    """Spreads the batch axis over all devices of this process."""
-    devices = jax.local_devices()
-    mesh = jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
-    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))

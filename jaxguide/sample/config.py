@@ -16,7 +16,7 @@ class SampleConfig:
     """One picture: `python -m jaxguide.sample --config configs/demo.py`.
 
     With `num_samples` it is a set of images in files instead, for evaluation, made by
-    all devices of all hosts; see `sample_set`.
+    all devices of all hosts; see `sets`.
 
     Args:
         checkpoint: a name in the package ("fashion", "emoji") or a .safetensors file.

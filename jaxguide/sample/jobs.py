@@ -20,7 +20,7 @@ Decode = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class SampleJob:
     """Everything a config describes."""
 
     config: SampleConfig
@@ -86,7 +86,7 @@ class Job:
         return f"{count} per column: {classes} classes x {config.per_class}"
 
 
-def build_job(config: SampleConfig) -> Job:
+def build_job(config: SampleConfig) -> SampleJob:
     """Builds all that the config names.
 
     Raises:
@@ -117,7 +117,7 @@ def build_job(config: SampleConfig) -> Job:
     conds = {"null": weights.model.null_label}
     for cond in ("negative", "also"):
         conds[cond] = build.parse_labels(getattr(config, cond), names)[0]
-    return Job(
+    return SampleJob(
         config,
         weights,
         network,
@@ -135,7 +135,7 @@ def build_job(config: SampleConfig) -> Job:
 
 
 def draw(
-    job: Job,
+    job: SampleJob,
     chain: Chain,
     network: Network,
     networks: Any,
@@ -165,7 +165,7 @@ def draw(
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
     shared = {name: named[name] for name in ("conds", "networks", "batched")}
-    found = integrate(
+    solution = integrate(
         network,
         noise,
         labels,
@@ -173,11 +173,11 @@ def draw(
         **shared,
         **dataclasses.asdict(job.sampler),
     )
-    return found.x, jnp.broadcast_to(found.nfe, labels.shape)
+    return solution.x, jnp.broadcast_to(solution.nfe, labels.shape)
 
 
 def inputs(
-    job: Job, networks: Any, labels: Any, numbers: Any
+    job: SampleJob, networks: Any, labels: Any, numbers: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Initial noise, and the named arguments of `generate` besides the guidance."""
     key = jax.random.key(job.config.seed)
@@ -190,6 +190,6 @@ def inputs(
         conds=conds,
         networks=networks,
         key=key,
-        keys=keys,
+        sample_keys=keys,
         batched=sample_config.BATCHED[job.config.batched],
     )

@@ -11,8 +11,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jaxguide.guidance import Paper
 from jaxguide.runtime.calls import lookup
-from jaxguide.sample.build import TRANSFORMS
+from jaxguide.sample.build import SETTINGS, TRANSFORMS
 
 WIDTH = 100
 HEADINGS = ("Args", "Returns", "Raises", "NFE", "Source", "Differs from the source")
@@ -99,7 +100,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         elif line.startswith(">>>"):
             break
         lines.append(line)
-    return "\n".join(body), {name: "\n".join(found) for name, found in sections.items()}
+    return "\n".join(body), {name: "\n".join(lines) for name, lines in sections.items()}
 
 
 def _one_line(text: str) -> str:
@@ -132,19 +133,35 @@ def _default(parameter: inspect.Parameter) -> str | None:
 
 
 def text(name: str = "") -> str:
-    """All transforms in short, or the one called `name` whole.
+    """All transforms and papers in short, or the one called `name` whole.
 
     Raises:
         ValueError: if there is none of that name; the nearest one is named.
     """
+    if name in SETTINGS:
+        return setting(SETTINGS[name])
     if name:
         return whole(describe(name, lookup("list", name, TRANSFORMS)))
-    found = [describe(n, factory) for n, factory in sorted(TRANSFORMS.items())]
+    methods = [describe(n, factory) for n, factory in sorted(TRANSFORMS.items())]
+    papers = "\n\n".join(map(setting, SETTINGS.values()))
     foot = (
-        f"{len(found)} transforms. One of them whole: --list NAME. In a config: "
+        f"{len(methods)} transforms, and {len(SETTINGS)} papers that are settings of "
+        "them. One of them in full: --list NAME. In a config: "
         "dict(name='cfg', scale=1.5)."
     )
-    return "\n\n".join([*map(short, found), foot])
+    return "\n\n".join([*map(short, methods), papers, foot])
+
+
+def setting(paper: Paper) -> str:
+    """A paper that is a setting of a transform with another name."""
+    return "\n".join(
+        [
+            *_wrap(f"{paper.name}  {paper.title}", "", "    "),
+            f"    {paper.call}",
+            *_labelled("source", paper.source),
+            *_labelled("note", paper.remark),
+        ]
+    )
 
 
 def short(method: Method) -> str:

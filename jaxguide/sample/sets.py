@@ -1,6 +1,6 @@
 """Sets of samples for evaluation: many images in files, by all devices of all hosts.
 
-A set is a folder of `samples-*.npz` (see `sharded`), each with `images` uint8
+A set is a folder of `samples-*.npz` (see `runtime.shards`), each with `images` uint8
 [n, H, W, C], `labels` int32 [n], `numbers` int32 [n] and `nfe` int32 [n]. Image i is a
 function of the config and of i alone: a device always computes groups of `batch_size`
 images that begin at multiples of it, so that neither the number of devices nor that of
@@ -20,16 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.guidance import Chain
-from jaxguide.runtime import shards
+from jaxguide.runtime import devices, shards
 from jaxguide.runtime.calls import lookup
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
 from jaxguide.sample.config import SampleConfig
-from jaxguide.sample.jobs import Decode, Job, draw
+from jaxguide.sample.jobs import Decode, SampleJob, draw
 
 KIND = shards.Kind(
     name="jaxguide-samples-1",
@@ -77,7 +76,7 @@ def set_labels(config: SampleConfig, labels: list[int]) -> np.ndarray:
     return known[drawn]
 
 
-def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
+def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     """Writes the files of this process that are not there yet.
 
     Args:
@@ -124,7 +123,7 @@ def write_set(job: Job, share: tuple[int, int] = (0, 1)) -> bool:
     return shards.write_manifest(folder, files, plan)
 
 
-def set_plan(job: Job) -> dict[str, Any]:
+def set_plan(job: SampleJob) -> dict[str, Any]:
     """Everything that decides the images of a set, JSON-able."""
     config = job.config
     settings = {
@@ -153,11 +152,10 @@ class _Compiled(NamedTuple):
     size: int  # images per call
 
 
-def _compile(job: Job, chain: Chain) -> _Compiled:
+def _compile(job: SampleJob, chain: Chain) -> _Compiled:
     """One program per device, each for its own `batch_size` images."""
     size = job.config.batch_size
-    mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    split, whole = PartitionSpec("data"), PartitionSpec()
+    split, copied = devices.SPLIT, devices.COPIED
 
     def local(
         network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
@@ -174,19 +172,16 @@ def _compile(job: Job, chain: Chain) -> _Compiled:
     program = jax.jit(
         jax.shard_map(
             local,
-            mesh=mesh,
-            in_specs=(whole, whole, whole, split, split),
+            mesh=devices.local_mesh(),
+            in_specs=(copied, copied, copied, split, split),
             out_specs=(split, split),
             check_vma=False,
         )
     )
-    weights = jax.device_put(
-        (job.network, job.networks, job.decode), NamedSharding(mesh, whole)
-    )
-    sharding = NamedSharding(mesh, split)
+    weights = devices.copied((job.network, job.networks, job.decode))
 
     def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any]:
-        return program(*weights, *jax.device_put((labels, numbers), sharding))
+        return program(*weights, *devices.split((labels, numbers)))
 
     return _Compiled(call, size * len(jax.local_devices()))
 
@@ -199,16 +194,18 @@ def _parts(
     for first in range(0, len(span), sample.size):
         index = np.asarray(span[first : first + sample.size])
         padded = np.pad(index, (0, sample.size - len(index)), "edge")
-        found = sample.call(labels[padded], padded.astype(np.int32))
-        pending.append((len(index), found))
+        running = sample.call(labels[padded], padded.astype(np.int32))
+        pending.append((len(index), running))
         if len(pending) > 1:
             yield _fetch(*pending.pop(0), progress)
-    for count, found in pending:
-        yield _fetch(count, found, progress)
+    for count, running in pending:
+        yield _fetch(count, running, progress)
 
 
-def _fetch(count: int, found: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    images, nfe = jax.device_get(found)
+def _fetch(
+    count: int, running: Any, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    images, nfe = jax.device_get(running)
     progress.step()
     return images[:count], nfe[:count]
 
@@ -266,20 +263,20 @@ class SampleSet:
         shards.check_sums(self._folder, self._files, KIND)
 
 
-def write_adm_file(found: SampleSet, path: Path) -> None:
+def write_adm_file(samples: SampleSet, path: Path) -> None:
     """One `.npz` with `arr_0` uint8 [N, H, W, C] and `arr_1` labels, file by file.
 
     The format of guided-diffusion's evaluator; nothing is held in memory.
     """
-    shape = (len(found), *next(iter(found))["images"].shape[1:])
-    labels = np.concatenate([arrays["labels"] for arrays in found])
+    shape = (len(samples), *next(iter(samples))["images"].shape[1:])
+    labels = np.concatenate([arrays["labels"] for arrays in samples])
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w") as archive:
             with archive.open("arr_0.npy", "w", force_zip64=True) as member:
                 facts = dict(descr="|u1", fortran_order=False, shape=shape)
                 np.lib.format.write_array_header_1_0(member, facts)
-                for arrays in found:
+                for arrays in samples:
                     member.write(arrays["images"].tobytes())
             with archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, labels.astype(np.int64))

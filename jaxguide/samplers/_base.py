@@ -1,11 +1,6 @@
-"""One interface for all samplers, and the keys of a sample.
+"""What a sampler is, and the keys of a sample."""
 
-A sampler is a frozen dataclass: its coefficients are computed on the host in float64
-for a whole grid; its step is a pure function of the guided pair (denoised, noise), so
-that it serves velocity, noise, denoised and score networks alike.
-"""
-
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +13,72 @@ from jaxguide.paths import Array, Path
 _INITIAL = 0x7FFFFFFF
 
 
-class Sampler(Protocol):
-    """A fixed-step sampler: static, hashable, without state of its own.
+class Sampler:
+    """A fixed-step sampler. Subclasses write `coefficients` and `step`, and what else
+    differs from one evaluation per step without noise or memory.
 
-    One whose second stage is not at the step's end also has a method
-    `second_times(path, grid)`: its noise times on the host, float64 [N].
+    Make a subclass a frozen dataclass whose fields are numbers and strings: a sampler
+    is static under `jit`, so that equal ones share a compiled program. It has no state
+    of its own; what it remembers rides in the scan's carry (`init`).
+
+    All that depends on the grid is worked out before sampling, on the host and in
+    float64: coefficients are differences of nearly equal numbers, or exponentials of
+    large ones, and lose their digits in float32. `step` is a pure function of the pair
+    (denoised, noise), so that one sampler serves velocity, noise, denoised and score
+    networks alike.
+
+    >>> import dataclasses
+    >>> from jaxguide.paths import Linear
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Plain(Sampler):
+    ...     def coefficients(self, path, grid):
+    ...         node = path.node(grid[1:])
+    ...         return node.alpha, node.sigma
+    ...     def step(self, x, memory, pair, c, fresh):
+    ...         return c[0] * pair.denoised + c[1] * pair.noise, memory
+    >>> Plain().stages(np.array([1.0, 0.5, 0.0])).tolist()
+    [1, 1]
     """
 
     @property
     def stochastic(self) -> bool:
-        """Whether `step` uses fresh noise."""
-        ...
+        """Whether `step` uses fresh noise; `generate` then needs keys."""
+        return False
+
+    @property
+    def repeats(self) -> int:
+        """How often each step is taken, with `renoise` in between."""
+        return 1
 
     def stages(self, grid: np.ndarray) -> np.ndarray:
-        """Guided predictions in each step of `grid` [N + 1]: int [N], 1 or 2."""
-        ...
+        """Guided predictions in each step of `grid` [N + 1]: int [N].
+
+        1, or 2 where `correct` is called; times `repeats`.
+        """
+        return np.ones(len(grid) - 1, int)
+
+    def second_times(self, path: Path, grid: np.ndarray) -> np.ndarray:
+        """Noise times of the second stages, float64 [N]; by default the steps' ends."""
+        del path
+        return grid[1:]
 
     def coefficients(self, path: Path, grid: np.ndarray) -> Any:
-        """A pytree of host arrays [N], sliced per step."""
-        ...
+        """A pytree of host arrays, float64 [N]; `step` gets one step's numbers []."""
+        raise NotImplementedError
 
     def init(self, x: Array) -> Any:
-        """Memory of the sampler itself (multistep history), or ()."""
-        ...
+        """Memory before the first step, such as a multistep history; x is [B, *D]."""
+        del x
+        return ()
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: Any, fresh: Array | None
     ) -> tuple[Array, Any]:
-        """(next x, next memory) from the guided pair at the step's start."""
-        ...
+        """(next x [B, *D], next memory) from the guided pair at the step's start.
+
+        `fresh` is unit noise [B, *D]; None unless the sampler is stochastic.
+        """
+        raise NotImplementedError
 
     def correct(
         self,
@@ -56,12 +88,16 @@ class Sampler(Protocol):
         c: Any,
         fresh: tuple[Array, Array] | None,
     ) -> Array:
-        """The corrected next x; only called for steps of two stages.
+        """The corrected next x [B, *D], in steps of two stages.
 
         `first` was made at x, `second` at what `step` returned. `fresh` is the noise
         that `step` had and another draw.
         """
-        ...
+        raise TypeError(f"{type(self).__name__} has no corrector.")
+
+    def renoise(self, x: Array, c: Any, fresh: Array) -> Array:
+        """x [B, *D] back from the step's end to its start, if `repeats` is above 1."""
+        raise TypeError(f"{type(self).__name__} takes every step once.")
 
 
 def sample_keys(seed: int | Array, indices: Array) -> Array:
@@ -86,14 +122,3 @@ def initial_noise(
         return jax.random.normal(jax.random.fold_in(key, _INITIAL), shape, dtype)
 
     return jax.vmap(draw)(keys)
-
-
-def repeats(sampler: Sampler) -> int:
-    """How often each step is taken; more than once by `recurrent` alone."""
-    return getattr(sampler, "repeats", 1)
-
-
-def second_times(sampler: Sampler, path: Path, grid: np.ndarray) -> np.ndarray:
-    """Where each step's second stage is evaluated, [N]: at its end, by default."""
-    times = getattr(sampler, "second_times", None)
-    return grid[1:] if times is None else times(path, grid)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxguide.paths import Array, Node, expand
+from jaxguide.paths import Array, ArrayLike, Node, expand
 
 # Below this alpha / sigma nothing of the data is left: alpha of GVP at t = 1 is 6e-17.
 _NOTHING = 1e-8
@@ -43,6 +43,6 @@ def moment(k: int, h: Any) -> np.ndarray:
     return np.where(h < 1, series, value)
 
 
-def mix(alpha: Array, denoised: Array, sigma: Array, noise: Array) -> Array:
+def mix(alpha: ArrayLike, denoised: Array, sigma: ArrayLike, noise: Array) -> Array:
     """alpha denoised + sigma noise, with coefficients [] or [B]."""
     return expand(alpha, denoised) * denoised + expand(sigma, noise) * noise

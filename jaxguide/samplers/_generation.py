@@ -17,7 +17,7 @@ from jaxguide.guidance import (
 )
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
-from jaxguide.samplers._solver import Fixed, per_step, solve
+from jaxguide.samplers._solver import Fixed, Program, per_step, solve
 
 
 def cost(
@@ -50,7 +50,7 @@ def generate(
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
-    keys: Array | None = None,
+    sample_keys: Array | None = None,
     batched: bool | None = None,
     progress: Callable[[Array], None] | None = None,
 ) -> Array:
@@ -70,7 +70,8 @@ def generate(
         conds: named further conditions, such as `{"null": labels}`.
         networks: named further networks, such as `{"weak": Network(...)}`.
         key: shared by the batch, for transforms that draw (S2).
-        keys: one per sample [B], for stochastic samplers; see `sample_keys`.
+        sample_keys: one PRNG key per sample [B], for stochastic samplers; the function
+            `sample_keys` makes them.
         batched: branches in one forward pass (True) or one call each (False); None
             chooses by backend.
         progress: called on the host with the index of each finished step; part of
@@ -82,44 +83,36 @@ def generate(
     Raises:
         ValueError: for a bad grid, missing conditions, networks or keys.
     """
-    grid = check("generate", network, grid, sampler, keys)
+    grid = check("generate", network, grid, sampler, sample_keys)
     parts = as_chain(guidance)
-    stages = sampler.stages(grid)
-    runs = plan.make_runs(parts, grid, stages)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    batched = default_batched() if batched is None else batched
+    program = Program(sampler, batched, progress)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
-        keys,
+        sample_keys,
         parts.constants(),
     )
     steps = per_step(parts, network.path, sampler, grid)
-    batched = default_batched() if batched is None else batched
-    return solve(
-        fixed,
-        steps,
-        at_start(network.path, grid, noise),
-        parts.init(noise),
-        runs=runs,
-        sampler=sampler,
-        batched=batched,
-        progress=progress,
-    )
+    start = at_start(network.path, grid, noise)
+    return solve(program, runs, fixed, steps, start, parts.init(noise))
 
 
 def check(
-    name: str, network: Network, grid: Any, sampler: Sampler, keys: Array | None
+    name: str, network: Network, grid: Any, sampler: Sampler, sample_keys: Array | None
 ) -> np.ndarray:
     """`grid` as float64 [N + 1], if the network can be sampled along it.
 
     Raises:
-        ValueError: for a bad grid or missing keys; `name` is who asks.
+        ValueError: for a bad grid or missing keys; `name` is that of the function.
     """
     grid = paths.check_grid(name, grid)
-    if sampler.stochastic and keys is None:
+    if sampler.stochastic and sample_keys is None:
         raise ValueError(
-            f"{name}: need keys [B] for a stochastic sampler, got keys=None. "
-            "Pass keys=sample_keys(seed, jnp.arange(batch))."
+            f"{name}: need sample_keys [B] for a stochastic sampler, got None. "
+            "Pass sample_keys=jg.sample_keys(seed, jnp.arange(batch))."
         )
     first = network.path.node(grid[0])
     if network.kind in ("noise", "score") and first.alpha < 1e-8:

@@ -83,6 +83,8 @@ def invert(
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))
     steps = solver.per_step(parts, network.path, sampler, grid)
     numbers = parts.on_grid(stop, stop)
+    batched = default_batched() if batched is None else batched
+    program = solver.Program(sampler, batched)
     fixed = solver.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
@@ -90,16 +92,8 @@ def invert(
         None,
         parts.constants(),
     )
-    noise = solver.solve(
-        fixed,
-        steps._replace(chain=numbers, second_chain=numbers),
-        x0,
-        parts.init(x0),
-        runs=runs,
-        sampler=sampler,
-        batched=default_batched() if batched is None else batched,
-        progress=None,
-    )
+    steps = steps._replace(chain=numbers, second_chain=numbers)
+    noise = solver.solve(program, runs, fixed, steps, x0, parts.init(x0))
     return noise / jnp.asarray(float(last.sigma), noise.dtype)
 
 

@@ -10,17 +10,18 @@ while the history holds the guided predictions.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 
-class Terms(NamedTuple):
+class MultistepTerms(NamedTuple):
     """Coefficients of one step, host float64 [N]."""
 
     denoised: np.ndarray
@@ -33,7 +34,7 @@ class History(NamedTuple):
     denoised: tuple[Array, ...]  # each [B, *D], the newest first
 
 
-class Rule(Protocol):
+class MultistepRule(Protocol):
     """How the past enters. Hashable."""
 
     @property
@@ -47,32 +48,36 @@ class Rule(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Multistep:
+class Multistep(Sampler):
     """See `dpmpp_2m`, `dpmpp_2m_sde`, `res_2m` and `unipc`."""
 
-    rule: Rule
+    rule: MultistepRule
     eta: float = 0.0
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def stages(self, grid: np.ndarray) -> np.ndarray:
-        return np.ones(len(grid) - 1, int)
-
-    def coefficients(self, path: Path, grid: np.ndarray) -> Terms:
+    def coefficients(self, path: Path, grid: np.ndarray) -> MultistepTerms:
         with np.errstate(all="ignore"):
             node = path.node(grid)
             decay = self.eta * np.diff(log_snr(node)) if self.eta else 0.0
             alpha, sigma = node.alpha[1:], node.sigma[1:]
             kept, fresh = np.exp(-decay), np.sqrt(-np.expm1(-2 * decay))
-            return Terms(alpha, sigma * kept, sigma * fresh, self.rule.past(node))
+            return MultistepTerms(
+                alpha, sigma * kept, sigma * fresh, self.rule.past(node)
+            )
 
     def init(self, x: Array) -> History:
         return History((jnp.zeros_like(x),) * self.rule.memory)
 
     def step(
-        self, x: Array, memory: History, pair: Pair, c: Terms, fresh: Array | None
+        self,
+        x: Array,
+        memory: History,
+        pair: Pair,
+        c: MultistepTerms,
+        fresh: Array | None,
     ) -> tuple[Array, History]:
         now = pair.denoised
         moved = mix(c.denoised, now, c.noise, pair.noise)
@@ -82,11 +87,6 @@ class Multistep:
             moved = moved + expand(c.fresh, fresh) * fresh
         kept = (now.astype(x.dtype), *memory.denoised)[: self.rule.memory]
         return moved, History(kept)
-
-    def correct(
-        self, x: Array, first: Pair, second: Pair, c: Terms, fresh: Any
-    ) -> Array:
-        raise TypeError("Multistep has no corrector.")
 
 
 SOLVERS = ("midpoint", "heun")

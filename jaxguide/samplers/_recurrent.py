@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Path, expand
-from jaxguide.samplers._base import Sampler, second_times
+from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._multistep import Multistep
 from jaxguide.samplers._unipc import UniPCRule
 
@@ -21,18 +21,25 @@ class RecurrentTerms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Sampler):
     """See `recurrent`."""
 
     inner: Sampler
-    repeats: int
-    stochastic: bool = True
+    turns: int
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    @property
+    def repeats(self) -> int:
+        return self.turns
 
     def stages(self, grid: np.ndarray) -> np.ndarray:
-        return self.inner.stages(grid) * self.repeats
+        return self.inner.stages(grid) * self.turns
 
     def second_times(self, path: Path, grid: np.ndarray) -> np.ndarray:
-        return second_times(self.inner, path, grid)
+        return self.inner.second_times(path, grid)
 
     def coefficients(self, path: Path, grid: np.ndarray) -> RecurrentTerms:
         with np.errstate(all="ignore"):

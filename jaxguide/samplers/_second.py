@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 
@@ -23,30 +24,24 @@ def _velocity(pair: Pair, node: Node) -> Array:
     return expand(node.dalpha, x) * pair.denoised + expand(node.dsigma, x) * pair.noise
 
 
-def _two_stages(grid: np.ndarray) -> np.ndarray:
-    """Two in every step but a last one to t = 0, where nothing is evaluated."""
-    stages = np.full(len(grid) - 1, 2)
-    if grid[-1] == 0:
-        stages[-1] = 1
-    return stages
+class TwoStages(Sampler):
+    """The frame of a sampler that evaluates at a step's start and once more."""
+
+    def stages(self, grid: np.ndarray) -> np.ndarray:
+        """Two in every step but a last one to t = 0, where nothing is evaluated."""
+        stages = np.full(len(grid) - 1, 2)
+        if grid[-1] == 0:
+            stages[-1] = 1
+        return stages
 
 
 @dataclasses.dataclass(frozen=True)
-class Heun:
+class Heun(TwoStages):
     """See `heun`."""
-
-    stochastic: bool = False
-
-    def stages(self, grid: np.ndarray) -> np.ndarray:
-        return _two_stages(grid)
 
     def coefficients(self, path: Path, grid: np.ndarray) -> HeunTerms:
         with np.errstate(all="ignore"):
             return HeunTerms(np.diff(grid), path.node(grid[:-1]), path.node(grid[1:]))
-
-    def init(self, x: Array) -> tuple[()]:
-        del x
-        return ()
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: HeunTerms, fresh: Array | None
@@ -94,7 +89,7 @@ class ExponentialTerms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponential:
+class Exponential(TwoStages):
     """An exponential Runge-Kutta method of two stages in log-SNR."""
 
     reach: float  # of the second stage, as a share of the step in log-SNR
@@ -111,9 +106,6 @@ class Exponential:
     def area(self, h: np.ndarray) -> np.ndarray:
         """Integral of the slope from the first denoised to one at the step's end."""
         raise NotImplementedError
-
-    def stages(self, grid: np.ndarray) -> np.ndarray:
-        return _two_stages(grid)
 
     def second_times(self, path: Path, grid: np.ndarray) -> np.ndarray:
         """At `reach`; at the step's end where the step is infinite in log-SNR."""
@@ -158,10 +150,6 @@ class Exponential:
         """
         rest = np.expm1(start - middle) / np.expm1(start - stop)
         return np.where(np.isfinite(stop - start), np.sqrt(rest), 1.0)
-
-    def init(self, x: Array) -> tuple[()]:
-        del x
-        return ()
 
     def step(
         self,

@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Path, expand
+from jaxguide.samplers._base import Sampler
 
 
-class Terms(NamedTuple):
+class SingleTerms(NamedTuple):
     """Coefficients of one step, host float64 [N]."""
 
     denoised: np.ndarray
@@ -26,7 +27,7 @@ class Terms(NamedTuple):
     log_large: np.ndarray
 
 
-class Rule(Protocol):
+class SingleRule(Protocol):
     """How the coefficients follow from the path. Hashable."""
 
     @property
@@ -39,34 +40,27 @@ class Rule(Protocol):
         """Whether the network gives the standard deviation of fresh noise."""
         ...
 
-    def terms(self, path: Path, grid: np.ndarray) -> Terms:
+    def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         """Coefficients for `grid` [N + 1]."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class SingleStep:
+class SingleStep(Sampler):
     """A sampler of one evaluation per step; see `euler`, `ddim`, `ddpm`, ..."""
 
-    rule: Rule
+    rule: SingleRule
 
     @property
     def stochastic(self) -> bool:
         return self.rule.stochastic
 
-    def stages(self, grid: np.ndarray) -> np.ndarray:
-        return np.ones(len(grid) - 1, int)
-
-    def coefficients(self, path: Path, grid: np.ndarray) -> Terms:
+    def coefficients(self, path: Path, grid: np.ndarray) -> SingleTerms:
         with np.errstate(all="ignore"):
             return self.rule.terms(path, grid)
 
-    def init(self, x: Array) -> tuple[()]:
-        del x
-        return ()
-
     def step(
-        self, x: Array, memory: Any, pair: Pair, c: Terms, fresh: Array | None
+        self, x: Array, memory: Any, pair: Pair, c: SingleTerms, fresh: Array | None
     ) -> tuple[Array, Any]:
         del x
         denoised, noise = pair.denoised, pair.noise
@@ -75,12 +69,7 @@ class SingleStep:
             moved = moved + self._spread(pair, c, fresh)
         return moved, memory
 
-    def correct(
-        self, x: Array, first: Pair, second: Pair, c: Terms, fresh: Any
-    ) -> Array:
-        raise TypeError("SingleStep has no corrector.")
-
-    def _spread(self, pair: Pair, c: Terms, fresh: Array) -> Array:
+    def _spread(self, pair: Pair, c: SingleTerms, fresh: Array) -> Array:
         """The fresh noise of this step, with the learned standard deviation if any."""
         std = expand(c.fresh, fresh)
         if not self.rule.learned:
@@ -96,9 +85,9 @@ class SingleStep:
         return jnp.where(std > 0, jnp.exp(share * high + (1 - share) * low), 0) * fresh
 
 
-def _plain(denoised: np.ndarray, noise: np.ndarray, fresh: Any = 0.0) -> Terms:
+def _plain(denoised: np.ndarray, noise: np.ndarray, fresh: Any = 0.0) -> SingleTerms:
     zeros = np.zeros_like(denoised)
-    return Terms(denoised, noise, zeros + fresh, zeros, zeros)
+    return SingleTerms(denoised, noise, zeros + fresh, zeros, zeros)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +97,7 @@ class EulerRule:
     stochastic: bool = False
     learned: bool = False
 
-    def terms(self, path: Path, grid: np.ndarray) -> Terms:
+    def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         node, dt = path.node(grid[:-1]), np.diff(grid)
         return _plain(node.alpha + dt * node.dalpha, node.sigma + dt * node.dsigma)
 
@@ -128,7 +117,7 @@ class AncestralRule:
     def learned(self) -> bool:
         return self.variance == "learned"
 
-    def terms(self, path: Path, grid: np.ndarray) -> Terms:
+    def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         now, then = path.node(grid[:-1]), path.node(grid[1:])
         # Variance of x_t given x_s, and of x_s given x_t and x0.
         step = now.sigma**2 - (now.alpha / then.alpha * then.sigma) ** 2
@@ -138,7 +127,7 @@ class AncestralRule:
         std_small, std_large = np.sqrt(np.maximum(small, 0.0)), np.sqrt(step)
         last = then.sigma == 0
         std = self.eta * (std_small if self.variance == "small" else std_large)
-        return Terms(
+        return SingleTerms(
             then.alpha,
             kept,
             np.where(last, 0.0, std),
@@ -161,7 +150,7 @@ class MaruyamaRule:
     stochastic: bool = True
     learned: bool = False
 
-    def terms(self, path: Path, grid: np.ndarray) -> Terms:
+    def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         node, dt = path.node(grid[:-1]), np.diff(grid)
         w = self._diffusion(node, grid)
         score = w / node.sigma  # -w score = (w / sigma) noise

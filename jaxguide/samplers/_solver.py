@@ -1,7 +1,13 @@
-"""The loop that all samplers share: one `lax.scan` per run of steps with the same live
-guidance branches, or one for all runs if they come back again and again.
+"""The loop that all samplers share.
+
+Which branches are live in a step is known on the host. Steps with the same live
+branches are one `lax.scan`, in whose program a dead branch does not occur at all. If
+runs of steps come back again and again (a branch that is live in every second step),
+there is one scan for all, which switches between the programs: with a scan per run the
+network would be compiled once per run.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,17 +19,20 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxguide.guidance import Chain, Network, Step, _plan as plan, evaluate
-from jaxguide.paths import Array, Node, Path
-from jaxguide.samplers._base import Sampler, repeats, second_times
+from jaxguide.paths import Array, ArrayLike, Node, Path
+from jaxguide.samplers._base import Sampler
 
 # Folded into a step's key for the noise of its second stage; 1, 2, ... are repeats.
 _SECOND = 0x40000000
+
+# Which parts of the chain are live in a step, and its stages; see `plan.Run.mode`.
+Mode = tuple[tuple[bool, ...], int]
 
 
 class Steps(NamedTuple):
     """Everything that changes from step to step; leaves [N, ...]."""
 
-    index: Array
+    number: Any  # int32, 0, 1, ...
     node: Node
     chain: Chain
     next_node: Node  # the step's end
@@ -32,8 +41,18 @@ class Steps(NamedTuple):
     coefficients: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What stays the same while sampling and is no array. Static: equal ones share a
+    compiled program."""
+
+    sampler: Sampler
+    batched: bool  # branches in one forward pass, see `generate`
+    progress: Callable[[Array], None] | None = None
+
+
 class Fixed(NamedTuple):
-    """What stays the same while sampling."""
+    """The arrays that stay the same while sampling."""
 
     networks: dict[str, Network]
     conds: dict[str, Any]
@@ -44,8 +63,8 @@ class Fixed(NamedTuple):
 
 class Carry(NamedTuple):
     x: Array
-    guidance: Any  # the chain's state
-    memory: Any  # the sampler's state
+    state: Any  # the chain's
+    memory: Any  # the sampler's
 
 
 def traced(tree: Any) -> bool:
@@ -53,13 +72,18 @@ def traced(tree: Any) -> bool:
 
 
 def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> Steps:
-    """Host coefficients and schedules of every step; windows judged at its start."""
+    """Host coefficients and schedules of every step; windows judged at its start.
+
+    Also for the second stage: were it judged at its own time, a step across the edge of
+    a window would mix a guided prediction with one that is not.
+    """
     start, stop = grid[:-1], grid[1:]
-    second = second_times(sampler, path, grid)
+    second = sampler.second_times(path, grid)
     # Only a corrector reads schedules there; log(t) need not exist at t = 0.
-    corrected = np.where(sampler.stages(grid) == 2 * repeats(sampler), second, start)
+    corrected = np.where(sampler.stages(grid) == 2 * sampler.repeats, second, start)
 
     def node(times: np.ndarray) -> Node:
+        # Slopes may be infinite at the ends (sigma' of VP at t = 0).
         with np.errstate(all="ignore"):
             return to_float32(path.node(times))
 
@@ -75,154 +99,153 @@ def per_step(parts: Chain, path: Path, sampler: Sampler, grid: np.ndarray) -> St
 
 
 def to_float32(tree: Any) -> Any:
-    """Host float64 leaves as float32 arrays."""
+    """Host float64 leaves as float32 arrays: rounded once, after all arithmetic."""
     with np.errstate(over="ignore"):
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
 
 
 def _solve(
+    program: Program,
+    runs: tuple[plan.Run, ...],
     fixed: Fixed,
     steps: Steps,
     x: Array,
     state: Any,
-    *,
-    runs: tuple[plan.Run, ...],
-    **how: Any,
 ) -> Array:
     """Scans every run in turn; runs that come back again and again share a scan."""
     modes = tuple(dict.fromkeys(run.mode for run in runs))
-    carry = Carry(x, state, how["sampler"].init(x))
+    carry = Carry(x, state, program.sampler.init(x))
     if len(runs) > len(modes):
         which = plan.mode_indices(runs, modes)
-        return march(fixed, steps, which, carry, modes=modes, **how).x
+        return march(program, modes, fixed, steps, which, carry).x
     for run in runs:
         part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
         which = np.zeros(run.steps, np.int32)
-        carry = march(fixed, part, which, carry, modes=(run.mode,), **how)
+        carry = march(program, (run.mode,), fixed, part, which, carry)
     return carry.x
 
 
-def march(
+_solve_jit = jax.jit(_solve, static_argnames=("program", "runs"))
+
+
+def solve(
+    program: Program,
+    runs: tuple[plan.Run, ...],
     fixed: Fixed,
     steps: Steps,
-    which: Array,
+    x: Array,
+    state: Any,
+) -> Array:
+    """x [B, *D] after all steps; compiled here unless the caller is traced.
+
+    Args:
+        program, fixed: what stays the same.
+        runs: what the steps evaluate, from `plan.make_runs`.
+        steps: what changes from step to step.
+        x: noisy state [B, *D] at the first step's start.
+        state: of the chain, made by its `init`.
+    """
+    run = _solve if traced((fixed, steps, x)) else _solve_jit
+    return run(program, runs, fixed, steps, x, state)
+
+
+def march(
+    program: Program,
+    modes: tuple[Mode, ...],
+    fixed: Fixed,
+    steps: Steps,
+    which: ArrayLike,
     carry: Carry,
-    *,
-    modes: tuple[tuple[tuple[bool, ...], int], ...],
-    progress: Callable | None,
-    **how: Any,
 ) -> Carry:
-    """One scan over `steps`, each in the (live parts, stages) of `modes[which]`."""
-    bodies = [
-        functools.partial(_step, fixed, live=live, stages=stages, **how)
-        for live, stages in modes
-    ]
+    """One scan over `steps`, each as `modes[which]` says; `which` is int32 [N]."""
+    bodies = [functools.partial(_step, program, mode, fixed) for mode in modes]
 
     def body(carry: Carry, each: tuple[Steps, Array]):
         at, mode = each
+        # A single mode is no switch: `lax.switch` then calls it directly.
         carry = lax.switch(mode, bodies, carry, at)
-        if progress is not None:
-            jax.debug.callback(progress, at.index)
+        if program.progress is not None:
+            jax.debug.callback(program.progress, at.number)
         return carry, None
 
     return lax.scan(body, carry, (steps, jnp.asarray(which)))[0]
 
 
-_solve_jit = jax.jit(_solve, static_argnames=("runs", "sampler", "batched", "progress"))
-
-
-def solve(fixed: Fixed, steps: Steps, x: Array, state: Any, **how: Any) -> Array:
-    """x [B, *D] after all steps; compiled here unless the caller is traced."""
-    run = _solve if traced((fixed, steps, x)) else _solve_jit
-    return run(fixed, steps, x, state, **how)
-
-
-def _step(
-    fixed: Fixed,
-    carry: Carry,
-    at: Steps,
-    *,
-    live: tuple[bool, ...],
-    stages: int,
-    sampler: Sampler,
-    batched: bool,
-) -> Carry:
+def _step(program: Program, mode: Mode, fixed: Fixed, carry: Carry, at: Steps) -> Carry:
     """One step, which a recurrent sampler takes several times.
 
-    Every time sees the memory of the step before; the last one's is kept.
+    Every time sees the memory of the step before; the last one's is kept. Otherwise a
+    transform that looks at the previous step would see the same step's first try.
     """
     if fixed.constants is not None:
         at = at._replace(
             chain=at.chain.with_constants(fixed.constants),
             second_chain=at.second_chain.with_constants(fixed.constants),
         )
-    times = repeats(sampler)
-    how: dict[str, Any] = {"live": live, "sampler": sampler, "batched": batched}
-    how["stages"] = stages // times
-    done = _once(fixed, carry, at, 0, **how)
-    for turn in range(1, times):
-        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn - 1)
-        renoise = getattr(sampler, "renoise")  # noqa: B009
-        x = renoise(done.x, at.coefficients, fresh).astype(carry.x.dtype)
-        done = _once(fixed, carry._replace(x=x), at, turn, **how)
+    done = _turn(program, mode, fixed, carry, at, 0)
+    for turn in range(1, program.sampler.repeats):
+        fresh = _fresh(fixed.sample_keys, at.number, carry.x, 2 * turn - 1)
+        x = program.sampler.renoise(done.x, at.coefficients, fresh)
+        again = carry._replace(x=x.astype(carry.x.dtype))
+        done = _turn(program, mode, fixed, again, at, turn)
     return done
 
 
-def _once(
-    fixed: Fixed,
-    carry: Carry,
-    at: Steps,
-    turn: int,
-    *,
-    live: tuple[bool, ...],
-    stages: int,
-    sampler: Sampler,
-    batched: bool,
+def _turn(
+    program: Program, mode: Mode, fixed: Fixed, carry: Carry, at: Steps, turn: int
 ) -> Carry:
-    """One step: predict, and correct if the run has two stages.
-
-    Guidance state is committed by the first stage only. The corrector sees the memory
-    of this step, the same random draws and the same live parts.
-    """
-    key = fixed.guidance_key
-    step_key = None if key is None else jax.random.fold_in(key, at.index)
-    if turn and step_key is not None:
-        step_key = jax.random.fold_in(step_key, turn)
+    """Predicts at the step's start, moves, and corrects if there are two stages."""
+    sampler, (live, stages) = program.sampler, mode
+    key = _turn_key(fixed.guidance_key, at.number, turn)
 
     def predict(x: Array, state: Any, parts: Chain, node: Node, restart: Array):
-        step = Step(x, node, fixed.conds, restart, at.index, at.next_node)
+        step = Step(x, node, fixed.conds, restart, at.number, at.next_node)
         return evaluate(
-            fixed.networks,
-            parts,
-            state,
-            step,
-            live=live,
-            key=step_key,
-            batched=batched,
-        )
+            fixed.networks, parts, state, step,
+            live=live, key=key, batched=program.batched,
+        )  # fmt: skip
 
-    first, guided = predict(carry.x, carry.guidance, at.chain, at.node, at.index == 0)
+    first, state = predict(carry.x, carry.state, at.chain, at.node, at.number == 0)
     fresh = None
     if sampler.stochastic:
-        fresh = _fresh(fixed.sample_keys, at.index, carry.x, 2 * turn)
+        fresh = _fresh(fixed.sample_keys, at.number, carry.x, 2 * turn)
     x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
-    if stages == 2:
+    if stages == 2 * sampler.repeats:
+        # The state it returns is dropped: a transform's memory is one entry per step,
+        # at the steps' starts, whichever sampler runs. The second stage reads the
+        # first one's memory, and draws what the first one drew: the same key.
         never = jnp.zeros((), bool)
-        second, _ = predict(x, guided, at.second_chain, at.second_node, never)
-        drawn = None
+        second, _ = predict(x, state, at.second_chain, at.second_node, never)
+        both = None
         if fresh is not None:
-            more = _fresh(fixed.sample_keys, at.index, carry.x, _SECOND + turn)
-            drawn = fresh, more
-        x = sampler.correct(carry.x, first, second, at.coefficients, drawn)
-    return Carry(x.astype(carry.x.dtype), guided, memory)
+            other = _fresh(fixed.sample_keys, at.number, carry.x, _SECOND + turn)
+            both = fresh, other
+        x = sampler.correct(carry.x, first, second, at.coefficients, both)
+    return Carry(x.astype(carry.x.dtype), state, memory)
+
+
+def _turn_key(key: Array | None, index: Array, turn: int) -> Array | None:
+    """The key that transforms draw from; turn 0 is the step without recurrence.
+
+    Folded by number, not split off one after the other: the draws of a step do not
+    depend on how many steps came before it or how they were cut into scans.
+    """
+    if key is None:
+        return None
+    key = jax.random.fold_in(key, index)
+    return jax.random.fold_in(key, turn) if turn else key
 
 
 def _fresh(keys: Array | None, index: Array, x: Array, draw: int) -> Array:
-    """This step's noise [B, *D], from each sample's own key; `draw` counts."""
+    """This step's noise [B, *D], from each sample's own key; `draw` counts.
+
+    A sample's noise is then the same in every batch and on any number of devices.
+    """
 
     def one(key: Array) -> Array:
         key = jax.random.fold_in(key, index)
         key = jax.random.fold_in(key, draw) if draw else key
         return jax.random.normal(key, x.shape[1:], x.dtype)
 
+    assert keys is not None  # `generate` has refused a stochastic sampler without
     return jax.vmap(one)(keys)

@@ -6,7 +6,6 @@ what the loop costs.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,8 +29,10 @@ class Points:
 
     steps: Any  # leaves [N, ...]; those of the two chains [P, N, ...]
     which: Array  # int32 [P, N]: the mode of every step
-    modes: tuple[Any, ...]  # (live parts, stages) that occur at any point
-    constants: Chain  # the same at all points, see `Chain.constants`
+    # (live parts, stages) that occur at any point: static, they decide the program.
+    # Which of them a step runs is a number, so other windows do not recompile.
+    modes: tuple[Any, ...]
+    constants: Chain  # the same at all points, see `Chain.constants`; kept once
 
     def __len__(self) -> int:
         return len(self.which)
@@ -131,7 +132,7 @@ def sweep(
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
-    keys: Array | None = None,
+    sample_keys: Array | None = None,
     batched: bool | None = None,
     vmapped: bool = False,
     progress: Callable[[Array], None] | None = None,
@@ -149,7 +150,7 @@ def sweep(
         vmapped: run all points side by side: faster on an accelerator with memory to
             spare, but a step then evaluates what any point needs there, for all.
         network, noise, cond, grid, sampler: as in `generate`.
-        conds, networks, key, keys, batched, progress: as in `generate`.
+        conds, networks, key, sample_keys, batched, progress: as in `generate`.
 
     Returns:
         Samples [P, B, *D], one batch per guidance, in the dtype of `noise`.
@@ -157,7 +158,7 @@ def sweep(
     Raises:
         ValueError: if the guidances differ in structure, or as `generate`.
     """
-    grid = generation.check("sweep", network, grid, sampler, keys)
+    grid = generation.check("sweep", network, grid, sampler, sample_keys)
     points = guidances
     if not isinstance(points, Points):
         points = make_points(points, path=network.path, grid=grid, sampler=sampler)
@@ -165,44 +166,40 @@ def sweep(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
-        keys,
+        sample_keys,
     )
+    batched = default_batched() if batched is None else batched
+    program = solver.Program(sampler, batched, progress)
+    start = generation.at_start(network.path, grid, noise)
     solve = _solve if solver.traced((fixed, points, noise)) else _solve_jit
-    return solve(
-        fixed,
-        points,
-        generation.at_start(network.path, grid, noise),
-        sampler=sampler,
-        batched=default_batched() if batched is None else batched,
-        vmapped=vmapped,
-        progress=progress,
-    )
+    return solve(program, vmapped, fixed, points, start)
 
 
 def _solve(
+    program: solver.Program,
+    vmapped: bool,
     fixed: solver.Fixed,
     points: Points,
     x: Array,
-    *,
-    sampler: Sampler,
-    vmapped: bool,
-    **how: Any,
 ) -> Array:
-    """Marches every point through all its steps."""
+    """Marches every point through all its steps.
+
+    One scan over all steps, not one per run as in `generate`: the points have windows
+    of their own, so that their runs do not begin and end together.
+    """
 
     def one(each: tuple[tuple[Chain, Chain], Array]) -> Array:
         chains, which = each
         steps = points.with_chains(*chains).steps
         whole = chains[0].with_constants(points.constants)
-        carry = solver.Carry(x, whole.init(x), sampler.init(x))
+        carry = solver.Carry(x, whole.init(x), program.sampler.init(x))
         kept = fixed._replace(constants=points.constants)
-        march = functools.partial(solver.march, kept, modes=points.modes)
-        return march(steps, which, carry, sampler=sampler, **how).x
+        return solver.march(program, points.modes, kept, steps, which, carry).x
 
+    # Under `lax.map` a step runs the one program that `which` names; under `vmap` the
+    # points of a step differ in `which`, and XLA evaluates every program and selects.
     over = points.chains, points.which
     return jax.vmap(one)(over) if vmapped else lax.map(one, over)
 
 
-_solve_jit = jax.jit(
-    _solve, static_argnames=("sampler", "batched", "vmapped", "progress")
-)
+_solve_jit = jax.jit(_solve, static_argnames=("program", "vmapped"))

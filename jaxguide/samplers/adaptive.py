@@ -1,7 +1,9 @@
 """Adaptive ODE solvers through diffrax (SiT samples with dopri5).
 
-The interval is cut at every edge of a guidance window, so that the vector field is
-smooth inside each piece and branches that are dead there are not evaluated.
+The interval is cut into pieces at every edge of a guidance window. Across an edge the
+vector field jumps: the error control would reject steps there until they are tiny, and
+each rejected step costs evaluations. Inside a piece the field is smooth, and branches
+that are dead there are not evaluated. The solver starts anew in every piece.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 
 from jaxguide import paths
 from jaxguide.guidance import (
-    RAW,
     Chain,
     Network,
     Step,
@@ -68,14 +69,14 @@ def integrate(
 
     Raises:
         ValueError: if `guidance` holds a transform that is not a function of (x, t):
-            one that remembers earlier steps (SG-prev) or draws at random (S2).
+            one that remembers earlier steps (SG-prev) or draws at random (S2, ICG).
 
     NFE: counted; Dopri5 takes 6 per step and 1 more per piece.
     Source: Dormand and Prince 1980; SiT's `sample_ode` with torchdiffeq's dopri5.
     Differs from the source: windows are exact; error control is per sample by default.
     """
     parts = as_chain(guidance)
-    _check(parts, network, noise)
+    _check_memory(parts, noise)
     if not 0 <= t_min < t_max <= 1:
         raise ValueError(
             f"integrate: need 0 <= t_min < t_max <= 1, got t_min={t_min!r}, "
@@ -92,9 +93,13 @@ def integrate(
     pieces = plan.make_pieces(parts, t_max, t_min)
     start = noise * jnp.asarray(float(network.path.node(t_max).sigma), noise.dtype)
     all_conds = {"cond": cond, **(conds or {})}
+    everywhere = plan.Piece(t_max, t_min, (True,) * len(parts.parts))
+    _check_draws(problem, everywhere, start, all_conds)
     if not per_sample:
         return _solve(problem, pieces, start, all_conds)
 
+    # Mapped, not one solve for the batch: each sample then has its own step sizes. The
+    # loop ends with the slowest sample, and `nfe` is what each one needed.
     def one(x: Array, conds: dict[str, Any]) -> Solution:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
         found = _solve(problem, pieces, x[None], conds)
@@ -112,23 +117,43 @@ class _Problem(NamedTuple):
     max_steps: int
 
 
-def _check(parts: Chain, network: Network, noise: Array) -> None:
-    """Refuses transforms for which an adaptive step has no meaning."""
+def _check_memory(parts: Chain, noise: Array) -> None:
+    """Refuses transforms that look at the step before."""
+    part: Any
     for part in parts.parts:
-        name = getattr(part, "name", type(part).__name__)
         if part.init(noise) != ():
             raise ValueError(
-                f"integrate: need transforms without memory, got {name}. An adaptive "
-                "solver has trial and rejected steps, so 'the previous step' is not "
-                "defined. Use generate with sampler=euler()."
+                f"integrate: need transforms without memory, got {part.name}. An "
+                "adaptive solver has trial and rejected steps, so 'the previous step' "
+                "is not defined. Use generate with sampler=euler()."
             )
-        taps = [branch.tap for branch in part.branches(network)]
-        if any(tap is not None and tap.random for tap in taps):
-            raise ValueError(
-                f"integrate: need deterministic transforms, got {name}. A fresh draw "
-                "at every call is no vector field and defeats the error control. "
-                "Use generate with sampler=euler()."
-            )
+
+
+def _check_draws(
+    problem: _Problem, piece: plan.Piece, x: Array, conds: dict[str, Any]
+) -> None:
+    """Refuses transforms that draw: those that ask for a key where there is none.
+
+    A draw may be anywhere (a condition, dropped blocks, inside `apply`), so the field
+    is traced instead, which evaluates nothing. What fails with a key as well has
+    another reason, and fails again with its own message when the field is integrated.
+    """
+
+    def complaint(key: Array | None) -> str | None:
+        try:
+            jax.eval_shape(_field(problem, conds, piece, key), piece.start, x, None)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    without = complaint(None)
+    if without is not None and without != complaint(jax.random.key(0)):
+        name = without.partition(":")[0]  # messages begin with who complains
+        raise ValueError(
+            f"integrate: need deterministic transforms, got {name}. A fresh draw "
+            "at every call is no vector field and defeats the error control. "
+            "Use generate with sampler=euler()."
+        )
 
 
 def _solve(
@@ -149,35 +174,46 @@ def _solve(
             max_steps=problem.max_steps,
         )
         assert found.ys is not None  # SaveAt defaults to t1
-        main = problem.networks["main"]
-        branches = dict.fromkeys((RAW, *problem.parts.branches(main, piece.live)))
         taken = found.stats["num_steps"].astype(jnp.int32)
         x, steps = found.ys[0], steps + taken
-        nfe = nfe + _evaluations(problem.solver, taken) * len(branches)
+        each = plan.evaluations(problem.parts, problem.networks, piece.live)
+        nfe = nfe + _calls(problem.solver, taken) * each
     return Solution(x, steps, nfe)
 
 
-def _evaluations(solver: diffrax.AbstractERK, steps: Array) -> Array:
-    """Calls of the vector field in one piece."""
+def _calls(solver: diffrax.AbstractERK, steps: Array) -> Array:
+    """Calls of the vector field in one piece; a rejected step takes as many."""
     tableau: Any = solver.tableau
     if tableau.fsal:  # a step begins with the last stage of the one before
         return tableau.c.size * steps + 1
     return (tableau.c.size + 1) * steps
 
 
-def _field(problem: _Problem, conds: dict[str, Any], piece: plan.Piece):
-    """The guided velocity as diffrax wants it, inside one piece."""
+def _field(
+    problem: _Problem,
+    conds: dict[str, Any],
+    piece: plan.Piece,
+    key: Array | None = None,
+):
+    """The guided velocity as diffrax wants it, inside one piece.
+
+    `key` is for `_check_draws` alone: a field that draws is not integrated.
+    """
     main = problem.networks["main"]
     state = problem.parts.init(jnp.zeros(()))
+    # Windows are judged here and not at the solver's own times: a stage that rounding
+    # puts beyond the piece's edge still belongs to it.
     middle = (piece.start + piece.stop) / 2
 
-    def velocity(t: Array, x: Array, args: Any) -> Array:
+    def velocity(t: Any, x: Any, args: Any) -> Array:
         del args
         node = main.path.node(jnp.asarray(t))
         step = Step(x, node, conds, jnp.zeros((), bool))
         chain = problem.parts.at(node.t, middle)
-        options = {"live": piece.live, "batched": problem.batched}
-        pair, _ = evaluate(problem.networks, chain, state, step, **options)
+        pair, _ = evaluate(
+            problem.networks, chain, state, step,
+            live=piece.live, key=key, batched=problem.batched,
+        )  # fmt: skip
         return paths.from_pair("velocity", pair.denoised, pair.noise, node)
 
     return velocity

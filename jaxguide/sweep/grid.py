@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxguide.guidance import Chain, Cost, Network
-from jaxguide.runtime import sheets as pictures
+from jaxguide.runtime import devices, sheets as pictures
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import columns as sampling, jobs
 from jaxguide.sample.build import with_channels
@@ -29,7 +29,7 @@ MEASURES = ("mean", "std", "saturated")
 class Sweep:
     """Everything a config describes, built and checked before anything runs."""
 
-    job: jobs.Job
+    job: jobs.SampleJob
     axes: dict[str, tuple[float, ...]]
     points: list[Point]
     chains: list[Chain]
@@ -38,10 +38,10 @@ class Sweep:
 
     def groups(self) -> list[list[int]]:
         """Points that share a program: all, unless an axis changes the structure."""
-        found: dict[Any, list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for index, chain in enumerate(self.chains):
-            found.setdefault(structure(chain), []).append(index)
-        return list(found.values())
+            groups.setdefault(structure(chain), []).append(index)
+        return list(groups.values())
 
     def describe(self) -> str:
         """What will run, for people."""
@@ -67,8 +67,8 @@ class Sweep:
         count = self.scorer.floor_count
         return [
             f"measure  {self.scorer.title(name)}; real against real, {count} images: "
-            f"{found.value:.4g} ± {found.spread:.1g}"
-            for name, found in self.scorer.floor.items()
+            f"{measured.value:.4g} ± {measured.spread:.1g}"
+            for name, measured in self.scorer.floor.items()
         ]
 
 
@@ -95,7 +95,8 @@ def build(config: SweepConfig, scorer: Scorer | None = None) -> Sweep:
 
     Args:
         config: of the sweep.
-        scorer: one that is at hand, for several sweeps; None builds that of the config.
+        scorer: one that was built before, for several sweeps; None builds that of the
+            config.
 
     Raises:
         ValueError: for anything wrong in the config, with the fix.
@@ -131,16 +132,16 @@ def run(plan: Sweep) -> Outcome:
         for place, index in enumerate(group):
             here = points[place : place + 1]
             start = time.perf_counter()
-            found = sampling.in_batches(
+            x0 = sampling.in_batches(
                 plan.job, functools.partial(sample, here), labels, numbers, size
             )
             seconds = time.perf_counter() - start
-            results[index] = _result(plan, index, found, seconds)
+            results[index] = _result(plan, index, x0, seconds)
     progress.close()
     return Outcome([results[index] for index in sorted(results)], compile_seconds)
 
 
-def _drawn(job: jobs.Job) -> tuple[np.ndarray, np.ndarray]:
+def _drawn(job: jobs.SampleJob) -> tuple[np.ndarray, np.ndarray]:
     """Labels and numbers of the images of every point."""
     if not job.config.num_samples:
         return sampling.images(job)
@@ -148,20 +149,20 @@ def _drawn(job: jobs.Job) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.arange(len(labels), dtype=np.int32)
 
 
-def _result(plan: Sweep, index: int, found: np.ndarray, seconds: float) -> Result:
+def _result(plan: Sweep, index: int, x0: np.ndarray, seconds: float) -> Result:
     """What came of a point: its measures, and the images that the picture shows."""
     job = plan.job
     measures = {}
     if plan.scorer is not None:
-        images = sampling.decoded(job, found)
+        images = sampling.decoded(job, x0)
         measures = plan.scorer(np.asarray(to_uint8(images, job.config.rounding)))
-    shown = sampling.by_class(job, sampling.decoded(job, found[_shown(job)]))
+    shown = sampling.by_class(job, sampling.decoded(job, x0[_shown(job)]))
     return Result(
-        plan.points[index], shown, seconds, plan.costs[index], len(found), measures
+        plan.points[index], shown, seconds, plan.costs[index], len(x0), measures
     )
 
 
-def _shown(job: jobs.Job) -> np.ndarray:
+def _shown(job: jobs.SampleJob) -> np.ndarray:
     """Which images the picture shows: the first ones of every class."""
     labels, _ = _drawn(job)
     count = job.config.per_class
@@ -174,7 +175,9 @@ def _shown(job: jobs.Job) -> np.ndarray:
     return np.concatenate(places)
 
 
-def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> Any:
+def _compile(
+    job: jobs.SampleJob, example: Points, size: int, progress: Progress
+) -> Any:
     """The compiled sampler of any one point: (points, network, networks, ...)."""
 
     def sample(
@@ -184,7 +187,7 @@ def _compile(job: jobs.Job, example: Points, size: int, progress: Progress) -> A
         named["progress"] = progress.step
         return sweep(network, noise, labels, guidances=points, **named)[0]
 
-    zeros = sampling.shard((np.zeros(size, np.int32), np.zeros(size, np.int32)))
+    zeros = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
     return jax.jit(sample).lower(example, job.network, job.networks, *zeros).compile()
 
 

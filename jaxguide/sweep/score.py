@@ -34,10 +34,10 @@ class Scorer:
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Measures of images uint8 [N, H, W, C], by the titles that reports use."""
-        found = measures.score(
+        values = measures.score(
             images, self.network, self.reference, self.names, self.protocol
         )
-        return {self.title(name): value for name, value in found.items()}
+        return {self.title(name): value for name, value in values.items()}
 
     def title(self, name: str) -> str:
         """What reports call a measure."""

@@ -24,4 +24,4 @@ from jaxguide.train.stop import (
     PREEMPTED as PREEMPTED,
     Stop as Stop,
 )
-from jaxguide.train.trajectories import cfg_trajectories as cfg_trajectories
+from jaxguide.train.trajectories import guided_trajectories as guided_trajectories

@@ -8,8 +8,9 @@ works with. What belongs to sampling stands in `jaxguide.sample`.
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import optax
 
@@ -18,7 +19,7 @@ from jaxguide.data.config import DataConfig
 from jaxguide.models import DiTConfig, Weights
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
-from jaxguide.train import parallel
+from jaxguide.train import LoopConfig, parallel
 from jaxguide.train.loss_config import (
     INPUTS,
     LOSSES,
@@ -50,7 +51,7 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; see `training.learning_rate` and `training.adamw`.
+    """AdamW; see `train.learning_rate` and `train.adamw`.
 
     Args:
         schedule: "constant", "cosine" or "wsd".
@@ -89,7 +90,7 @@ class TrainConfig:
         log_every, save_every, snapshot_every: in steps.
         keep: newest checkpoints to keep.
         keep_best, best_by: further checkpoints to keep, those with the lowest
-            "eval_loss", "loss" or "grad_norm"; see `training.LoopConfig`.
+            "eval_loss", "loss" or "grad_norm"; see `train.LoopConfig`.
         preview_scale: classifier-free guidance of the sample grids, or the scale that
             a network with such an input is given.
         preview_classes, preview_per_class: classes of the sample grids, evenly
@@ -115,21 +116,21 @@ class TrainConfig:
     accumulate: int = 1
     parallel: str = "fsdp"
     shards: int = 0
-    log_every: int = 50
-    save_every: int = 1000
-    snapshot_every: int = 1000
-    keep: int = 2
-    keep_best: int = 0
-    best_by: str = "loss"
+    log_every: int = LoopConfig.log_every
+    save_every: int = LoopConfig.save_every
+    snapshot_every: int = LoopConfig.snapshot_every
+    keep: int = LoopConfig.keep
+    keep_best: int = LoopConfig.keep_best
+    best_by: str = LoopConfig.best_by
     preview_scale: float = 2.0
     preview_classes: int = 10
     preview_per_class: int = 8
     preview_autoencoder: str = ""
-    evaluate_every: int = 0
+    evaluate_every: int = LoopConfig.evaluate_every
     evaluate_split: str = "test"
     evaluate_images: int = 256
-    peak_flops: float = 0.0
-    tensorboard: bool = False
+    peak_flops: float = LoopConfig.peak_flops
+    tensorboard: bool = LoopConfig.tensorboard
 
 
 def tiny(config: TrainConfig) -> TrainConfig:
@@ -223,7 +224,7 @@ def build_strategy(config: TrainConfig) -> parallel.Strategy:
 
 
 def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experiment:
-    """What `training.run` trains."""
+    """What `train.run` trains."""
     model = build_model(config, dataset)
     return train.Experiment(
         dataset=dataset,
@@ -249,18 +250,10 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experim
     )
 
 
-def build_loop(config: TrainConfig) -> train.LoopConfig:
-    """How long `training.run` runs, how often it reports, and where to."""
-    return train.LoopConfig(
-        folder=Path(config.folder).expanduser(),
-        steps=config.steps,
-        log_every=config.log_every,
-        save_every=config.save_every,
-        snapshot_every=config.snapshot_every,
-        keep=config.keep,
-        keep_best=config.keep_best,
-        best_by=config.best_by,
-        evaluate_every=config.evaluate_every,
-        tensorboard=config.tensorboard,
-        peak_flops=config.peak_flops,
-    )
+def build_loop(config: TrainConfig) -> LoopConfig:
+    """How long `train.run` runs, how often it reports, and where to."""
+    values: dict[str, Any] = {
+        f.name: getattr(config, f.name) for f in fields(LoopConfig)
+    }
+    values["folder"] = Path(config.folder).expanduser()
+    return LoopConfig(**values)

@@ -128,11 +128,11 @@ def run(
         evaluate: called likewise every `loop.evaluate_every` steps, by every process;
             its numbers are logged, and one named as in `view.tuned` takes effect in
             the next step.
-        stop: tells when to leave early; by default this makes its own. Give one to
+        stop: decides when to leave early; by default this makes its own. Give one to
             learn by its `code` why the run has ended.
 
     Returns:
-        The last state, in its saved form (`training.parallel`).
+        The last state, in its saved form (`train.parallel`).
 
     Raises:
         FloatingPointError: if the loss or the gradient stops being finite.
@@ -160,20 +160,23 @@ def run(
                 last, leave = done == loop.steps, stop.asked(done)
                 log.add(done, report, last=last)
                 numbers = {}
+                # Before the checkpoint: it holds the numbers, by which the best are
+                # kept, and the tuned state.
                 if evaluate and loop.evaluate_every and done % loop.evaluate_every == 0:
                     numbers = evaluate(done, _view(strategy, state))
                     log.write(done, numbers)
                     state = _retuned(strategy, state, numbers)
                 if last or leave or done % loop.save_every == 0:
                     saver.save(done, state, numbers)
-                if leave:
+                if leave:  # without pictures: a preempted job has seconds
                     break
                 if snapshot and (last or done % loop.snapshot_every == 0):
+                    # Every process takes part in gathering what one of them writes.
                     view = _view(strategy, state)
                     if hosts.is_first():
                         snapshot(done, view)
-                checkpoints.check()
-        except Exception:
+                checkpoints.check()  # a full disk ends the run now, not at its end
+        except Exception:  # no KeyboardInterrupt: a second Ctrl-C leaves at once
             saver.rescue(state)
             raise
     return strategy.saved(state)
@@ -207,10 +210,11 @@ class _Saver:
     def rescue(self, state: Any) -> None:
         """Saves the last whole state after an error, as far as that is possible."""
         leaves = jax.tree.leaves(state)
-        # The others would not come to save their parts.
+        # The other processes would not come to save their parts. And a step that has
+        # failed has taken over the memory of the state that it was given.
         if jax.process_count() > 1 or any(leaf.is_deleted() for leaf in leaves):
             return
-        with suppress(Exception):  # the first error is the one to tell
+        with suppress(Exception):  # the first error is the one to raise
             step = int(self._experiment.strategy.saved(state).step)
             self.save(step, state, {})
 
@@ -272,6 +276,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int, 
     """The newest checkpoint or a fresh state, its updates, and its unfinished line."""
     strategy, key = experiment.strategy, jax.random.key(experiment.seed)
     make_state = functools.partial(_make_state, experiment)
+    # Shapes and places only: a fresh state beside the restored one might not fit.
     like = parallel.abstract(strategy, make_state, key)
     if checkpoints.latest_step() is None:
         hosts.say(

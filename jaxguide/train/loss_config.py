@@ -78,36 +78,28 @@ def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
     )
 
 
-def _apply(
-    model: DiTConfig, params: Any, x: Array, t: Array, label: Array, **numbers: Array
-) -> Array:
-    """The network with its parameters and number inputs as arguments."""
-    return models.apply(model, params, x, t, label, numbers=numbers)
-
-
 def _predict(model: DiTConfig, params: Any) -> losses.Predict:
     """The network as `(x, t, label, **numbers) -> prediction`."""
-    return functools.partial(_apply, model, params)
+    return functools.partial(models.Predictor(model), params)
 
 
-def _alone(loss: Callable[..., Array], predict: losses.Predict) -> train.Loss:
-    """A loss that has no teacher; `predict` takes the parameters first."""
+def _alone(loss: Callable[..., Array], model: DiTConfig) -> train.Loss:
+    """A loss that has no teacher."""
 
     def with_params(params: Any, inputs: train.Inputs) -> Array:
-        own = functools.partial(predict, params)
-        return loss(own, inputs.batch, inputs.draws)
+        return loss(_predict(model, params), inputs.batch, inputs.draws)
 
     return with_params
 
 
 def _flow_matching(config: LossConfig, model: DiTConfig) -> train.Loss:
     loss = functools.partial(losses.flow_matching, **_common(config, model))
-    return _alone(loss, functools.partial(_apply, model))
+    return _alone(loss, model)
 
 
 def _gft(config: LossConfig, model: DiTConfig) -> train.Loss:
     loss = functools.partial(losses.gft, **_common(config, model))
-    return _alone(loss, functools.partial(_apply, model))
+    return _alone(loss, model)
 
 
 def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
@@ -119,11 +111,7 @@ def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
             "ddpm_hybrid: need a network with learned variance, got "
             "learn_sigma=False. Set model.learn_sigma=True."
         )
-
-    def predict(params: Any, *args: Array) -> tuple[Array, Array | None]:
-        return models.split_sigma(model, _apply(model, params, *args))
-
-    return _alone(functools.partial(losses.ddpm_hybrid, **options), predict)
+    return _alone(functools.partial(losses.ddpm_hybrid, **options), model)
 
 
 def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:
@@ -138,7 +126,7 @@ def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:
         flow_ratio=config.flow_ratio,
         **options,
     )
-    return _alone(loss, functools.partial(_apply, model))
+    return _alone(loss, model)
 
 
 def _need(name: str, value: str, wanted: str) -> None:

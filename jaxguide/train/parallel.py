@@ -30,7 +30,7 @@ EVERYWHERE = PartitionSpec()
 SMALL = 2**14
 
 MakeState = Callable[[Array], Any]
-Step = Callable[[Any, Any], tuple[Any, Any]]
+StepFunction = Callable[[Any, Any], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Compiled:
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
         with self._seen():
             state, report = self.step(state, batch)
+        # Left on the device: to read the metrics here would wait for the step.
         return state, jax.tree.map(lambda leaf: leaf.addressable_data(0), report)
 
     def lower(self, state: Any, batch: Any) -> Any:
@@ -82,7 +83,7 @@ class Strategy(Protocol):
         """How a leaf of the saved state is cut, from its place in the tree."""
         ...
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """The step for many devices; it overwrites the state that it is given.
 
         The metrics come back whole, on a device of this process, without waiting.
@@ -137,6 +138,8 @@ class Fsdp:
     @property
     def mesh(self) -> Mesh:
         """[replicas, shards]."""
+        # Rows of neighbours: the most traffic, parameters at every block, stays within
+        # a row. Auto: XLA lays out whatever the networks say nothing about.
         shards = self.shards or len(self.devices)
         grid = np.array(self.devices).reshape(-1, shards)
         return Mesh(grid, (REPLICAS, SHARDS), axis_types=(AxisType.Auto,) * 2)
@@ -145,8 +148,9 @@ class Fsdp:
         """See `Strategy`; the rule is `cut`."""
         return cut(path, leaf.shape, self.mesh.shape[SHARDS])
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """See `Strategy`."""
+        # The new state lies where the old one did, whose memory it takes over.
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         whole = NamedSharding(self.mesh, EVERYWHERE)
         return Compiled(
@@ -207,14 +211,14 @@ class Pmap:
         del path, leaf
         return EVERYWHERE
 
-    def compile(self, train_step: Step, state: Any) -> Compiled:
+    def compile(self, train_step: StepFunction, state: Any) -> Compiled:
         """See `Strategy`."""
         del state
         return Compiled(
             jax.pmap(
                 train_step,
                 axis_name=REPLICAS,
-                out_axes=(0, None),
+                out_axes=(0, None),  # metrics are equal everywhere, after a mean
                 donate_argnums=0,
                 devices=self.devices,
             )
@@ -225,6 +229,7 @@ class Pmap:
         count = self.mesh.local_mesh.size
 
         def put(rows: np.ndarray) -> Array:
+            # In order: `train_step` takes an example's place from its device's index.
             parts = rows.reshape(count, len(rows) // count, *rows.shape[1:])
             return jax.device_put(parts, self._local)
 
@@ -296,8 +301,8 @@ def scalars(strategy: Strategy, numbers: dict[str, float]) -> dict[str, Array]:
     place = NamedSharding(strategy.mesh, EVERYWHERE)
 
     def put(number: float) -> Array:
-        value = np.float32(number)
-        return jax.make_array_from_callback((), place, lambda _: value)
+        # From every process's own copy: device_put would compare it across processes.
+        return jax.make_array_from_callback((), place, lambda _: np.float32(number))
 
     return strategy.loaded({name: put(number) for name, number in numbers.items()})
 

@@ -56,9 +56,10 @@ def _sample(preview: Preview, params: Any) -> Array:
     shape = (len(label), *model.image_shape)
     # A network that predicts noise tells nothing of the data at t = 1 itself.
     start = 1.0 if preview.kind in ("velocity", "denoised") else 0.995
+    numbers = losses.inputs_at(scale, model.inputs)
     return samplers.generate(
         guidance.Network(
-            jax.tree_util.Partial(functools.partial(_predict, model, scale), params),
+            jax.tree_util.Partial(models.Predictor(model), params, **numbers),
             kind=preview.kind,
             path=preview.path,
         ),
@@ -71,18 +72,3 @@ def _sample(preview: Preview, params: Any) -> Array:
         ),
         conds={"null": jnp.full_like(label, model.null_label)},
     )
-
-
-def _predict(
-    model: models.DiTConfig,
-    scale: float,
-    params: Any,
-    x: Array,
-    t: Array,
-    label: Array,
-    **taps: Any,
-) -> Array:
-    values = losses.inputs_at(scale, model.inputs)
-    numbers = {name: jnp.full_like(t, value) for name, value in values.items()}
-    output = models.apply(model, params, x, t, label, numbers=numbers, **taps)
-    return models.split_sigma(model, output)[0]

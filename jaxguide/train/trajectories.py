@@ -12,7 +12,7 @@ from jaxguide import guidance, paths, samplers
 from jaxguide.losses import GuidedStates
 
 
-def cfg_trajectories(
+def guided_trajectories(
     network: guidance.Network,
     noise: Array,
     label: Array,
@@ -40,7 +40,7 @@ def cfg_trajectories(
         ValueError: for a bad grid, or one that starts where the network tells nothing
             of the data.
     """
-    grid = paths.check_grid("cfg_trajectories", grid)
+    grid = paths.check_grid("guided_trajectories", grid)
     conds = {"null": jnp.full_like(label, null_label)}
     x = noise * jnp.asarray(float(network.path.node(grid[0]).sigma), noise.dtype)
     states = []

@@ -174,14 +174,8 @@ def masks(probe):
     return [seen.keep.tolist() for seen in probe.calls if seen.keep is not None]
 
 
-class Probing:
-    """The parts of `Transform` that the transforms of this file share."""
-
-    def init(self, x):
-        return ()
-
-    def live(self, t, index=0):
-        return True
+class Probing(jg.Transform):
+    """What the transforms of these files share."""
 
 
 def register(cls):

@@ -1,11 +1,14 @@
 """Promise 2: branches are declared, then evaluated once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxguide as jg
+from jaxguide.guidance import Change
 from tests import transforms as tf
 from tests.contract.common import (
     GRID,
@@ -60,22 +63,27 @@ def test_batched_runs_input_branches_in_one_forward_and_dropped_blocks_alone():
     assert shapes == [(tf.BATCH, True), (3 * tf.BATCH, False)]
 
 
-def _half_way(step, outputs):
+@dataclasses.dataclass(frozen=True)
+class HalfWay(Change):
     """An input made from a first-round prediction."""
-    return step.x - 0.25 * outputs[jg.Branch(cond="null")]
+
+    second = True
+
+    def x(self, here):
+        return here.step.x - 0.25 * here[jg.Branch(cond="null")]
 
 
 class SecondRound(Probing):
     """guided + raw - (the network at an input made from its own prediction)."""
 
     null = jg.Branch(cond="null")
-    again = jg.Branch(rewrite=_half_way)
+    again = jg.Branch(change=HalfWay())
 
     def branches(self, network):
         return (self.null, self.again)
 
-    def apply(self, guided, state, outputs, step, *, live):
-        moved = guided.prediction + outputs[jg.Branch()] - outputs[self.again]
+    def apply(self, guided, state, here, *, live):
+        moved = guided.prediction + here[jg.Branch()] - here[self.again]
         return guided._replace(prediction=moved), state
 
 
@@ -87,9 +95,9 @@ class Energy(Probing):
     def branches(self, network):
         return (self.branch,)
 
-    def apply(self, guided, state, outputs, step, *, live):
-        function = outputs.function(self.branch)
-        push = jax.grad(lambda x: (function(x) ** 2).sum())(step.x)
+    def apply(self, guided, state, here, *, live):
+        function = here.function(self.branch)
+        push = jax.grad(lambda x: (function(x) ** 2).sum())(here.step.x)
         return guided._replace(prediction=guided.prediction + push), state
 
 

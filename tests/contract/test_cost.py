@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from jaxguide.guidance import DropBlocks, evaluate
+from jaxguide.guidance import DropBlocks, View, evaluate
 from tests import transforms as tf
 from tests.contract.common import (
     GRID,
@@ -151,7 +151,7 @@ def test_kept_blocks_are_sorted_static_and_never_lack_an_excluded_one(exclude):
     network = tf.toy_probe().network()
     tap = DropBlocks(0.34, exclude)
     draw = jax.jit(
-        jax.vmap(lambda key: tap.arguments(network, key, None)["keep_blocks"])
+        jax.vmap(lambda key: tap.taps(View(network, None, key))["keep_blocks"])
     )
     keeps = np.asarray(draw(jax.random.split(jax.random.key(0), 3000)))
     assert keeps.dtype == np.int32 and keeps.shape == (3000, tf.DEPTH - 2)

@@ -37,10 +37,10 @@ class CFGpp(Probing):
     def branches(self, network):
         return (self.null,)
 
-    def apply(self, guided, state, outputs, step, *, live):
-        null = outputs[self.null]
-        prediction = null + self.strength * (outputs[jg.Branch()] - null)
-        _, noise = paths.to_pair(outputs.network.kind, null, step.x, step.node)
+    def apply(self, guided, state, here, *, live):
+        null, step = here[self.null], here.step
+        prediction = null + self.strength * (here[jg.Branch()] - null)
+        _, noise = paths.to_pair(here.network.kind, null, step.x, step.node)
         return guided._replace(prediction=prediction, noise=noise), state
 
 
@@ -95,8 +95,10 @@ class Commits(Probing):
     def branches(self, network):
         return ()
 
-    def apply(self, guided, state, outputs, step, *, live):
-        shown = guided._replace(prediction=jnp.full_like(step.x, 1.0) * state.count)
+    def apply(self, guided, state, here, *, live):
+        shown = guided._replace(
+            prediction=jnp.full_like(here.step.x, 1.0) * state.count
+        )
         return shown, CommitsState(state.count + 1)
 
 

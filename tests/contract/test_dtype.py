@@ -111,6 +111,6 @@ def test_argument_names_are_the_contract(row):
         assert list(inspect.signature(part.branches).parameters) == ["network"]
         assert list(inspect.signature(part.live).parameters) == ["t", "index"]
         names = list(inspect.signature(part.apply).parameters)
-        assert names == ["guided", "state", "outputs", "step", "live"]
+        assert names == ["guided", "state", "here", "live"]
         live = inspect.signature(part.apply).parameters["live"]
         assert live.kind is inspect.Parameter.KEYWORD_ONLY

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from jaxguide.guidance import AB2, Contrast, Product, evaluate
+from jaxguide.guidance import AB2, Contrast, evaluate
 from jaxguide.guidance._self_guidance import SGPrev
 from tests import transforms as tf
 from tests.contract.common import rest
@@ -17,7 +17,7 @@ FAST_COMPILE = True
 
 # A memory is filled at the first time and used at the second, inside every window.
 TIMES = (0.65, 0.55, 0.45)
-ADDING = (Contrast, Product, SGPrev, AB2)
+ADDING = (Contrast, SGPrev, AB2)
 
 
 def network(slope):

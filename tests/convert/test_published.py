@@ -183,9 +183,9 @@ def test_published_sizes_have_the_published_counts():
     }
     for (name, size, learn_sigma), count in counts.items():
         model = models.dit_config(name, image_size=size, learn_sigma=learn_sigma)
-        pieces = layouts.official(model)
-        assert sum(int(np.prod(piece.shape)) for piece in pieces) == count
-    assert len(pieces) == 292  # of XL
+        arrays = layouts.official(model)
+        assert sum(int(np.prod(array.shape)) for array in arrays) == count
+    assert len(arrays) == 292  # of XL
 
 
 def test_a_pipeline_brings_its_classes_and_its_noise_path(tmp_path):

@@ -79,7 +79,7 @@ def generate(weights, sampler, grid, *guidance):
             sampler=sampler,
             guidance=jg.chain(*guidance),
             conds={"null": jnp.full(BATCH, CLASSES, jnp.int32)},
-            keys=KEYS,
+            sample_keys=KEYS,
         )
     )
 

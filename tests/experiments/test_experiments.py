@@ -51,7 +51,7 @@ def test_one_gaussian_ends_at_the_closed_form_and_not_at_the_tilted_density(scal
         0,
         steps=200,
         sampler=samplers.heun(),
-        transforms=(guidance.unconditional_prior(scale),),
+        transforms=(guidance.reference_network(scale, network="base", cond="null"),),
         networks={"base": base},
     )
     np.testing.assert_allclose(made.std(), tilted.cfg_std(scale), rtol=2e-3)

@@ -1,6 +1,5 @@
 """Direction maps and frequency bands: what each must leave alone, and slow twins."""
 
-import dataclasses
 import functools
 
 import jax
@@ -112,14 +111,15 @@ def test_momentum_is_a_geometric_sum_and_may_be_negative():
 
 
 def test_momentum_forgets_at_a_restart():
-    one = dataclasses.replace(g.momentum(0.9), beta=jnp.float32(0.9))
+    one = g.momentum(0.9)
     state = one.init(jnp.asarray(RAW))._replace(average=jnp.asarray(NULL))
     found = {}
     for restart in (False, True):
         node = jax.tree.map(jnp.float32, jg.Network(None).path.node(0.6))
         step = g.Step(jnp.asarray(RAW), node, {}, jnp.asarray(restart))
         raw, null = jnp.asarray(RAW), jnp.asarray(NULL)
-        sides = Sides(raw, null, jnp.float32(1), None, step, "denoised")
+        view = g.View(jg.Network(None), step)
+        sides = Sides(raw, null, jnp.float32(1), view, "denoised")
         found[restart] = one.apply(raw, sides, state)[0]
     close(found[True], RAW)
     close(found[False], RAW + 0.9 * NULL)

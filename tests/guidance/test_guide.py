@@ -101,7 +101,7 @@ def test_pair_renoises_to_the_same_step():
     pair, after = guided.pair(X, 0.5, LABEL, state, conds=conds)
     np.testing.assert_allclose(pair.noise - pair.denoised, velocity, atol=1e-5)
     np.testing.assert_allclose(0.5 * (pair.denoised + pair.noise), X, atol=1e-5)
-    assert int(after.count) == 1
+    assert int(after.taken) == 1
 
 
 @pytest.mark.parametrize("t", [0.2, 0.5, 0.79, 0.8, 0.95])
@@ -152,20 +152,11 @@ def test_other_networks_share_its_conventions():
 
 
 @dataclasses.dataclass(frozen=True)
-class Coupled:
+class Coupled(jg.Transform):
     """Sets the noise for the sampler, as CFG++ does."""
 
-    def init(self, x):
-        return ()
-
-    def branches(self, network):
-        return ()
-
-    def live(self, t, index=0):
-        return True
-
-    def apply(self, guided, state, outputs, step, *, live):
-        return guided._replace(noise=jnp.full_like(step.x, 7.0)), state
+    def change(self, guided, here):
+        return guided._replace(noise=jnp.full_like(here.step.x, 7.0))
 
 
 jax.tree_util.register_dataclass(Coupled, data_fields=[], meta_fields=[])

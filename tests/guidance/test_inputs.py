@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 import jaxguide as jg
-from jaxguide.guidance import BlurredInput, predict_branches, windows
+from jaxguide.guidance import BlurredInput, crops, predict_branches
 from tests import transforms as tf
 
 FAST_COMPILE = True
@@ -116,16 +116,16 @@ def test_the_term_vanishes_outside_the_overlap():
     np.testing.assert_array_equal(moved, want)
 
 
-def test_a_network_of_windows_serves_as_another_network():
+def test_a_network_of_crops_serves_as_another_network():
     watched = probe()
-    other = windows(watched.network(), size=0.625, crops=2)
+    other = crops(watched.network(), size=0.625, count=2)
     assert other.calls == 4
-    guidance = jg.reference_network(1.7, network="windows")
-    out, _ = run(guidance, networks={"windows": other})
+    guidance = jg.reference_network(1.7, network="crops")
+    out, _ = run(guidance, networks={"crops": other})
     want, _ = run(jg.sliding_window(0.7, masked=False))
     np.testing.assert_allclose(out, want, atol=1e-6)
     cost = jg.cost(
-        watched.network(), guidance, GRID, jg.euler(), networks={"windows": other}
+        watched.network(), guidance, GRID, jg.euler(), networks={"crops": other}
     )
     assert cost.nfe == 2 + 2 * 4
 
@@ -140,13 +140,13 @@ def test_crops_begin_and_end_between_tokens():
 
     watched = jg.Network(record, tokens=(4, 4))
     x = noise()
-    windows(watched, size=0.625, crops=2).predict(x, jnp.full(BATCH, 0.5), LABEL)
+    crops(watched, size=0.625, count=2).predict(x, jnp.full(BATCH, 0.5), LABEL)
     assert seen == [(4, 4)]  # two tokens of two pixels, not five pixels
 
 
 def test_crops_reach_the_edge_where_their_distance_is_no_divisor():
     """The official code leaves the last rows out there, and divides by zero."""
-    network = windows(probe().network(), size=0.5, crops=4)
+    network = crops(probe().network(), size=0.5, count=4)
     x = noise()[:, :7, :7]
     out = network.predict(x, jnp.full(BATCH, 0.5), LABEL)
     want, count = slow_windows(np.asarray(x, np.float64), 0.5, 4, (0, 1, 2, 3))
@@ -155,8 +155,8 @@ def test_crops_reach_the_edge_where_their_distance_is_no_divisor():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_windows_keep_the_dtype(dtype):
-    network = windows(probe().network())
+def test_crops_keep_the_dtype(dtype):
+    network = crops(probe().network())
     out = jax.eval_shape(
         network.predict, noise(dtype), jnp.full(BATCH, 0.5, dtype), LABEL
     )
@@ -168,16 +168,16 @@ def test_the_blur_of_the_denoised_image_is_a_gaussian_filter():
     x, t = noise(), 0.6
     node = jax.tree.map(jnp.float32, network.path.node(t))
     step = jg.Step(x, node, {"cond": LABEL}, jnp.zeros((), bool))
-    outputs = predict_branches({"main": network}, (), step)
+    view, _ = predict_branches({"main": network}, (), step)
     clean = np.asarray(x, np.float64) * (1 - t * 0.5)
     eps = np.asarray(x, np.float64) * (1 + (1 - t) * 0.5)
     sigma, radius = 0.8, 2
     filtered = ndimage.gaussian_filter(
         clean, sigma=(0, sigma, sigma, 0), mode="mirror", truncate=radius / sigma
     )
-    got = BlurredInput(sigma, "denoised")(step, outputs)
+    got = BlurredInput(sigma, "denoised").x(view)
     np.testing.assert_allclose(got, (1 - t) * filtered + t * eps, atol=1e-5)
-    state = BlurredInput(float("inf"), "state")(step, outputs)
+    state = BlurredInput(float("inf"), "state").x(view)
     mean = np.broadcast_to(np.asarray(x).mean(axis=(1, 2), keepdims=True), x.shape)
     np.testing.assert_allclose(state, mean, atol=1e-6)
 

@@ -11,7 +11,6 @@ from scipy import ndimage
 
 import jaxguide as jg
 from jaxguide import guidance, models, paths
-from jaxguide.sample.build import _Forward
 from tests import dit_reference as slow
 from tests.models.test_dit import inputs, randomised
 
@@ -35,7 +34,7 @@ def one_time(config, params):
 
     def predict(x, t, label, **taps):
         t = jnp.broadcast_to(jnp.float32(t), (len(x),))
-        return _Forward(config)(params, x, t, label, **taps)
+        return models.Predictor(config)(params, x, t, label, **taps)
 
     return predict
 
@@ -59,6 +58,12 @@ def guided(transform, t=T, network=predict, **facts):
 def network(**facts):
     """The network as a transform sees it."""
     return jg.Network(predict, depth=CONFIG.depth, tokens=CONFIG.grid, **facts)
+
+
+def view():
+    """What the change of a branch sees."""
+    step = jg.Step(X, None, {"cond": LABEL}, jnp.zeros((), bool))
+    return guidance.View(network(), step)
 
 
 def reference(t=T, label=LABEL, x=X, **changes):
@@ -172,18 +177,19 @@ def test_stg_leaves_its_part_out(skip):
     check(jg.stg(0.8, layers=(1, 3), skip=skip), push(0.8, reference(**changes)))
 
 
-def test_slg_is_stg_in_the_window_of_its_numbers():
+def test_skip_layer_guidance_is_stg_with_its_numbers():
     left_out = reference(0.9, block=lambda run, x, i: x if i == 2 else run(x))
-    check(jg.slg(), push(2.8, left_out, 0.9), t=0.9)
+    slg = jg.stg(2.8, t_lo=0.8, t_hi=0.99)
+    check(slg, push(2.8, left_out, 0.9), t=0.9)
     for t in (0.99, 0.79):
-        assert not jg.slg().live(t)
+        assert not slg.live(t)
 
 
 def test_s2_with_a_fixed_choice_is_stg(monkeypatch):
-    def fixed(self, network, key, values):
+    def fixed(self, here):
         return {"keep_blocks": jnp.array([0, 2], jnp.int32)}
 
-    monkeypatch.setattr(guidance.DropBlocks, "arguments", fixed)
+    monkeypatch.setattr(guidance.DropBlocks, "taps", fixed)
     both = guided(jg.s2(0.6)), guided(jg.stg(0.6, layers=(1, 3)))
     np.testing.assert_array_equal(*both)
 
@@ -412,7 +418,7 @@ def test_a_replaced_attention_is_not_computed():
     """Also in a scan over blocks, where the index is traced."""
     seen = []
     tap = guidance.IdentityAttention((0, "middle"))
-    attention = tap.arguments(network(), None, None)["attention"]
+    attention = tap.taps(view())["attention"]
 
     def watched(run, q, k, v, index):
         def counting(q, k, v):
@@ -451,7 +457,7 @@ def test_layers_by_name_and_index(layers, found):
 
 
 @pytest.mark.parametrize("layers", ["outer", "5-2", "-1", 1.5, True, ("first", "x")])
-@pytest.mark.parametrize("make", [jg.pag, jg.seg, jg.stg, jg.slg, jg.tpg, jg.nag])
+@pytest.mark.parametrize("make", [jg.pag, jg.seg, jg.stg, jg.tpg, jg.nag])
 def test_layers_that_mean_nothing_are_refused_where_they_are_made(make, layers):
     with pytest.raises(ValueError, match=r"need layers as an index, a range '2-5'"):
         make(layers=layers)

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
-from jaxguide import models
-from jaxguide.sample.build import _Forward
+from jaxguide import guidance, models
 from tests.lazy import GROUP, Lazy, needs
 
 torch, _, guiders = needs(
@@ -91,7 +90,7 @@ def theirs(guider, x, step):
 
 
 def forward(x, t, label, **taps):
-    return _Forward(CONFIG)(
+    return models.Predictor(CONFIG)(
         our_params(), x, jnp.full(len(x), t, jnp.float32), label, **taps
     )
 
@@ -208,9 +207,11 @@ def test_the_default_window_of_slg_has_one_step_more_than_theirs(steps):
     for step in range(steps):
         guider.set_state(step, steps, torch.tensor(0))
         found += [step] * (guider.num_conditions == 3)
-    live = [step for step in range(steps) if jg.slg().live(1 - step / steps)]
+    (slg,) = [paper for paper in guidance.PAPERS if paper.name == "slg"]
+    ours = eval(slg.call, vars(jg))
+    live = [step for step in range(steps) if ours.live(1 - step / steps)]
     assert live == [*found, found[-1] + 1]
-    assert guider.skip_layer_guidance_scale == jg.slg().weight.value
+    assert guider.skip_layer_guidance_scale == ours.weights[0].value
 
 
 @both

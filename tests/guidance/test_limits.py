@@ -21,12 +21,8 @@ def test_cfg_at_zero_is_the_null_prediction_and_at_one_the_raw():
 
 def test_domain_guidance_by_the_network_itself_is_cfg():
     want, _ = guided(jg.cfg(2.5))
-    for one in (
-        jg.domain_guidance(2.5, network="weak"),
-        jg.unconditional_prior(2.5, network="weak"),
-        jg.npo(2.5, network="weak", cond="null"),
-    ):
-        np.testing.assert_array_equal(guided(one, weak=MAIN)[0], want)
+    one = jg.reference_network(2.5, network="weak", cond="null")
+    np.testing.assert_array_equal(guided(one, weak=MAIN)[0], want)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -38,11 +34,11 @@ def test_self_guidance_of_a_network_that_does_not_see_time_is_nothing(dynamic):
 
 @pytest.mark.parametrize("masks", [1, 3])
 def test_s2_that_leaves_nothing_out_is_nothing(monkeypatch, masks):
-    def all_blocks(self, network, key, values):
-        return {"keep_blocks": jnp.arange(network.depth, dtype=jnp.int32)}
+    def all_blocks(self, here):
+        return {"keep_blocks": jnp.arange(here.called.depth, dtype=jnp.int32)}
 
     changed = guided(jg.s2(0.8, num_masks=masks))[0]
-    monkeypatch.setattr(DropBlocks, "arguments", all_blocks)
+    monkeypatch.setattr(DropBlocks, "taps", all_blocks)
     same, probe = guided(jg.s2(0.8, num_masks=masks))
     np.testing.assert_allclose(same, guided(jg.chain())[0], atol=1e-6)
     assert probe.evaluations() == 1 + masks

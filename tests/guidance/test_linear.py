@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxguide as jg
+from jaxguide import guidance
 from jaxguide.guidance import RandomCondition
 from tests import reference as ref, transforms as tf
 from tests.guidance.test_oracle import adams_bashforth, flat
@@ -18,6 +19,8 @@ MAIN64, WEAK64 = tf.in_float64(MAIN), tf.in_float64(WEAK)
 T = 0.6
 X = tf.start()
 LABELS = tf.labels()
+# What a change that draws sees.
+DRAWING = guidance.View(jg.Network(None), None, jax.random.key(0))
 
 
 def guided(guidance, main=MAIN, *, x=X, t=T, key=0, labels=LABELS, **networks):
@@ -162,13 +165,14 @@ def test_rlg_without_cfg_takes_two_evaluations():
 
 
 def mixed(omega):
-    return jg.interpolate(WEAK.network(), MAIN.network(), omega)
+    return jg.interpolate_weights(WEAK.network(), MAIN.network(), omega)
 
 
 def personal(omega):
-    """`personalization` with interpolated weights of two mixtures."""
+    """Steering Guidance: the null prediction of two mixtures' weights in between."""
     function = jg.guide(
-        tf.oracle_probe(MAIN).network().predict, jg.personalization(2.2),
+        tf.oracle_probe(MAIN).network().predict,
+        jg.reference_network(2.2, network="mixed", cond="null"),
         networks={"mixed": mixed(omega).predict},
     )  # fmt: skip
     out, _ = function(
@@ -177,10 +181,13 @@ def personal(omega):
     return out
 
 
-def test_personalization_lies_between_domain_guidance_and_cfg():
+def test_mixed_weights_lie_between_domain_guidance_and_cfg():
     with jax.disable_jit():
         first, last = personal(0.0), personal(1.0)
-        domain = guided(jg.domain_guidance(2.2), pretrained=WEAK)[0]
+        domain = guided(
+            jg.reference_network(2.2, network="pretrained", cond="null"),
+            pretrained=WEAK,
+        )[0]
         half = personal(0.5)
     close(first, domain)
     close(last, guided(jg.cfg(2.2))[0])
@@ -190,23 +197,23 @@ def test_personalization_lies_between_domain_guidance_and_cfg():
     close(half, null + 2.2 * (RAW - null))
 
 
-@pytest.mark.parametrize("name", ["unconditional_prior", "personalization"])
-def test_the_same_contrast_under_other_names(name):
-    one = getattr(jg, name)(2.0, network="weak")
-    two = jg.domain_guidance(2.0, network="weak")
-    assert (one.away, one.toward, one.neutral) == (two.away, two.toward, two.neutral)
+@pytest.mark.parametrize("paper", guidance.PAPERS, ids=lambda paper: paper.name)
+def test_the_settings_of_a_paper_make_a_transform(paper):
+    one = eval(paper.call, vars(jg) | {"scale": 2.0})
+    assert one.name == paper.function
+    assert paper.name not in vars(jg)
 
 
 def test_interpolate_is_linear_and_keeps_what_is_no_weight():
     first = {"w": jnp.asarray([1.0, 3.0]), "b": jnp.bfloat16(2.0), "n": jnp.int32(4)}
     second = {"w": jnp.asarray([3.0, -1.0]), "b": jnp.bfloat16(4.0), "n": jnp.int32(9)}
-    half = jg.interpolate(first, second, 0.5)
+    half = jg.interpolate_weights(first, second, 0.5)
     np.testing.assert_array_equal(half["w"], [2.0, 1.0])
     assert half["b"].dtype == jnp.bfloat16 and float(half["b"]) == 3.0
     assert half["n"] is first["n"]
     for omega, want in ((0.0, first), (1.0, second)):
         np.testing.assert_array_equal(
-            jg.interpolate(first, second, omega)["w"], want["w"]
+            jg.interpolate_weights(first, second, omega)["w"], want["w"]
         )
 
 
@@ -275,7 +282,7 @@ def test_labels_are_drawn_anew_for_every_step_sample_and_transform():
 
 def test_embeddings_become_noise_of_their_own_spread():
     cond = {"text": jnp.arange(4.0)[:, None] * jnp.linspace(-1, 1, 4001)[None]}
-    drawn = RandomCondition()(cond, None, jax.random.key(0))["text"]
+    drawn = RandomCondition().cond(cond, DRAWING)["text"]
     np.testing.assert_allclose(drawn.std(axis=1), cond["text"].std(axis=1), rtol=0.05)
     np.testing.assert_allclose(drawn.mean(axis=1), 0, atol=0.15)
     assert drawn.dtype == cond["text"].dtype
@@ -379,7 +386,7 @@ def test_without_the_end_of_the_step_ab2_takes_steps_as_equal():
 
 
 def embeddings_wanted():
-    RandomCondition()(LABELS["cond"], None, jax.random.key(0))
+    RandomCondition().cond(LABELS["cond"], DRAWING)
 
 
 @pytest.mark.parametrize(
@@ -398,10 +405,13 @@ def embeddings_wanted():
         (lambda: jg.sine(2.0, float("nan")), "sine: need a finite weight"),
         (lambda: jg.ab2(float("nan")), "ab2: need a finite weight"),
         (
-            lambda: jg.interpolate({"a": 1.0}, {"b": 1.0}, 0.5),
-            "interpolate: need two sets of weights of one structure",
+            lambda: jg.interpolate_weights({"a": 1.0}, {"b": 1.0}, 0.5),
+            "interpolate_weights: need two sets of weights of one structure",
         ),
-        (lambda: jg.npo(None), "npo: need a number for scale, got None"),
+        (
+            lambda: jg.reference_network(None),
+            "reference_network: need a number for scale, got None",
+        ),
     ],
 )
 def test_bad_settings_are_refused_where_they_are_made(make, match):

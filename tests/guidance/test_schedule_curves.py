@@ -19,7 +19,7 @@ PUBLISHED = {
     "linear": lambda p: 2 * p,
     "inverse_linear": lambda p: 2 - 2 * p,
     "cosine": lambda p: np.cos(np.pi * (1 - p)) + 1,
-    "sine": lambda p: np.sin(np.pi * (1 - p) - np.pi / 2) + 1,
+    "sine_curve": lambda p: np.sin(np.pi * (1 - p) - np.pi / 2) + 1,
     "up_down": lambda p: np.where(p < 0.5, 4 * p, 4 - 4 * p),
     "down_up": lambda p: np.where(p < 0.5, 2 - 4 * p, 4 * p - 2),
 }
@@ -113,7 +113,10 @@ def test_values_stay_traced(name):
     [
         (lambda: schedules.linear(2.0, of="w"), "linear: need of in .*got of='w'"),
         (lambda: schedules.cosine("2"), "cosine: need a number or an array for value"),
-        (lambda: schedules.sine(abs), "sine: need a number or an array for value"),
+        (
+            lambda: schedules.sine_curve(abs),
+            "sine_curve: need a number or an array for value",
+        ),
         (lambda: schedules.powered_cosine(2.0, 0.0), "need power > 0, got power=0.0"),
         (lambda: schedules.clamp(2.0, float("nan")), "need a finite number least"),
         (lambda: schedules.beta(2.0, 0.5), "need a >= 1 and b >= 1, got a=0.5"),
@@ -142,8 +145,8 @@ def test_a_config_writes_a_schedule_as_text_or_dict(scale):
 
 def test_schedules_nest_in_a_config():
     built = build_transform(dict(name="cfg", scale="clamp('linear(4.0)', 2.0)"))
-    assert float(built.weight.on_host(1.0)) == 2.0
-    assert float(built.weight.on_host(0.25)) == 6.0
+    assert float(built.weights[0].on_host(1.0)) == 2.0
+    assert float(built.weights[0].on_host(0.25)) == 6.0
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_trajectories_are_those_of_the_guided_sampler():
     label = jnp.array([0, 1, 0, 1], jnp.int32)
     scale = jnp.array([1.0, 1.5, 2.0, 3.0])
     grid = [1.0, 0.6, 0.3, 0.0]
-    states = train.cfg_trajectories(
+    states = train.guided_trajectories(
         network, noise, label, scale, grid=grid, null_label=2
     )
     assert states.x.shape == states.prediction.shape == (12, 2)

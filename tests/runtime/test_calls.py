@@ -92,11 +92,11 @@ def test_right_values_pass():
 
 def test_an_array_and_a_function_pass_as_weights():
     part = build.build_transform(dict(name="cfg", scale=lambda t: 2.0 * t))
-    assert part.weight.shape(0.5) == 1.0
+    assert part.weights[0].shape(0.5) == 1.0
 
 
 def test_a_function_can_be_named_by_its_module():
     part = build_transform(dict(name="classifier", weight=1.0, log_prob="math:hypot"))
     assert part.log_prob.func is math.hypot
     part = build_transform(dict(name="cfg", scale="math:sqrt"))
-    assert part.weight.shape(0.25) == 0.5
+    assert part.weights[0].shape(0.25) == 0.5

@@ -9,6 +9,8 @@ import jax
 import pytest
 from PIL import Image
 
+from jaxguide import models
+from jaxguide.runtime import devices
 from jaxguide.sample import (
     __main__ as sample,
     build,
@@ -84,8 +86,8 @@ def test_a_mistake_of_a_user_is_one_line(tmp_path):
 
 def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     seen = []
-    make = jobs.build_job
-    monkeypatch.setattr(jobs, "build_job", lambda c: seen.append(make(c)) or seen[0])
+    made = jobs.build_job
+    monkeypatch.setattr(jobs, "build_job", lambda c: seen.append(made(c)) or seen[0])
     call(
         monkeypatch,
         f"--config={DEMO}:tiny",
@@ -103,7 +105,7 @@ def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
     )
     (job,) = seen
     (part,) = job.columns["cfg"].parts
-    assert float(part.weight.value) == 4.5 and not part.live(0.7)
+    assert float(part.weights[0].value) == 4.5 and not part.live(0.7)
     assert job.labels == [2, 0] and job.config.seed == 7
     assert job.weights.model.dtype == "bfloat16" and len(job.grid) == 4
     assert type(job.sampler).__name__ == type(build.samplers.heun()).__name__
@@ -116,14 +118,13 @@ def test_overrides_reach_every_part(monkeypatch, checkpoint, tmp_path, capsys):
 
 def test_promised_nfe_is_what_is_counted(checkpoint, tmp_path, monkeypatch):
     counted = []
-    forward = build.models.apply
 
-    def watched(*args, **taps):
+    def counting(*args, **taps):
         jax.debug.callback(lambda: counted.append(None))
-        return forward(*args, **taps)
+        return models.apply(*args, **taps)
 
-    monkeypatch.setattr(build.models, "apply", watched)
-    monkeypatch.setattr(columns, "shard", lambda arrays: arrays)
+    monkeypatch.setattr("jaxguide.models.predictor.apply", counting)
+    monkeypatch.setattr(devices, "split", lambda rows: rows)
     config = sample_config.SampleConfig(
         checkpoint=checkpoint,
         guidance=[

@@ -12,7 +12,7 @@ from jaxguide import paths
 from jaxguide.guidance import Network
 from jaxguide.oracle import GaussianMixture
 from jaxguide.samplers import adaptive
-from tests import reference
+from tests import reference, reference_coupled as coupled, transforms as tf
 from tests.contract.common import rest
 
 FAST_COMPILE = True
@@ -97,6 +97,27 @@ def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called(solve
     assert found.x.shape == start.shape and int(found.steps) > 3
 
 
+@pytest.mark.parametrize(
+    ("guidance", "least"),
+    [
+        (jg.cfg(2.0), 2),
+        pytest.param(jg.nag(3.0, cond="null"), 3, id="nag"),  # two streams in one call
+        pytest.param(jg.sliding_window(1.5), 5, id="sliding_window"),  # 4 crops
+    ],
+)
+def test_a_branch_that_is_several_evaluations_counts_as_several(guidance, least):
+    main, label = tf.toy_probe(), tf.labels()
+    found = adaptive.integrate(
+        main.network(),
+        tf.start(),
+        label.pop("cond"),
+        guidance=guidance,
+        conds=label,
+        per_sample=False,
+    )
+    assert int(found.nfe) == main.evaluations() == least * (6 * int(found.steps) + 1)
+
+
 def test_agrees_with_scipy_in_float64_and_with_many_fixed_steps():
     start, label = noise(3, 2, seed=1), np.array([0, 1, 1])
 
@@ -166,7 +187,6 @@ def test_may_be_jitted_and_stops_where_it_is_told():
     ("guidance", "options", "match"),
     [
         (jg.sg_prev(1.0), {}, "need transforms without memory, got sg_prev"),
-        (jg.s2(1.0), {}, "need deterministic transforms, got s2"),
         (jg.cfg(2.0), {"t_min": 0.5, "t_max": 0.5}, "need 0 <= t_min < t_max <= 1"),
         (jg.cfg(2.0), {"t_max": 1.5}, "got t_min=0.0, t_max=1.5"),
         (jg.cfg(2.0), {}, "need a condition named 'null'"),
@@ -178,3 +198,32 @@ def test_refuses(guidance, options, match):
         adaptive.integrate(
             PAIR.network(), noise(2, SIZE), label, guidance=guidance, **options
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance"),
+    [
+        ("s2", jg.s2(1.0, drop=0.3)),
+        ("icg", jg.icg(2.0, num_classes=3)),
+        ("tpg", jg.tpg(1.0)),
+        # Draws outside its branches.
+        ("tfg", jg.tfg(coupled.log_prob, mean=0.1, variance=0.2, smoothing=0.1)),
+        ("icg", jg.chain(jg.cfg(2.0), jg.icg(2.0, num_classes=3, t_hi=0.1))),
+    ],
+)
+def test_refuses_what_draws_before_anything_runs(name, guidance):
+    main, label = tf.toy_probe(), tf.labels()
+    with pytest.raises(ValueError) as error:
+        adaptive.integrate(
+            main.network(),
+            tf.start(),
+            label.pop("cond"),
+            guidance=guidance,
+            conds=label,
+        )
+    assert str(error.value) == (
+        f"integrate: need deterministic transforms, got {name}. A fresh draw at every "
+        "call is no vector field and defeats the error control. Use generate with "
+        "sampler=euler()."
+    )
+    assert main.evaluations() == 0

@@ -36,7 +36,7 @@ def draw(
     noise = place(jg.initial_noise(keys, tf.SHAPE))
     label = place((indices % 3).astype(jnp.int32))
     return jg.generate(
-        network, noise, label, grid=GRID, keys=keys, key=jax.random.key(5),
+        network, noise, label, grid=GRID, sample_keys=keys, key=jax.random.key(5),
         sampler=SAMPLERS["ddpm"] if sampler is None else sampler, guidance=guidance,
         conds={"null": jnp.full_like(label, 3)}, **options,
     )  # fmt: skip
@@ -133,7 +133,7 @@ def test_samplers_keep_bfloat16(sampler):
     def run(noise, keys):
         return jg.generate(
             tf.toy_probe().known(), noise, jnp.zeros(3, jnp.int32), grid=GRID,
-            sampler=sampler, keys=keys,
+            sampler=sampler, sample_keys=keys,
         )  # fmt: skip
 
     keys = jg.sample_keys(0, jnp.arange(3))

@@ -64,7 +64,7 @@ def test_samples_have_the_mean_and_covariance_of_the_data(name, path):
     out = jg.generate(
         MODEL.network(path=PATHS[path]), jg.initial_noise(keys, (2,)),
         jnp.zeros(COUNT, jnp.int32), grid=grid_for(path, steps), sampler=sampler,
-        keys=keys,
+        sample_keys=keys,
     )  # fmt: skip
     mean, covariance = MODEL.moments()
     # Four standard errors of 4000 samples, and 3 % for the discretisation.
@@ -76,17 +76,15 @@ def test_samples_have_the_mean_and_covariance_of_the_data(name, path):
     np.testing.assert_allclose(got, covariance, atol=bound)
 
 
-def run(sampler, network, grid, *, noise, keys, **options):
+def run(sampler, network, grid, *, noise, **options):
     label = jnp.zeros(len(noise), jnp.int32)
-    return jg.generate(
-        network, noise, label, grid=grid, sampler=sampler, keys=keys, **options
-    )
+    return jg.generate(network, noise, label, grid=grid, sampler=sampler, **options)
 
 
 @pytest.fixture(scope="module")
 def batch():
     keys = jg.sample_keys(0, jnp.arange(8))
-    return dict(keys=keys, noise=jg.initial_noise(keys, (2,)))
+    return dict(sample_keys=keys, noise=jg.initial_noise(keys, (2,)))
 
 
 def fresh_noise(keys, index, shape=(2,)):
@@ -158,7 +156,9 @@ def test_ddpm_on_the_respaced_table_is_the_p_sample_of_dit(variance, steps, batc
     out = run(jg.ddpm(variance), network, jg.respaced(steps), **batch)
     # The library starts from sigma(1) noise, DiT from unit noise.
     begin = np.asarray(batch["noise"], np.float64) * float(paths.DDPM().node(1.0).sigma)
-    want = p_sample_loop(begin, batch["keys"], steps, variance, lambda x: np.sin(3 * x))
+    want = p_sample_loop(
+        begin, batch["sample_keys"], steps, variance, lambda x: np.sin(3 * x)
+    )
     np.testing.assert_allclose(out, want, atol=2e-3, rtol=1e-3)
 
 
@@ -217,14 +217,14 @@ def test_euler_maruyama_is_the_loop_of_sit(form, last, batch):
         grid = np.append(np.linspace(0.9, 0.04, 15), 0.0)
     out = run(jg.euler_maruyama(form, last=last), MODEL.network(), grid, **batch)
     begin = np.asarray(batch["noise"], np.float64) * grid[0]
-    want = sit(begin, batch["keys"], grid, form, last)
+    want = sit(begin, batch["sample_keys"], grid, form, last)
     np.testing.assert_allclose(out, want, atol=3e-4, rtol=1e-4)
 
 
 def test_the_scale_multiplies_the_diffusion(batch):
     """Quartering w halves the noise of one step from the same point."""
     grid = np.array([0.5, 0.45, 0.0])
-    keys = batch["keys"]
+    keys = batch["sample_keys"]
     begin = np.asarray(batch["noise"], np.float64) * 0.5
     v = velocity64(begin, 0.5)
     score = (0.5 * v - begin) / 0.5
@@ -294,8 +294,14 @@ def test_a_learned_variance_needs_a_network_that_has_one(batch):
     "sampler", [jg.ddpm(), jg.euler_maruyama(), jg.ddim(0.3), jg.dpmpp_sde(0.1)]
 )
 def test_a_stochastic_sampler_needs_keys(sampler, batch):
-    with pytest.raises(ValueError, match="need keys .*sample_keys"):
-        run(sampler, MODEL.network(), jg.uniform(3), noise=batch["noise"], keys=None)
+    with pytest.raises(ValueError, match="need sample_keys .*jg.sample_keys"):
+        run(
+            sampler,
+            MODEL.network(),
+            jg.uniform(3),
+            noise=batch["noise"],
+            sample_keys=None,
+        )
 
 
 @pytest.mark.parametrize("sampler", [jg.euler(), jg.unipc()])

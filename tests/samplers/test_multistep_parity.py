@@ -129,7 +129,7 @@ def test_generate_feeds_the_sde_samplers_the_noise_of_each_sample():
     )
     out = jg.generate(
         model.network(), jnp.asarray(NOISE, jnp.float32), jnp.zeros(count, jnp.int32),
-        grid=grid, sampler=jg.dpmpp_2m_sde(), keys=keys,
+        grid=grid, sampler=jg.dpmpp_2m_sde(), sample_keys=keys,
     )  # fmt: skip
     scheduler = diffusers.DPMSolverMultistepScheduler(
         **FLOW, algorithm_type="sde-dpmsolver++"

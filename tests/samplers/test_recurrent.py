@@ -87,7 +87,7 @@ def test_the_marginal_is_kept(path):
     out = jg.generate(
         model.network("noise", path), x / float(node.sigma), label,
         grid=np.array([t, s]), sampler=jg.recurrent(jg.ddim(), 8),
-        keys=jg.sample_keys(2, jnp.arange(size)),
+        sample_keys=jg.sample_keys(2, jnp.arange(size)),
     )  # fmt: skip
     end = path.node(s)
     mean, std = 0.8 * end.alpha, np.sqrt((0.5 * end.alpha) ** 2 + end.sigma**2)
@@ -112,7 +112,7 @@ class Watching(Probing):
     def branches(self, network):
         return ()
 
-    def apply(self, guided, state, outputs, step, *, live):
+    def apply(self, guided, state, here, *, live):
         self.seen.append(int(state.count))
         return guided, CountState(state.count + 1)
 
@@ -148,7 +148,7 @@ def test_a_number_of_turns_is_needed(repeats):
 
 
 def test_keys_are_needed():
-    with pytest.raises(ValueError, match="need keys"):
+    with pytest.raises(ValueError, match="need sample_keys"):
         jg.generate(
             tf.toy_probe().network(), tf.start(), tf.labels()["cond"], grid=GRID,
             sampler=jg.recurrent(jg.ddim(), 2),

@@ -42,7 +42,7 @@ def arguments(network, weak, sampler, seed=1):
         conds=conds,
         networks={"weak": weak},
         key=jax.random.key(seed),
-        keys=jg.sample_keys(0, jnp.arange(len(noise))),
+        sample_keys=jg.sample_keys(0, jnp.arange(len(noise))),
     )
 
 
@@ -197,7 +197,11 @@ MISTAKES = {
         r"guidances\[1\] of another structure",
     ),
     "grid": (POINTS, dict(grid=[0.0, 1.0]), r"sweep: need a strictly decreasing grid"),
-    "keys": (POINTS, dict(sampler=jg.ddpm(), keys=None), r"sweep: need keys \[B\]"),
+    "keys": (
+        POINTS,
+        dict(sampler=jg.ddpm(), sample_keys=None),
+        r"sweep: need sample_keys \[B\]",
+    ),
 }
 
 

@@ -74,9 +74,11 @@ class Checkpoints:
         )
         self._manager: Any = None
         with self._writing(), contextlib.ExitStack() as stack:
+            # Until `close`: saves fail in threads of Orbax, which print.
             stack.enter_context(reading.muffled())
             self._manager = ocp.CheckpointManager(self._folder, options=options)
             self._open = stack.pop_all()
+        # A resumed run compares new checkpoints with the best ones of before.
         for step in self.steps():
             self._kept.note(step, self._number(step))
 
@@ -87,7 +89,7 @@ class Checkpoints:
         if kind is None:
             self.close()
         elif issubclass(kind, Exception):
-            with contextlib.suppress(OSError):  # the first failure is the one to tell
+            with contextlib.suppress(OSError):  # the first failure is the one to raise
                 self.close()
 
     def close(self) -> None:
@@ -140,6 +142,7 @@ class Checkpoints:
             return
         metrics = metrics or {}
         record = {"facts": meta, "metrics": metrics, "sums": bit_sums(state)}
+        # First: while saving, Orbax asks which checkpoints to keep.
         self._kept.note(step, metrics.get(self._best_by))
         with self._writing():
             self._manager.save(
@@ -148,7 +151,7 @@ class Checkpoints:
                     state=ocp.args.StandardSave(jax.tree.map(_held, state)),
                     meta=ocp.args.JsonSave(record),
                 ),
-                force=True,
+                force=True,  # whatever interval Orbax thinks right
             )
         self._unchecked = True
 
@@ -221,6 +224,8 @@ class Checkpoints:
                 raise ValueError(str(error)) from None
             except Exception as error:  # Orbax and TensorStore raise what they please
                 reason = reading.short(error)
+        # What follows computes on all processes at once: one of them that went another
+        # way here would leave the others waiting for it.
         if not _everywhere(not reason):
             raise reading.UnreadableError(reason or "another process cannot read it")
         if bit_sums(state) != record["sums"]:
@@ -242,8 +247,8 @@ class Checkpoints:
                 "as *.unreadable.",
                 file=sys.stderr,
             )
-        _everywhere(True)
-        self._manager.reload()
+        _everywhere(True)  # nobody goes on before the folders are renamed
+        self._manager.reload()  # its list of steps was read at the start
 
     def _number(self, step: int) -> float | None:
         """`best_by` of a saved step, if it can be read."""
@@ -255,7 +260,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tells in one line that a folder cannot be written; other errors pass."""
+        """Raises one line where a folder cannot be written; other errors pass."""
         try:
             yield
         except (OSError, ValueError) as error:

@@ -66,9 +66,9 @@ def muffled() -> Iterator[None]:
     def not_of_orbax(record: logging.LogRecord) -> bool:
         return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
-    def not_of_tensorstore(told: Any) -> None:
-        if "Event loop is closed" not in str(told.exc_value):
-            hook(told)
+    def not_of_tensorstore(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
 
     logger.addFilter(not_of_orbax)
     sys.unraisablehook = not_of_tensorstore

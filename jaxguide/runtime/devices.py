@@ -1,0 +1,66 @@
+"""Batches of rows on all devices of this process.
+
+For programs that need no word from other processes: sampling, decoding, encoding,
+features. Training lays its state and batches out by itself (`train.parallel`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+BATCH = "batch"
+SPLIT, COPIED = PartitionSpec(BATCH), PartitionSpec()
+
+
+def local_mesh() -> Mesh:
+    """The devices of this process in a row, along the axis "batch"."""
+    return Mesh(np.array(jax.local_devices()), (BATCH,), axis_types=(AxisType.Auto,))
+
+
+def split(rows: Any) -> Any:
+    """Arrays whose leading axis, a multiple of the devices, is cut over them."""
+    return jax.device_put(rows, NamedSharding(local_mesh(), SPLIT))
+
+
+def copied(tree: Any) -> Any:
+    """Arrays that every device holds as a whole."""
+    return jax.device_put(tree, NamedSharding(local_mesh(), COPIED))
+
+
+def round_up(count: int) -> int:
+    """The next multiple of the number of devices, which divides evenly over them."""
+    devices = len(jax.local_devices())
+    return -(-count // devices) * devices
+
+
+def in_batches(call: Callable[[Any], Any], rows: Any, size: int) -> Any:
+    """`call` on batches of `size` rows over all devices, results joined on the host.
+
+    The last batch is filled up with its last row and cut again, so that one compiled
+    program serves any number of rows.
+
+    Args:
+        call: from rows [size, ...] to arrays [size, ...], or trees of them.
+        rows: arrays [N, ...].
+        size: of a batch; a multiple of the devices.
+
+    Returns:
+        numpy arrays [N, ...].
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    results = []
+    # At least once: the shapes of no results at all are known from a call alone.
+    for first in range(0, max(count, 1), size):
+        batch = jax.tree.map(lambda a, at=first: _filled(a[at : at + size], size), rows)
+        results.append(jax.device_get(call(split(batch))))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    missing = [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+    return np.pad(rows, missing, "edge" if len(rows) else "constant")
