@@ -81,8 +81,8 @@ def pytest_collection_finish():
 
 
 # Every program that is alive takes most of a megabyte, and makes the next one slower:
-# 2,000 of them by half. What is needed again is on disk, at half the price of compiling.
-MOST_PROGRAMS = 1500
+# 2,000 of them by half. What is needed again is on disk, at half the price.
+MOST_PROGRAMS = 800
 
 
 def _let_go():
