@@ -80,9 +80,9 @@ def pytest_collection_finish():
     gc.set_threshold(10_000, 20, 20)
 
 
-# With every program that is alive the next one takes longer to compile, and a megabyte:
-# with 2,000 of them three times as long. What is needed again is on disk.
-MOST_PROGRAMS = 400
+# Every program that is alive takes most of a megabyte, and makes the next one slower:
+# 2,000 of them by half. What is needed again is on disk, at half the price.
+MOST_PROGRAMS = 800
 
 
 def _let_go():

@@ -12,7 +12,6 @@ from jaxguide.guidance import Change
 from tests import transforms as tf
 from tests.contract.common import (
     GRID,
-    SHORT,
     Probing,
     eager,
     few_steps,
@@ -47,7 +46,7 @@ def test_two_cfgs_cost_one_null_call():
 @some_rows
 def test_batched_equals_sequential(row):
     noise = jax.random.normal(jax.random.key(5), (tf.BATCH, *tf.SHAPE))
-    options = dict(noise=noise, seed=5, grid=SHORT)
+    options = dict(noise=noise, seed=5, grid=few_steps(row))
     one, calls, weak = eager(row.make(row.value), batched=False, **options)
     two, merged, weak_merged = eager(row.make(row.value), batched=True, **options)
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)

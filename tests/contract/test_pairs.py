@@ -11,6 +11,7 @@ import jaxguide as jg
 from jaxguide.guidance import AB2, Contrast, evaluate
 from jaxguide.guidance._self_guidance import SGPrev
 from tests import transforms as tf
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 
@@ -78,13 +79,13 @@ def assert_like_x(found):
         assert (leaf.shape, leaf.dtype) == (tf.start().shape, tf.start().dtype)
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, *rest(-1)])
 def test_all_transforms_stand_in_one_chain_so_any_two_do(order):
     assert_like_x(traced(*map(make, ROWS[::order])))
 
 
 # Two alone, too: the next in the table is of the same family, the others are not.
-@pytest.mark.parametrize("distance", [1, 7, 23])
+@pytest.mark.parametrize("distance", [7, *rest(1, 23)])
 def test_two_transforms_stand_in_one_chain(distance):
     for index, row in enumerate(ROWS):
         assert_like_x(traced(make(ROWS[index - distance]), make(row)))

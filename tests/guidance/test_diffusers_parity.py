@@ -14,6 +14,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import guidance as g
+from tests.contract.common import rest
 from tests.lazy import GROUP, needs
 
 torch, guiders = needs(
@@ -73,7 +74,8 @@ def assert_near(got, want):
     assert error < 1e-5
 
 
-every_shape = pytest.mark.parametrize("shape", [IMAGES, VIDEO, TOKENS], ids=str)
+# Images by default; one video stands in `RANDOM`.
+every_shape = pytest.mark.parametrize("shape", [IMAGES, *rest(VIDEO, TOKENS)], ids=str)
 
 
 # Between steps 1 and 2, and between steps 4 and 5, of six.

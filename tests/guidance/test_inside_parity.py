@@ -47,7 +47,8 @@ def their_network():
 
 @functools.cache
 def our_params():
-    return jax.tree.map(np.asarray, diffusers_dit.our_params(their_network()))
+    with jax.ensure_compile_time_eval():  # also where it is first asked for in a jit
+        return jax.tree.map(jnp.asarray, diffusers_dit.our_params(their_network()))
 
 
 @functools.cache

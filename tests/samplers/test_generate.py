@@ -23,11 +23,16 @@ SAMPLERS = {
     "ddpm": jg.ddpm(),
     "euler_maruyama": jg.euler_maruyama(),
 }
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
 
 def draw(
-    indices, sampler=None, guidance=None, network=None, place=lambda x: x, **options
+    indices,
+    sampler=None,
+    guidance=None,
+    network=None,
+    place=lambda x: x,
+    grid=GRID,
+    **options,
 ):
     """Images number `indices` of one seed."""
     network = tf.toy_probe().known() if network is None else network
@@ -36,7 +41,7 @@ def draw(
     noise = place(jg.initial_noise(keys, tf.SHAPE))
     label = place((indices % 3).astype(jnp.int32))
     return jg.generate(
-        network, noise, label, grid=GRID, sample_keys=keys, key=jax.random.key(5),
+        network, noise, label, grid=grid, sample_keys=keys, key=jax.random.key(5),
         sampler=SAMPLERS["ddpm"] if sampler is None else sampler, guidance=guidance,
         conds={"null": jnp.full_like(label, 3)}, **options,
     )  # fmt: skip
@@ -95,22 +100,24 @@ def test_progress_is_called_once_per_step_with_its_index():
 
 # One of every class and every number of stages; the others in the exhaustive run.
 TYPICAL = ("heun", "dpmpp_2m", "ddpm")
-
-
-@pytest.mark.parametrize(
+typical_sampler = pytest.mark.parametrize(
     "sampler",
     [
         pytest.param(sampler, id=name, marks=[] if name in TYPICAL else EXHAUSTIVE)
         for name, sampler in SAMPLERS.items()
     ],
 )
+
+
+@typical_sampler
 def test_samplers_run_under_jit_vmap_and_grad(sampler):
     weights = jnp.asarray([1.3, 0.2])
     grid_of_scales = jnp.asarray([1.5, 3.0])
 
     def loss(weights, scale):
         network = jg.Network(jax.tree_util.Partial(tf.toy, weights), depth=tf.DEPTH)
-        return (draw(range(2), sampler, jg.cfg(scale), network) ** 2).sum()
+        guidance, steps = jg.cfg(scale), GRID[:3]  # the second remembers the first
+        return (draw(range(2), sampler, guidance, network, grid=steps) ** 2).sum()
 
     with jax.disable_jit():
         slope = jax.grad(loss)(weights, 2.0)
@@ -128,7 +135,7 @@ def test_generate_may_be_called_under_jit():
     np.testing.assert_allclose(run(2.0), plain, rtol=1e-5, atol=1e-6)
 
 
-@every_sampler
+@typical_sampler
 def test_samplers_keep_bfloat16(sampler):
     def run(noise, keys):
         return jg.generate(
