@@ -57,7 +57,7 @@ def fast_compile(request):
     jax.config.update("jax_disable_most_optimizations", wanted)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    _let_go()
+    _let_go(MOST_PROGRAMS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,13 +82,29 @@ def pytest_collection_finish():
 
 # Every program that is alive takes most of a megabyte, and makes the next one slower:
 # 2,000 of them by half. What is needed again is on disk, at half the price.
-MOST_PROGRAMS = 800
+MOST_PROGRAMS, FEW_PROGRAMS = 800, 200
+MOST_BYTES = 2.2e9
 
 
-def _let_go():
-    if len(jax.devices()[0].client.live_executables()) > MOST_PROGRAMS:
+def _let_go(most):
+    if len(jax.devices()[0].client.live_executables()) > most:
         jax.clear_caches()
         _keep()
+
+
+def pytest_runtest_teardown():
+    """Also within a long module, so that a worker stays below 3 GB."""
+    if _resident() > MOST_BYTES:
+        _let_go(FEW_PROGRAMS)
+
+
+def _resident():
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _keep():

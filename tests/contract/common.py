@@ -29,21 +29,18 @@ TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
 EXHAUSTIVE = [pytest.mark.exhaustive]
 
 
-def marked(rows, grouped=False):
+def marked(rows):
     """The rows as parameters; one that is like another is for the exhaustive run."""
-    params = []
-    for index, row in enumerate(rows):
-        group = [pytest.mark.xdist_group(f"rows {index % 4}")] if grouped else []
-        marks = group + (EXHAUSTIVE if row.like else [])
-        params.append(pytest.param(row, marks=marks, id=row.name))
-    return params
+    return [
+        pytest.param(row, id=row.name, marks=EXHAUSTIVE if row.like else [])
+        for row in rows
+    ]
 
 
 every_row = pytest.mark.parametrize("row", tf.ALL_TRANSFORMS, ids=lambda row: row.name)
-# For laws that take long: in the default run one row of every kind.
+# For laws that take long: in the default run one row of every sort.
 typical_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS))
-# What `compiled` has found is there only in the process that has compiled.
-compiled_rows = pytest.mark.parametrize("row", marked(tf.ALL_TRANSFORMS, grouped=True))
+neutral_rows = pytest.mark.parametrize("row", marked(tf.WITH_NEUTRAL))
 
 
 PROMISES = ("invariant", "stochastic", "memory", "own", "coupled", "gradients")
@@ -55,13 +52,14 @@ def kind(row):
     return type(last).__module__, *(getattr(row, name) for name in PROMISES)
 
 
-def one_of_every_kind(rows):
+def one_of_every_kind(rows, grouped=False):
     """The rows as parameters; but for the first of a kind in the exhaustive run."""
     params, seen = [], set()
-    for row in rows:
+    for index, row in enumerate(rows):
         left = row.like is not None or kind(row) in seen
-        marks = EXHAUSTIVE if left else []
         seen |= set() if left else {kind(row)}
+        marks = [pytest.mark.xdist_group(f"rows {index % 4}")] if grouped else []
+        marks += EXHAUSTIVE if left else []
         params.append(pytest.param(row, id=row.name, marks=marks))
     return params
 
@@ -69,7 +67,10 @@ def one_of_every_kind(rows):
 # For laws that compile each row in a program of its own: the first row of every kind.
 some_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.ALL_TRANSFORMS))
 some_neutral_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.WITH_NEUTRAL))
-neutral_rows = pytest.mark.parametrize("row", marked(tf.WITH_NEUTRAL))
+# What `compiled` has found is there only in the process that has compiled.
+compiled_rows = pytest.mark.parametrize(
+    "row", one_of_every_kind(tf.ALL_TRANSFORMS, grouped=True)
+)
 
 
 def rest(*values):
