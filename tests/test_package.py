@@ -30,6 +30,17 @@ def test_every_package_is_listed_for_the_wheel():
     assert listed == found | {"jaxguide", "jaxguide.configs"}
 
 
+def test_files_that_are_no_modules_are_in_the_wheel():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    data = tools["setuptools"]["package-data"]
+    packed = set()
+    for package, patterns in data.items():
+        assert package in tools["setuptools"]["packages"]
+        folder = ROOT.joinpath(*package.split("."))
+        packed |= {file for pattern in patterns for file in folder.glob(pattern)}
+    assert packed == {ROOT / "jaxguide" / "py.typed", *build.ASSETS.glob("*")}
+
+
 def test_checkpoints_that_ship_are_small_and_load():
     files = sorted(build.ASSETS.glob("*.safetensors"))
     assert {file.stem for file in files} >= {"emoji", "fashion"}

@@ -13,6 +13,7 @@ import pytest
 import jaxguide as jg
 from jaxguide import paths
 from tests import transforms as tf
+from tests.contract.common import rest
 from tests.guidance.test_oracle import flat, kept_blocks
 
 FAST_COMPILE = True
@@ -140,7 +141,10 @@ def discrete_loop(settings, timesteps):
     return self_guidance(network, update, begin, timesteps, settings)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=name)
+# The same settings as above; with guidance of a label and without in the default run.
+@pytest.mark.parametrize(
+    "settings", [*SETTINGS[1:3], *rest(SETTINGS[0], SETTINGS[3])], ids=name
+)
 def test_the_loop_of_the_noise_pipelines(settings):
     """Timestep i of the table is noise time (i + 1) / 1000, so t < 500 is < 0.501."""
     timesteps = np.array([979, 859, 739, 619, 500, 499, 379, 259, 139, 19])

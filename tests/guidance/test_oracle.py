@@ -18,7 +18,6 @@ GRID = np.array([1.0, 0.9, 0.8, 0.7, 0.5, 0.3, 0.1, 0.0])
 # The rest acts inside a transformer; a mixture has none (see test_inside.py).
 KNOWN = [row for row in tf.ALL_TRANSFORMS if row.expected is not None]
 
-every_row = pytest.mark.parametrize("row", KNOWN, ids=lambda row: row.name)
 typical_rows = pytest.mark.parametrize("row", marked(KNOWN))
 
 
@@ -77,7 +76,7 @@ def bfloat16_error(row):
     return np.abs(flat(out) - expected(row, start, main, grid)).max()
 
 
-@every_row
+@typical_rows
 def test_float32_samples_are_the_formulas(row):
     with jax.disable_jit():
         out, noise, main, _ = sampled(row)

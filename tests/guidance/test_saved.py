@@ -13,6 +13,7 @@ from jaxguide.guidance import cfg_trajectories, fit_linear_ag
 from jaxguide.guidance._faster_cache import low_pass
 from jaxguide.samplers import sweep
 from tests import transforms as tf
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 MODEL = tf.mixture()
@@ -208,6 +209,7 @@ def test_linear_ag_of_period_one_is_cfg():
     np.testing.assert_array_equal(cached, sample(jg.cfg(2.5)))
 
 
+@pytest.mark.exhaustive  # regression on samples; the formula is checked above
 def test_fitted_coefficients_stay_near_cfg_at_half_the_null_evaluations():
     network, scale, grid = MODEL.network(), 2.0, np.linspace(0.9, 0.1, 17)
     noise = jax.random.normal(jax.random.key(5), (32, 2, 2))
@@ -292,7 +294,7 @@ def frozen(x, t, label):
     return jnp.where(null, (x - image) / t, other)
 
 
-@pytest.mark.parametrize("sampler", [jg.euler(), jg.heun(), jg.dpmpp_2m()])
+@pytest.mark.parametrize("sampler", [jg.heun(), *rest(jg.euler(), jg.dpmpp_2m())])
 def test_rcfg_is_cfg_where_the_null_prediction_means_one_image(sampler):
     network = jg.Network(frozen)
     residual = sample(jg.rcfg(1.7), sampler, network=network)

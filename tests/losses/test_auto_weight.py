@@ -138,6 +138,7 @@ def search(distance):
     return float(grid[int(np.argmin(found))]), found
 
 
+@pytest.mark.exhaustive  # a search; the rule is checked above
 def test_it_finds_the_weight_of_a_manual_search_in_two_dimensions():
     distance = world()
     best, found = search(distance)

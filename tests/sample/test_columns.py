@@ -49,11 +49,13 @@ def base(config):
     return images
 
 
+@pytest.mark.exhaustive  # a sample's independence of its batch: test_generate
 def test_the_batch_size_does_not_matter(config, base):
     (images,) = sample(config, batch_size=8).values()
     np.testing.assert_allclose(images, base, atol=1e-5)
 
 
+@pytest.mark.exhaustive  # a sample's independence of its batch: test_generate
 def test_other_labels_beside_it_do_not_matter(config, base):
     (images,) = sample(config, labels="shoe,0", per_class=2).values()
     np.testing.assert_allclose(images, base[[2, 0], :2], atol=1e-5)
@@ -84,6 +86,7 @@ np.save(sys.argv[2], found[1].images)
 """
 
 
+@pytest.mark.exhaustive  # independence of devices: test_sets
 def test_the_number_of_devices_does_not_matter(config, base, tmp_path):
     file = tmp_path / "images.npy"
     done = subprocess.run(

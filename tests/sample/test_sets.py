@@ -197,6 +197,7 @@ def test_the_command_line_writes_pictures_and_the_adm_file(
     assert plan["num_steps"] == 2 and plan["count"] == 9
 
 
+@pytest.mark.exhaustive  # counted evaluations: test_adaptive
 def test_adaptive_solvers_count_their_evaluations(checkpoint, tmp_path):
     config = settings(
         checkpoint,

@@ -100,9 +100,11 @@ def test_reported_nfe_is_what_was_counted_and_dead_branches_are_not_called(solve
 @pytest.mark.parametrize(
     ("guidance", "least"),
     [
-        (jg.cfg(2.0), 2),
         pytest.param(jg.nag(3.0, cond="null"), 3, id="nag"),  # two streams in one call
-        pytest.param(jg.sliding_window(1.5), 5, id="sliding_window"),  # 4 crops
+        pytest.param(jg.cfg(2.0), 2, id="cfg", marks=pytest.mark.exhaustive),
+        pytest.param(  # four crops
+            jg.sliding_window(1.5), 5, id="crops", marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_a_branch_that_is_several_evaluations_counts_as_several(guidance, least):

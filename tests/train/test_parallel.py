@@ -11,6 +11,7 @@ import pytest
 from jaxguide import data, models, train
 from jaxguide.train import parallel
 from jaxguide.train.loss_config import LOSSES, LossConfig
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 MODEL = models.DiTConfig(8, 1, 4, 16, 2, 2, num_classes=10, remat=True)
@@ -120,7 +121,7 @@ def toy_loss(params, inputs):
     return jnp.square(found - wanted).mean(axis=1)
 
 
-@pytest.mark.parametrize("name", ["one", "pmap", "fsdp", "fsdp in copies"])
+@pytest.mark.parametrize("name", ["pmap", "fsdp", *rest("one", "fsdp in copies")])
 def test_a_step_is_traced_once_and_reports_without_waiting(name):
     chosen, traced = strategy(name), []
 
@@ -198,6 +199,7 @@ def run(folder, chosen, steps, **changes):
     return jax.tree.map(np.asarray, parallel.whole(state))
 
 
+@pytest.mark.exhaustive  # every strategy trains what one device trains, above
 def test_strategies_carry_on_each_others_runs(tmp_path):
     unbroken = run(tmp_path / "whole", strategy("one"), 8)
     names = ["pmap", "one", "fsdp", "pmap"]
@@ -207,7 +209,7 @@ def test_strategies_carry_on_each_others_runs(tmp_path):
     assert difference(state, unbroken) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["pmap", "fsdp"])
+@pytest.mark.parametrize("name", ["fsdp", *rest("pmap")])
 def test_observers_see_whole_weights_and_may_retune(tmp_path, name):
     views = []
 
@@ -235,7 +237,7 @@ def test_a_batch_has_to_be_cut_evenly(tmp_path):
         parallel.Fsdp(parallel.all_devices(), shards=3)
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", [4, *rest(1)])
 def test_clipping_limits_the_gradient_of_the_whole_batch(accumulate):
     limit, rate = 0.5, 0.1
     state = jax.jit(toy_state)(jax.random.key(0))
