@@ -19,6 +19,7 @@ from tests.contract.common import (
     few_steps,
     masks,
     probes,
+    rest,
     some_rows,
 )
 
@@ -55,7 +56,7 @@ def test_jit_equals_eager(row):
     np.testing.assert_allclose(compiled(row.name).first, out, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *rest(jnp.float32)])
 @every_row
 def test_state_keeps_structure_shape_and_dtype(row, dtype):
     main, weak = probes()

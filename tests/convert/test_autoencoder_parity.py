@@ -83,6 +83,7 @@ def test_autoencoder_kl_equals_diffusers(config, tmp_path):
     np.testing.assert_allclose(actual, decoded, atol=1e-4)
 
 
+@pytest.mark.exhaustive  # tiles against one pass: tests/models
 def test_tiles_are_blended_as_diffusers_does(tmp_path):
     """Where its last tile, which is cut short, has no part."""
     theirs, ours = make_pair(OLD, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import jaxguide as jg
 from jaxguide import paths
 from tests import transforms as tf
-from tests.contract.common import kinds_and_paths
+from tests.contract.common import kinds_and_paths, rest
 
 FAST_COMPILE = True
 MODEL = tf.mixture()
@@ -64,13 +64,16 @@ def test_cfgpp_is_cfg_with_the_effective_scale_to_the_last_digits_in_float64():
     np.testing.assert_allclose(out.reshape(4, -1), x, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("sampler", [jg.ddim(), jg.euler(), jg.heun(), jg.dpmpp_2m()])
+@pytest.mark.parametrize(
+    "sampler", [jg.ddim(), jg.heun(), *rest(jg.euler(), jg.dpmpp_2m())]
+)
 def test_cfgpp_at_scale_zero_is_unconditional_sampling(sampler):
     coupled = sample(jg.cfgpp(0.0), paths.GVP(), sampler)
     plain = sample(None, paths.GVP(), sampler, label=NULL)
     np.testing.assert_allclose(coupled, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.exhaustive  # windows: the row cfgpp_window
 def test_cfgpp_outside_its_window_is_conditional_sampling_also_at_times_per_sample():
     guided = jg.guide(MODEL.network().predict, jg.cfgpp(0.5, t_hi=0.5), batched=False)
     x = tf.start()

@@ -148,6 +148,7 @@ def slope(x0, label):
     return x0.reshape(len(x0), -1) @ jnp.asarray([1.0, -2.0, 0.5, 1.5], x0.dtype)
 
 
+@pytest.mark.exhaustive  # five programs
 def test_smoothing_leaves_a_linear_function_alone_and_draws_for_others():
     plain, grid = dict(mean=0.05, variance=0.05, steps=2), np.array([0.6, 0.4])
     smooth = plain | dict(smoothing=0.3, samples=3)

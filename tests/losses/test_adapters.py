@@ -56,6 +56,7 @@ def test_fresh_adapters_leave_the_network_as_it_is(params, adapters):
     assert float(jnp.abs(plain).max()) > 0.1
 
 
+@pytest.mark.exhaustive  # a training
 def test_adapters_alone_are_trained_and_they_know_time_class_and_scale(
     params, adapters
 ):

@@ -122,6 +122,7 @@ def test_what_does_not_fit_is_named(name, fields, line):
         LOSSES[name](LossConfig(name, **fields), network(name))
 
 
+@pytest.mark.exhaustive  # reading of weights: test_weights
 def test_training_starts_from_weights_of_the_same_architecture(tmp_path):
     file = loss_config("cfg_distillation", tmp_path).teacher
     model, loss = network("gft"), LossConfig("gft")

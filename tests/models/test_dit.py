@@ -181,6 +181,7 @@ def test_the_position_table_gets_no_gradient():
     assert np.any(grads["patch_in"]["kernel"])
 
 
+@pytest.mark.exhaustive  # programs of gradients
 def test_remat_changes_neither_value_nor_gradient():
     params, batch = randomised(SMALL), inputs(SMALL)
     again = dataclasses.replace(SMALL, remat=True)

@@ -61,6 +61,7 @@ def test_other_labels_beside_it_do_not_matter(config, base):
     np.testing.assert_allclose(images, base[[2, 0], :2], atol=1e-5)
 
 
+@pytest.mark.exhaustive  # also of sets: test_sets
 def test_the_seed_matters(config, base):
     (images,) = sample(config, seed=1).values()
     assert np.abs(images - base).reshape(3, -1).max(axis=1).min() > 0.1

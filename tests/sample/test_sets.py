@@ -233,6 +233,7 @@ def latent(tmp_path_factory):
     return dict(checkpoint=weights, autoencoder=str(file), guidance=CFG[:1])
 
 
+@pytest.mark.exhaustive  # decoding: tests/models
 def test_latents_are_decoded_few_at_a_time(latent, tmp_path):
     config = settings(
         folder=tmp_path, columns=("cfg",), num_samples=5, decode_batch=1, **latent

@@ -157,6 +157,7 @@ def test_agrees_with_scipy_in_float64_and_with_many_fixed_steps():
     np.testing.assert_allclose(fixed, want, atol=2e-3)
 
 
+@pytest.mark.exhaustive  # twice an integration
 def test_a_sample_does_not_depend_on_its_batch():
     start = noise(3, SIZE)
     together = guided_pair(start, (0.0, 1.0))

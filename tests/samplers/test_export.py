@@ -96,6 +96,7 @@ def test_lowers_for_tpu_and_cuda(dtype, batched):
     assert "while" in exported.mlir_module()
 
 
+@pytest.mark.exhaustive  # also a law of the contract
 def test_batched_branches_equal_separate_ones_in_float32():
     separate = images("float32", False)
     assert np.abs(separate).max() > 0.5

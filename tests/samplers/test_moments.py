@@ -8,6 +8,7 @@ import pytest
 import jaxguide as jg
 from jaxguide import paths
 from jaxguide.oracle import GaussianMixture
+from tests.contract.common import rest
 
 FAST_COMPILE = True
 PATHS = {
@@ -146,7 +147,7 @@ def p_sample_loop(x, keys, steps, variance, learned):
 
 
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
-@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("steps", [10, *rest(50)])
 def test_ddpm_on_the_respaced_table_is_the_p_sample_of_dit(variance, steps, batch):
     def predict(model, x, t, label):
         out = model.predict("noise", paths.DDPM(), x, t, label)
@@ -207,9 +208,16 @@ def sit(x, keys, grid, form, last):
     return x
 
 
+LASTS = [("sigma", "tweedie"), ("sigma", "euler")]
+SHOWN = [("sbdm", "mean"), ("sigma", "mean"), ("sigma", "tweedie")]
+
+
 @pytest.mark.parametrize(
     ("form", "last"),
-    [(form, "mean") for form in SIT_FORMS] + [("sigma", "tweedie"), ("sigma", "euler")],
+    [
+        pytest.param(*pair, marks=[] if pair in SHOWN else pytest.mark.exhaustive)
+        for pair in [*((form, "mean") for form in SIT_FORMS), *LASTS]
+    ],
 )
 def test_euler_maruyama_is_the_loop_of_sit(form, last, batch):
     grid = jg.uniform(20, last_step=0.04)
