@@ -60,15 +60,6 @@ def fast_compile(request):
     _let_go(MOST_PROGRAMS)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """A module stays in one worker, with its fixtures and compiled programs."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            module = item.nodeid.split("::")[0]
-            item.add_marker(pytest.mark.xdist_group(module))
-
-
 def pytest_unconfigure():
     if MINE:
         shutil.rmtree(os.environ[CACHE], ignore_errors=True)

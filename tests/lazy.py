@@ -33,7 +33,3 @@ def needs(*names, reason):
             pytest.skip(reason, allow_module_level=True)
     found = [Lazy(name) for name in names]
     return found[0] if len(found) == 1 else found
-
-
-# All files that need PyTorch: one worker imports it.
-GROUP = pytest.mark.xdist_group("torch")

@@ -52,14 +52,13 @@ def kind(row):
     return type(last).__module__, *(getattr(row, name) for name in PROMISES)
 
 
-def one_of_every_kind(rows, grouped=False):
+def one_of_every_kind(rows):
     """The rows as parameters; but for the first of a kind in the exhaustive run."""
     params, seen = [], set()
-    for index, row in enumerate(rows):
+    for row in rows:
         left = row.like is not None or kind(row) in seen
         seen |= set() if left else {kind(row)}
-        marks = [pytest.mark.xdist_group(f"rows {index % 4}")] if grouped else []
-        marks += EXHAUSTIVE if left else []
+        marks = EXHAUSTIVE if left else []
         params.append(pytest.param(row, id=row.name, marks=marks))
     return params
 
@@ -67,10 +66,6 @@ def one_of_every_kind(rows, grouped=False):
 # For laws that compile each row in a program of its own: the first row of every kind.
 some_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.ALL_TRANSFORMS))
 some_neutral_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.WITH_NEUTRAL))
-# What `compiled` has found is there only in the process that has compiled.
-compiled_rows = pytest.mark.parametrize(
-    "row", one_of_every_kind(tf.ALL_TRANSFORMS, grouped=True)
-)
 
 
 def rest(*values):

@@ -18,7 +18,6 @@ from tests.contract.common import (
     TWO_STAGES,
     compiled,
     compiled_grid,
-    compiled_rows,
     eager,
     every_row,
     masks,
@@ -26,6 +25,7 @@ from tests.contract.common import (
     probes,
     promised,
     rows_and_samplers,
+    some_rows,
 )
 
 FAST_COMPILE = True
@@ -187,7 +187,7 @@ def test_promised_evaluations_are_the_counted_ones(row, name):
     np.testing.assert_allclose(promise.flops, spent, rtol=1e-12)
 
 
-@compiled_rows
+@some_rows
 def test_the_compiled_program_evaluates_what_was_promised(row):
     run = compiled(row.name)
     assert run.evaluations == run.cost == promised(row, compiled_grid(row))

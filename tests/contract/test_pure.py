@@ -13,7 +13,6 @@ from tests import transforms as tf
 from tests.contract.common import (
     compiled,
     compiled_grid,
-    compiled_rows,
     eager,
     every_row,
     few_steps,
@@ -29,7 +28,7 @@ FAST_COMPILE = True
 # 1. Pure.
 
 
-@compiled_rows
+@some_rows
 def test_same_inputs_give_the_same_samples(row):
     run = compiled(row.name)
     np.testing.assert_array_equal(run.first, run.again)
@@ -42,7 +41,7 @@ def base_of(make, grid):
     return eager(make(), grid=np.array(grid))[0]
 
 
-@compiled_rows
+@some_rows
 def test_the_transform_acts_and_its_number_matters(row):
     run = compiled(row.name)
     base = base_of(row.base, tuple(compiled_grid(row)))
@@ -50,7 +49,7 @@ def test_the_transform_acts_and_its_number_matters(row):
     assert np.abs(run.first - run.other).max() > 1e-4
 
 
-@compiled_rows
+@some_rows
 def test_jit_equals_eager(row):
     out, _, _ = eager(row.make(row.value), grid=compiled_grid(row))
     np.testing.assert_allclose(compiled(row.name).first, out, rtol=2e-5, atol=2e-5)

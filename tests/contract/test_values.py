@@ -15,7 +15,6 @@ from tests import transforms as tf
 from tests.contract.common import (
     GRID,
     compiled,
-    compiled_rows,
     eager,
     few_steps,
     probes,
@@ -30,7 +29,7 @@ FAST_COMPILE = True
 # 7. Values are traced, structure is static.
 
 
-@compiled_rows
+@some_rows
 def test_other_values_do_not_retrace(row):
     traces = compiled(row.name).traces
     assert traces[0] == traces[1] == traces[2] > 0

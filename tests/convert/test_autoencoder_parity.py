@@ -14,11 +14,10 @@ from safetensors.numpy import save_file
 from jaxguide.convert import __main__ as convert, autoencoder_import as published
 from jaxguide.models import autoencoder_kl, load_autoencoder, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
-from tests.lazy import GROUP, Lazy, needs
+from tests.lazy import Lazy, needs
 
 torch, diffusers = needs("torch", "diffusers", reason="parity needs PyTorch's")
 theirs_of = Lazy("tests.diffusers_autoencoders")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 

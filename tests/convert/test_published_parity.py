@@ -15,11 +15,10 @@ from jaxguide.convert import read_published, write_published
 from jaxguide.models.dit import network_time
 from jaxguide.sample import build
 from jaxguide.samplers import adaptive
-from tests.lazy import GROUP, Lazy, needs
+from tests.lazy import Lazy, needs
 
 torch, diffusers = needs("torch", "diffusers", reason="parity needs PyTorch's")
 diffusers_dit, sit_torch = Lazy("tests.diffusers_dit"), Lazy("tests.sit_torch")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 HEADS, EDGE, CLASSES = 2, 8, 5

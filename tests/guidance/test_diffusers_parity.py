@@ -15,12 +15,11 @@ import pytest
 import jaxguide as jg
 from jaxguide import guidance as g
 from tests.contract.common import rest
-from tests.lazy import GROUP, needs
+from tests.lazy import needs
 
 torch, guiders = needs(
     "torch", "diffusers.guiders", reason="parity needs the extra `parity`"
 )
-pytestmark = GROUP
 FAST_COMPILE = True
 
 IMAGES, VIDEO, TOKENS = (3, 4, 8, 8), (2, 4, 3, 4, 6), (3, 10, 6)

@@ -15,7 +15,7 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import guidance, models
-from tests.lazy import GROUP, Lazy, needs
+from tests.lazy import Lazy, needs
 
 torch, _, guiders = needs(
     "torch", "diffusers", "diffusers.guiders", reason="parity needs torch and diffusers"
@@ -23,7 +23,6 @@ torch, _, guiders = needs(
 hooks = Lazy("diffusers.hooks")
 seg_utils = Lazy("diffusers.hooks.smoothed_energy_guidance_utils")
 diffusers_dit = Lazy("tests.diffusers_dit")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 CONFIG = models.DiTConfig(

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import models
-from tests.lazy import GROUP, Lazy, needs
+from tests.lazy import Lazy, needs
 
 torch, _ = needs("torch", "diffusers", reason="parity needs torch and diffusers")
 diffusers_dit = Lazy("tests.diffusers_dit")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 CLASSES = 7

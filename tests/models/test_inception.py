@@ -8,10 +8,9 @@ from jaxguide.convert import feature_networks
 from jaxguide.evaluate import features
 from jaxguide.models import inception
 from tests.evaluate import fidelity, made_networks
-from tests.lazy import GROUP, needs
+from tests.lazy import needs
 
 torch = needs("torch", reason="the independent implementation is PyTorch's")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 

@@ -9,11 +9,10 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import paths
-from tests.lazy import GROUP, needs
+from tests.lazy import needs
 from tests.march import NOISE, march, predict
 
 torch, diffusers = needs("torch", "diffusers", reason="parity needs the extra `parity`")
-pytestmark = GROUP
 
 FLOW = dict(use_flow_sigmas=True, prediction_type="flow_prediction")
 BETAS = dict(

@@ -6,10 +6,9 @@ import numpy as np
 import jaxguide as jg
 from jaxguide import paths
 from jaxguide.oracle import GaussianMixture
-from tests.lazy import GROUP, needs
+from tests.lazy import needs
 
 torch, diffusers = needs("torch", "diffusers", reason="parity needs the extra `parity`")
-pytestmark = GROUP
 
 FAST_COMPILE = True
 MODEL = GaussianMixture(
