@@ -3,21 +3,15 @@
 import importlib.metadata
 import os
 
-# Without fusion emitters a small program compiles in half the time. An unknown flag
-# ends the process, and later versions (0.12) lack this one.
-_VERSION = importlib.metadata.version("jaxlib")
-_FOUND = {}
-if _VERSION.startswith("0.10."):
-    _FOUND = {
-        "xla_cpu_use_fusion_emitters": "false",
-        "xla_cpu_parallel_codegen_split_count": "1",
-    }
-
-FLAGS = " ".join(f"--{name}={value}" for name, value in _FOUND.items())
-# For `jax.jit` of what is compared bit for bit: the fusions that a user's program has.
-AS_USERS = {
-    name: True for name in _FOUND if name == "xla_cpu_use_fusion_emitters"
-} or None
+# `AS_USERS` is for `jax.jit` of what is compared bit for bit: a user's fusions.
+FLAGS, AS_USERS = "", None
+# An unknown flag ends the process, and jaxlib 0.12 lacks the first one.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    # Without fusion emitters a small program compiles in half the time.
+    FLAGS = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+    AS_USERS = {"xla_cpu_use_fusion_emitters": True}
 
 
 def environment(devices=1):
