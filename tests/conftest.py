@@ -52,11 +52,16 @@ def pytest_collect_file():
 
 @pytest.fixture(autouse=True, scope="module")
 def fast_compile(request):
-    """Modules that set FAST_COMPILE compile unoptimised: half the time, same law."""
+    """Modules that set FAST_COMPILE compile unoptimised: half the time, same law.
+
+    JAX would use a program again that was compiled the other way, and one made anew
+    later in the same module differs in the last bit: none survives the change.
+    """
     wanted = getattr(request.module, "FAST_COMPILE", False)
-    jax.config.update("jax_disable_most_optimizations", wanted)
+    if wanted != jax.config.values["jax_disable_most_optimizations"]:
+        jax.config.update("jax_disable_most_optimizations", wanted)
+        jax.clear_caches()
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     _let_go(MOST_PROGRAMS)
 
 
