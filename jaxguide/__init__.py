@@ -5,6 +5,10 @@ Everything imported here depends on jax and numpy alone.
 
 __version__ = "0.2.0"
 
+from jaxguide.errors import (
+    InputError as InputError,
+    NonFiniteError as NonFiniteError,
+)
 from jaxguide.guidance import (
     Branch as Branch,
     Chain as Chain,

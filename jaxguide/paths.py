@@ -36,6 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxguide.errors import InputError
+
 Array = jax.Array  # shapes stand in the docstrings
 # Functions of time take float64 numbers on the host and JAX arrays inside a program.
 ArrayLike = jax.Array | np.ndarray | float
@@ -115,7 +117,7 @@ class VP:
 
     def __post_init__(self):
         if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(
+            raise InputError(
                 "VP: need 0 < beta_min <= beta_max, got "
                 f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}."
             )
@@ -152,7 +154,7 @@ class DDPM:
 
     def __post_init__(self):
         if self.num_timesteps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(
+            raise InputError(
                 "DDPM: need num_timesteps >= 1 and 0 < beta_start <= beta_end < 1, got "
                 f"num_timesteps={self.num_timesteps!r}, "
                 f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}."
@@ -196,7 +198,7 @@ class EDM:
 
     def __post_init__(self):
         if not self.sigma_max > 0:
-            raise ValueError(
+            raise InputError(
                 f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}."
             )
 
@@ -305,9 +307,9 @@ def _per_velocity(node: Node, kind: str) -> Any:
 
 
 def check_kind(name: str, kind: str) -> None:
-    """Raises ValueError unless `kind` is one of `KINDS`."""
+    """Raises InputError unless `kind` is one of `KINDS`."""
     if kind not in KINDS:
-        raise ValueError(f"{name}: need kind in {KINDS}, got kind={kind!r}.")
+        raise InputError(f"{name}: need kind in {KINDS}, got kind={kind!r}.")
 
 
 # By name, for configs and weight files.
@@ -323,14 +325,14 @@ PATHS: dict[str, Callable[..., Path]] = {
 def check_grid(name: str, grid: Any) -> np.ndarray:
     """`grid` as float64 [N + 1], strictly decreasing inside [0, 1]."""
     if isinstance(grid, Tracer):
-        raise TypeError(
+        raise InputError(
             f"{name}: need a grid known on the host, got a traced array. Build it with "
             "numpy outside jit; windows and costs are worked out from it."
         )
     grid = np.asarray(grid, np.float64)
     ok = grid.ndim == 1 and len(grid) > 1 and np.all(np.diff(grid) < 0)
     if not ok or grid[0] > 1 or grid[-1] < 0:
-        raise ValueError(
+        raise InputError(
             f"{name}: need a strictly decreasing grid of noise times in [0, 1], got "
             f"grid={np.array2string(grid, threshold=6)}."
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxguide.convert.formats import FORMATS, Format, Opened
 from jaxguide.convert.tensors import Tensors, open_tensors, table
+from jaxguide.errors import InputError
 from jaxguide.models.container import DTYPES
 from jaxguide.runtime import flags
 from jaxguide.runtime.calls import lookup
@@ -42,12 +43,12 @@ def import_file(
         A table of what was read and what was assumed, for people.
 
     Raises:
-        ValueError: if a name is unknown, or the file is of another layout.
+        InputError: if a name is unknown, or the file is of another layout.
         OSError: if `out` cannot be written.
     """
     chosen, out = lookup("convert", format, FORMATS), Path(out)
     if out.suffix != ".safetensors" or dtype not in DTYPES:
-        raise ValueError(
+        raise InputError(
             f"convert: need out ending in .safetensors and dtype in {DTYPES}, got "
             f"out={str(out)!r}, dtype={dtype!r}."
         )
@@ -72,14 +73,14 @@ def export_file(format: str, path: str | Path, out: str | Path) -> str:
         A line of what was written.
 
     Raises:
-        ValueError: if the name is unknown, there is no way back, or the weights are of
+        InputError: if the name is unknown, there is no way back, or the weights are of
             another convention than the format.
         OSError: if `out` cannot be written.
     """
     chosen, out = lookup("convert", format, FORMATS), Path(out)
     if chosen.export is None:
         known = sorted(name for name, other in FORMATS.items() if other.export)
-        raise ValueError(
+        raise InputError(
             f"convert: need a format that is written, one of {known}, got "
             f"format={format!r}."
         )
@@ -134,7 +135,7 @@ def _option(text: str) -> tuple[str, Any]:
     """Name and value of "name=value"; a value that is no literal is text."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals or name in ("format", "path", "out"):
-        raise ValueError(
+        raise InputError(
             f"convert: need --option NAME=VALUE, got {text!r}. Write --option heads=8."
         )
     try:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jaxguide.convert.layouts import EMBEDDERS
 from jaxguide.convert.tensors import Shape, Tensors
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 from jaxguide.models.dit_config import SIZES
 
@@ -86,7 +87,7 @@ def infer(
         num_classes: 0 takes one less than the table of labels has rows.
 
     Raises:
-        ValueError: if the file has not these arrays, or does not show a number that
+        InputError: if the file has not these arrays, or does not show a number that
             was not given.
     """
     width, channels, patch, _ = _shape(tensors, landmarks.patch, 4)
@@ -123,7 +124,7 @@ def _shape(tensors: Tensors, name: str, rank: int) -> Shape:
             break
     else:
         hint = f"It has {', '.join(tensors.names[:4])}, ..."
-    raise ValueError(
+    raise InputError(
         f"read_published: need an array {name} of {rank} axes, got none in "
         f"path={tensors.path.name!r}. {hint}"
     )
@@ -141,7 +142,7 @@ def _edge(tensors: Tensors, landmarks: Landmarks, patch: int) -> int:
     stored = landmarks.positions in tensors.names
     count = _shape(tensors, landmarks.positions, 3)[1] if stored else 0
     if not count or math.isqrt(count) ** 2 != count:
-        raise ValueError(
+        raise InputError(
             f"read_published: need image_size for path={tensors.path.name!r}, got "
             f"image_size=0 and {count} positions. Give the edge of the latents, "
             "such as 32."
@@ -151,7 +152,7 @@ def _edge(tensors: Tensors, landmarks: Landmarks, patch: int) -> int:
 
 def _heads(tensors: Tensors, width: int) -> int:
     if width not in HEADS:
-        raise ValueError(
+        raise InputError(
             f"read_published: need heads for width {width}, got heads=0 for "
             f"path={tensors.path.name!r}. Published are the widths {sorted(HEADS)}."
         )
@@ -160,7 +161,7 @@ def _heads(tensors: Tensors, width: int) -> int:
 
 def _classes(tensors: Tensors, rows: int, wanted: int) -> int:
     if wanted and wanted not in (rows - 1, rows):
-        raise ValueError(
+        raise InputError(
             f"read_published: need num_classes {rows - 1} or {rows}, as many as the "
             f"labels of path={tensors.path.name!r}, got num_classes={wanted!r}."
         )
@@ -170,7 +171,7 @@ def _classes(tensors: Tensors, rows: int, wanted: int) -> int:
 def _twice(tensors: Tensors, landmarks: Landmarks, outputs: float) -> bool:
     """Whether the network returns two numbers for every one that it takes."""
     if outputs not in (1, 2):
-        raise ValueError(
+        raise InputError(
             f"read_published: need {landmarks.last} with 1 or 2 outputs per input, "
             f"got {outputs:.3g} in path={tensors.path.name!r}."
         )

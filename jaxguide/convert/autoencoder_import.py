@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from jaxguide.convert import autoencoder_layouts as layouts
 from jaxguide.convert.tensor_files import PICKLED
 from jaxguide.convert.tensors import Tensors, open_tensors
+from jaxguide.errors import InputError
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.autoencoders import FAMILIES, KL, TINY, Autoencoder
@@ -39,14 +40,14 @@ def read_autoencoder_kl(
             says, or 32, which all published ones have.
 
     Raises:
-        ValueError: if arrays are missing, extra or of another shape, or nothing says
+        InputError: if arrays are missing, extra or of another shape, or nothing says
             which scale the latents have.
     """
     owner = "read_autoencoder_kl"
     tensors = open_tensors(path, component="vae")
     names = layouts.kl_canonical(tensors)
     if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= set(names):
-        raise ValueError(
+        raise InputError(
             f"{owner}: need an AutoencoderKL of diffusers or latent-diffusion, got "
             f"path={str(tensors.source)!r} without encoder.conv_in or decoder.conv_in. "
             "Choose another format."
@@ -70,7 +71,7 @@ def read_tiny_autoencoder(
         family: one of `FAMILIES`, which checks the channels; "" takes any.
 
     Raises:
-        ValueError: if a half is missing, or arrays are missing, extra or misshapen.
+        InputError: if a half is missing, or arrays are missing, extra or misshapen.
     """
     owner = "read_tiny_autoencoder"
     source = path.source if isinstance(path, Tensors) else Path(path)
@@ -82,7 +83,7 @@ def read_tiny_autoencoder(
     fields = {}
     for half in HALVES:
         if f"{half}.layers.0.weight" not in names[half]:
-            raise ValueError(
+            raise InputError(
                 f"{owner}: need layers of a tiny {half}, got path={str(files[half])!r} "
                 f"without {half}.layers.0.weight. Choose another file or format."
             )
@@ -112,13 +113,13 @@ def export_autoencoder(folder: str | Path, autoencoder: Autoencoder) -> None:
         autoencoder: what to write, as float32.
 
     Raises:
-        ValueError: if diffusers has no such network.
+        InputError: if diffusers has no such network.
     """
     config = autoencoder.config
     if isinstance(config, AutoencoderKLConfig):
         about, name = _kl_json(config), layouts.kl_name
     elif config.pooled:
-        raise ValueError(
+        raise InputError(
             "export_autoencoder: need a network that diffusers has, got pooled=True. "
             "Its AutoencoderTiny has no pooled blocks."
         )
@@ -142,14 +143,14 @@ def _scale(
     if family:
         chosen = lookup(owner, family, alike)
         if chosen.channels != channels:
-            raise ValueError(
+            raise InputError(
                 f"{owner}: need {chosen.channels} latent channels, got {channels} in "
                 f"{tensors.path.name} for family={family!r}. Choose another family."
             )
         return chosen.scale, chosen.shift
     if not tensors.config:
         known = sorted(n for n, f in alike.items() if f.channels == channels)
-        raise ValueError(
+        raise InputError(
             f"{owner}: need a family in {known} for a file without config.json, got "
             "family=''. It gives the scale of the latents."
         )
@@ -174,7 +175,7 @@ def _halves(owner: str, path: Path) -> dict[str, Path]:
         return dict.fromkeys(HALVES, path)
     for half, matching in files.items():
         if len(matching) != 1 or not matching[0].is_file():
-            raise ValueError(
+            raise InputError(
                 f"{owner}: need one file of the {half}, got path={str(path)!r}. Put "
                 "both halves into one folder."
             )

@@ -198,7 +198,7 @@ def take_params(
         names: from diffusers' names to those in the file.
 
     Raises:
-        ValueError: one line with all that is missing, extra or misshapen.
+        InputError: one line with all that is missing, extra or misshapen.
     """
     flat: dict[str, Any] = traverse_util.flatten_dict(shapes, sep=".")
     there = set(tensors.names)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxguide.convert.layouts import Placement, label_table, linear, patch_in
 from jaxguide.convert.tensors import Tensors, read_json
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 
 # What our network is, in the words of their configuration.
@@ -70,7 +71,7 @@ def sizes(tensors: Tensors) -> dict[str, Any]:
     """Heads and image size, which no array shows, from their `config.json`; 0 unknown.
 
     Raises:
-        ValueError: if it is another architecture.
+        InputError: if it is another architecture.
     """
     config = tensors.config
     compare("config.json", config, ARCHITECTURE)
@@ -81,11 +82,11 @@ def sizes(tensors: Tensors) -> dict[str, Any]:
 
 
 def compare(name: str, config: dict, wanted: dict) -> None:
-    """Raises ValueError where a configuration of theirs contradicts what is wanted."""
+    """Raises InputError where a configuration of theirs contradicts what is wanted."""
     other = {k: config[k] for k in wanted if config.get(k, wanted[k]) != wanted[k]}
     if other:
         fitting = {key: wanted[key] for key in other}
-        raise ValueError(
+        raise InputError(
             f"read_published: need {fitting} in {name}, got {other}. Only DiT as "
             "published can be read."
         )
@@ -95,7 +96,7 @@ def pipeline(folder: Path) -> tuple[str, ...]:
     """Class names of a whole pipeline, () if `folder` is none or gives none.
 
     Raises:
-        ValueError: if its scheduler is for another noise path than DiT's.
+        InputError: if its scheduler is for another noise path than DiT's.
     """
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     compare("scheduler_config.json", scheduler, SCHEDULER)

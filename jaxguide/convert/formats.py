@@ -14,6 +14,7 @@ from jaxguide.convert.autoencoder_import import (
 from jaxguide.convert.feature_networks import load_features, save_features
 from jaxguide.convert.published import CONVENTIONS
 from jaxguide.convert.tensors import Tensors
+from jaxguide.errors import InputError
 from jaxguide.models import Weights, load_weights, save_weights
 from jaxguide.models.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
 from jaxguide.runtime.calls import call
@@ -106,7 +107,7 @@ def _features(name: str, about: str) -> Format:
 
     def read(opened: Opened, dtype: str, options: Mapping[str, Any]) -> Any:
         if options or dtype != "float32":
-            raise ValueError(
+            raise InputError(
                 f"convert: need no options for {name}, got dtype={dtype!r}, "
                 f"{dict(options)}. Leave them out."
             )

@@ -20,6 +20,7 @@ from flax import traverse_util
 
 from jaxguide import models
 from jaxguide.convert.tensors import Shape, Tensors, check
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 
 # Embedders of numbers beside the time: that of scale-aware Model-Guidance.
@@ -213,7 +214,7 @@ def fill(
         ignore: shell patterns of names of theirs that are not needed.
 
     Raises:
-        ValueError: if names or shapes are not those of the layout, or two arrays that
+        InputError: if names or shapes are not those of the layout, or two arrays that
             are one part of ours (diffusers repeats some) differ.
     """
     wanted = {placement.name: placement.shape for placement in placements}
@@ -230,7 +231,7 @@ def fill(
             target[part] = value
             seen[place] = name
         elif not np.array_equal(target[part], value):
-            raise ValueError(
+            raise InputError(
                 f"{owner}: need {name} equal to {seen[place]}, got another in "
                 f"path={tensors.path.name!r}. Our network has one such layer for all "
                 "blocks, as the original DiT; so a file whose copies differ has no "

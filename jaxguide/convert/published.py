@@ -29,6 +29,7 @@ from jaxguide.convert.architecture import Architecture
 from jaxguide.convert.layouts import Placement
 from jaxguide.convert.tensor_files import save_pickled
 from jaxguide.convert.tensors import Tensors, open_tensors
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 from jaxguide.models.container import write_arrays
 from jaxguide.models.dit import position_table
@@ -151,7 +152,7 @@ def read_published(
         Weights whose parameters are numpy arrays; `jax.device_put` them once.
 
     Raises:
-        ValueError: if the format or an option is unknown, or the file is of another
+        InputError: if the format or an option is unknown, or the file is of another
             layout.
     """
     convention = lookup("read_published", format, CONVENTIONS)
@@ -192,7 +193,7 @@ def write_published(path: str | Path, weights: Weights, format: str) -> None:
         format: one of `CONVENTIONS`.
 
     Raises:
-        ValueError: if the format is unknown or the convention of `weights` is another.
+        InputError: if the format is unknown or the convention of `weights` is another.
         OSError: if the file cannot be written.
     """
     convention = lookup("write_published", format, CONVENTIONS)
@@ -262,7 +263,7 @@ def _layout(format: str, model: DiTConfig, kind: str, note: dict) -> list[Placem
 def _class_names(names: tuple[str, ...], model: DiTConfig) -> tuple[str, ...]:
     names = names or tuple(str(label) for label in range(model.num_classes))
     if len(names) != model.num_classes:
-        raise ValueError(
+        raise InputError(
             f"read_published: need {model.num_classes} class_names, got {len(names)}. "
             "Give one per label, without that for no class."
         )
@@ -270,7 +271,7 @@ def _class_names(names: tuple[str, ...], model: DiTConfig) -> tuple[str, ...]:
 
 
 def _check_convention(weights: Weights, format: str, convention: Convention) -> None:
-    """Raises ValueError unless the weights mean what the format means."""
+    """Raises InputError unless the weights mean what the format means."""
     wanted: dict[str, Any] = dict(convention.times())
     actual = {name: getattr(weights.model, name) for name in wanted}
     if weights.note.get("published") != format:  # else read with options, perhaps
@@ -280,7 +281,7 @@ def _check_convention(weights: Weights, format: str, convention: Convention) -> 
         wanted["inputs"], actual["inputs"] = (), weights.model.inputs
     other = {name: actual[name] for name in wanted if wanted[name] != actual[name]}
     if other:
-        raise ValueError(
+        raise InputError(
             f"write_published: need weights with "
             f"{ ({name: wanted[name] for name in other}) } for format={format!r}, got "
             f"{other}. Who reads such a file would take them for another network."

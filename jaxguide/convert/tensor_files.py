@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxguide.convert import tf_graph
+from jaxguide.errors import InputError
 
 PICKLED = (".pt", ".pth", ".bin")
 # A training checkpoint holds one state dict per name; the first of these is taken.
@@ -42,7 +43,7 @@ def open_file(path: Path, key: str) -> tuple[File, str]:
     """One file, and which state dict of it was taken ("" of a bare one).
 
     Raises:
-        ValueError: if the file cannot be read safely, holds no arrays under `key`, or
+        InputError: if the file cannot be read safely, holds no arrays under `key`, or
             needs PyTorch where that is missing.
     """
     if path.suffix == ".safetensors":
@@ -52,7 +53,7 @@ def open_file(path: Path, key: str) -> tuple[File, str]:
         return file, file.key
     if path.suffix == ".pb":
         return _Graph(path), ""
-    raise ValueError(
+    raise InputError(
         "open_tensors: need a .safetensors, .pt, .pth, .bin or .pb file, got "
         f"path={str(path)!r}. Rename it if it is one of them."
     )
@@ -62,7 +63,7 @@ def save_pickled(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict as PyTorch does.
 
     Raises:
-        ValueError: if PyTorch is missing.
+        InputError: if PyTorch is missing.
     """
     torch = _torch(path)
     # Without the file's own name, so that equal arrays give equal files.
@@ -94,7 +95,7 @@ class _Safetensors:
         try:
             self._reader = _Reopened(lambda: safe_open(str(path), framework="numpy"))
         except (SafetensorError, OSError) as error:
-            raise ValueError(
+            raise InputError(
                 f"open_tensors: need a safetensors file, got path={str(path)!r}. "
                 f"{error}."
             ) from error
@@ -135,7 +136,7 @@ class _Pickled:
         nested = {n for n, v in content.items() if isinstance(v, Mapping)}
         known = [name for name in KEYS if name in nested]
         if key and key not in nested:
-            raise ValueError(
+            raise InputError(
                 f"open_tensors: need a key of {known or 'none, for a bare file'}, got "
                 f"key={key!r} in {path.name}. Take another key."
             )
@@ -162,7 +163,7 @@ def _torch(path: Any) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"open_tensors: need PyTorch for path={str(path)!r}, got none. "
             "pip install jaxguide[torch], or convert the file to safetensors."
         ) from error
@@ -182,12 +183,12 @@ def _load(torch: Any, path: Path) -> Mapping[str, Any]:
                 content = torch.load(path, **load)
     except Exception as error:  # the pickle, zip and torch layers raise what they like
         reason = _reason(error)
-        raise ValueError(
+        raise InputError(
             "open_tensors: need a file that torch.load(weights_only=True) accepts, got "
             f"path={str(path)!r}. It holds more than tensors or is damaged: {reason}."
         ) from error
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise InputError(
             "open_tensors: need a file of named tensors, got "
             f"path={str(path)!r} with a {type(content).__name__}. Save a state dict."
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide.convert.tensor_files import PICKLED, Entry, File, open_file
+from jaxguide.errors import InputError
 
 INDEX = ".index.json"
 # What wrappers put before every name.
@@ -76,7 +77,7 @@ class Tensors:
 
     def _holder(self, name: str) -> tuple[File, str]:
         if name not in self._holders:
-            raise ValueError(
+            raise InputError(
                 f"Tensors: need a name of {self.path.name}, got name={name!r}. It has "
                 f"{_few(self.names)}."
             )
@@ -98,14 +99,14 @@ def open_tensors(
             "transformer" or "vae".
 
     Raises:
-        ValueError: if there is no such file, it cannot be read safely, or PyTorch is
+        InputError: if there is no such file, it cannot be read safely, or PyTorch is
             missing for a file that needs it.
     """
     if isinstance(path, Tensors):
         return path
     source = path = Path(path)
     if not path.exists():
-        raise ValueError(
+        raise InputError(
             f"open_tensors: need an existing file or folder, got path={str(path)!r}. "
             "Check the path."
         )
@@ -126,12 +127,12 @@ def read_json(path: Path) -> dict:
     """What a JSON file says; {} where there is none.
 
     Raises:
-        ValueError: if it is no JSON.
+        InputError: if it is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"open_tensors: need JSON, got path={str(path)!r}. {error}."
         ) from error
 
@@ -151,7 +152,7 @@ def check(
         ignore: shell patterns of names that may be there and are not needed.
 
     Raises:
-        ValueError: one line with all that is missing, extra or of another shape; the
+        InputError: one line with all that is missing, extra or of another shape; the
             first few of each kind where they are many.
     """
     names = set(tensors.names)
@@ -169,7 +170,7 @@ def check(
     differences = {"missing": missing, "extra": extra, "of another shape": other}
     faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in differences.items() if f]
     if faults:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need {len(wanted)} arrays of this layout, got "
             f"path={tensors.path.name!r} with {'; '.join(faults)}. Check the format "
             "and its options."
@@ -194,7 +195,7 @@ def take(
         float32 arrays by name.
 
     Raises:
-        ValueError: as `check`.
+        InputError: as `check`.
     """
     check(owner, tensors, wanted, ignore)
     return {name: tensors.get(name).astype(np.float32, copy=False) for name in wanted}
@@ -254,7 +255,7 @@ def _component(folder: Path, component: str) -> Path:
         return folder
     if not (folder / component).is_dir() or not component:
         known = sorted(name for name in index if (folder / name).is_dir())
-        raise ValueError(
+        raise InputError(
             f"open_tensors: need a component of {known}, got component={component!r} "
             f"in {str(folder)!r}. Give the subfolder."
         )
@@ -270,12 +271,12 @@ def _weights_file(folder: Path) -> Path:
         if len(plain) == 1:
             return plain[0]
         if plain:
-            raise ValueError(
+            raise InputError(
                 "open_tensors: need one file of weights, got "
                 f"path={str(folder)!r} with {_few([file.name for file in plain])}. "
                 "Name the file."
             )
-    raise ValueError(
+    raise InputError(
         "open_tensors: need a folder with a .safetensors, .pt, .pth or .bin file, got "
         f"path={str(folder)!r} with {_few([f.name for f in files]) or 'no files'}. "
         "Check the path."

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
+
 DT_FLOAT = 1
 NOTHING = memoryview(b"")
 # Bytes of a value of fixed width, by its type on the wire.
@@ -41,13 +43,13 @@ def read_constants(path: Path) -> dict[str, Constant]:
     """All float32 constants of one axis or more, by the name of their node.
 
     Raises:
-        ValueError: if the file is no graph.
+        InputError: if the file is no graph.
     """
     try:
         nodes = _parts(memoryview(path.read_bytes()), 1)
         return dict(filter(None, map(_constant, nodes)))
     except (IndexError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             "open_tensors: need a frozen TensorFlow graph, got "
             f"path={str(path)!r}. It ends early or is something else: {error}."
         ) from error
@@ -100,13 +102,13 @@ def _fields(message: memoryview) -> Iterator[_Field]:
             yield _Field(key, number)
             continue
         if kind != 2 and kind not in WIDTHS:
-            raise ValueError(f"field {key} is of type {kind}")
+            raise InputError(f"field {key} is of type {kind}")
         if kind == 2:
             size, place = _varint(message, place)
         else:
             size = WIDTHS[kind]
         if place + size > len(message):
-            raise ValueError(f"field {key} has {size} bytes")
+            raise InputError(f"field {key} has {size} bytes")
         yield _Field(key, part=message[place : place + size])
         place += size
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxguide.data.dataset import Dataset
+from jaxguide.errors import InputError
 
 TEST_EVERY = 6
 
@@ -21,17 +22,17 @@ def digits(*, split: str = "train") -> Dataset:
         A `Dataset` [N, 8, 8, 1] with classes "0" .. "9".
 
     Raises:
-        ValueError: if the split is unknown or scikit-learn is missing.
+        InputError: if the split is unknown or scikit-learn is missing.
     """
     if split not in ("train", "test"):
-        raise ValueError(
+        raise InputError(
             f"digits: need split in ('train', 'test'), got split={split!r}. "
             "There is no other part."
         )
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             "digits: need scikit-learn, got sklearn=None. pip install scikit-learn."
         ) from error
     loaded: Any = datasets.load_digits()

@@ -52,6 +52,6 @@ def build_dataset(config: DataConfig) -> data.Source:
     """Opens the data set.
 
     Raises:
-        ValueError: if the name is unknown or the files are missing.
+        InputError: if the name is unknown or the files are missing.
     """
     return lookup("build_dataset", config.name, DATASETS)(config)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from jaxguide.errors import InputError
+
 
 def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
     """ADM's centre crop: halve, resize, cut out the middle.
@@ -22,13 +24,13 @@ def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
         uint8 [size, size] or [size, size, 3].
 
     Raises:
-        ValueError: if `size` is not positive.
+        InputError: if `size` is not positive.
 
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233 (their data loader, which DiT,
         SiT and the reference batches of ImageNet share).
     """
     if size < 1:
-        raise ValueError(
+        raise InputError(
             f"centre_crop: need size >= 1, got size={size!r}. "
             "Set the edge in pixels, for example size=256."
         )

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxguide.data.source import Batch, Source
+from jaxguide.errors import InputError
 
 CHUNK = 1024
 
@@ -21,7 +22,7 @@ class Dataset:
         class_names: one name per class; the index is the label.
 
     Raises:
-        ValueError: if shapes, dtypes or label values do not fit together.
+        InputError: if shapes, dtypes or label values do not fit together.
     """
 
     images: np.ndarray
@@ -31,19 +32,19 @@ class Dataset:
     def __post_init__(self):
         shape, dtype = self.images.shape, self.images.dtype
         if len(shape) != 4 or dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 f"Dataset: need images uint8 [N, H, W, C], got images={dtype} "
                 f"{list(shape)!r}. Convert to 0..255 and add the channel axis."
             )
         if self.labels.shape != shape[:1] or not shape[0]:
-            raise ValueError(
+            raise InputError(
                 f"Dataset: need one label per image and at least one image, got "
                 f"labels={list(self.labels.shape)!r} for {shape[0]} images. "
                 "Pass labels [N]."
             )
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.class_names):
-            raise ValueError(
+            raise InputError(
                 f"Dataset: need 0 <= labels < {len(self.class_names)}, got "
                 f"labels={low}..{high}. Give one class name per label."
             )
@@ -90,10 +91,10 @@ def in_memory(source: Source) -> Dataset:
     """All images of a source, in memory as uint8.
 
     Raises:
-        ValueError: if the source holds latents.
+        InputError: if the source holds latents.
     """
     if source.is_latent:
-        raise ValueError(
+        raise InputError(
             "in_memory: need a source of images, got is_latent=True. "
             "Read latents where they are used."
         )

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxguide.data.dataset import Dataset
 from jaxguide.data.files import read_npz
+from jaxguide.errors import InputError
 
 HELD_OUT_PERCENT = 10
 
@@ -104,11 +105,11 @@ def emoji(path: str | Path, *, split: str = "train", size: int = 32) -> Dataset:
         A `Dataset` with the classes of `GROUPS`, in that order.
 
     Raises:
-        ValueError: if the file is missing or lacks a field, the split is unknown, or
+        InputError: if the file is missing or lacks a field, the split is unknown, or
             the size does not divide the stored one.
     """
     if split not in ("train", "test"):
-        raise ValueError(
+        raise InputError(
             f"emoji: need split in ('train', 'test'), got split={split!r}. "
             "The split is by name; there is no other part."
         )
@@ -126,7 +127,7 @@ def _shrink(images: np.ndarray, size: int) -> np.ndarray:
     """Mean over squares; uint8 [N, size, size, C]."""
     count, stored, _, channels = images.shape
     if not 1 <= size <= stored or stored % size:
-        raise ValueError(
+        raise InputError(
             f"emoji: need a size that divides {stored}, got size={size!r}. "
             f"Use {stored}."
         )

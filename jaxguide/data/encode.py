@@ -73,7 +73,7 @@ def build_encoder(config: EncodeConfig) -> data.Encoder:
     """The encoder that the config names.
 
     Raises:
-        ValueError: if the name, an argument or the function is unknown.
+        InputError: if the name, an argument or the function is unknown.
     """
     if ":" in config.encoder:
         function = imported("build_encoder", config.encoder)

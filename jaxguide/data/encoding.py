@@ -16,6 +16,7 @@ from jaxguide.data.latent_plan import KIND, Plan
 from jaxguide.data.latent_shards import write_shard
 from jaxguide.data.prefetch import Prefetch
 from jaxguide.data.source import Batch, Source
+from jaxguide.errors import InputError
 from jaxguide.runtime import devices, shards
 from jaxguide.runtime.progress import Progress
 
@@ -54,7 +55,7 @@ def space_to_depth(factor: int = 8) -> Encoder:
     def encode(images: Array) -> Array:
         batch, height, width, channels = images.shape
         if height % factor or width % factor:
-            raise ValueError(
+            raise InputError(
                 f"space_to_depth: need edges that {factor} divides, got "
                 f"images={list(images.shape)!r}. Choose another size."
             )
@@ -102,7 +103,7 @@ def write_latents(
         Whether all files of all hosts are there, and the manifest with them.
 
     Raises:
-        ValueError: if the source holds latents, the encoder returns no moments or no
+        InputError: if the source holds latents, the encoder returns no moments or no
             finite means, a choice is unknown, or the folder was begun with other
             choices.
     """
@@ -138,7 +139,7 @@ def write_latents(
 
 def _moments_shape(source: Source, encoder: Encoder) -> tuple[int, int, int]:
     if source.is_latent:
-        raise ValueError(
+        raise InputError(
             "write_latents: need a source of images, got is_latent=True. "
             "These are latents already."
         )
@@ -146,7 +147,7 @@ def _moments_shape(source: Source, encoder: Encoder) -> tuple[int, int, int]:
     moments = jax.eval_shape(encoder.encode, image)
     shape = getattr(moments, "shape", ())
     if len(shape) != 4 or shape[-1] % 2:
-        raise ValueError(
+        raise InputError(
             "write_latents: need an encoder to moments [B, h, w, 2c], got "
             f"shape={list(shape)!r} from {encoder.name}. Return means and log "
             "variances, joined along the channels."
@@ -208,7 +209,7 @@ def _encode_shard(
 def _check_finite(moments: np.ndarray, plan: Plan) -> None:
     mean, log_variance = np.split(moments, 2, axis=-1)
     if not np.isfinite(mean).all() or np.isnan(log_variance).any():
-        raise ValueError(
+        raise InputError(
             "write_latents: need finite means and log variances, got nan or inf in "
             f"dtype={plan.dtype!r} from {plan.encoder}. Use float32, or another "
             "encoder."

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxguide.data.dataset import Dataset
 from jaxguide.data.tfds_source import tfds_images
+from jaxguide.errors import InputError
 
 CLASS_NAMES = (
     "t-shirt",
@@ -49,11 +50,11 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
         A `Dataset` [N, 28, 28, 1].
 
     Raises:
-        ValueError: if the split is unknown, a named folder lacks the files, or
+        InputError: if the split is unknown, a named folder lacks the files, or
             TFDS cannot fetch them.
     """
     if split not in PREFIX:
-        raise ValueError(
+        raise InputError(
             f"fashion_mnist: need split in {tuple(PREFIX)}, got split={split!r}. "
             "There is no other part."
         )
@@ -65,7 +66,7 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
             pixels, classes = read_idx(images), read_idx(labels)
             return Dataset(pixels[..., None], classes.astype(np.int32), CLASS_NAMES)
     if named:
-        raise ValueError(
+        raise InputError(
             f"fashion_mnist: need the idx files in a folder, got folder={named!r}. "
             "Leave it empty to search and download."
         )
@@ -77,7 +78,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads one uint8 array in MNIST's idx format, gzipped or not.
 
     Raises:
-        ValueError: if the file is not such an array.
+        InputError: if the file is not such an array.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
@@ -88,7 +89,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     values = np.frombuffer(content[start:], np.uint8)
     if not rank or values.size != np.prod(shape):
-        raise ValueError(
+        raise InputError(
             f"read_idx: need a whole uint8 idx file, got path={str(path)!r}. "
             "Fetch it again."
         )

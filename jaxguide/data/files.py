@@ -7,24 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide.data.dataset import Dataset
+from jaxguide.errors import InputError
 
 
 def read_npz(path: str | Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Reads named arrays from an `.npz` file; object arrays are refused.
 
     Raises:
-        ValueError: if the file is missing or lacks one of `fields`.
+        InputError: if the file is missing or lacks one of `fields`.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"read_npz: need an existing .npz file, got path={str(path)!r}. "
             "Check the path."
         )
     with np.load(path, allow_pickle=False) as archive:
         missing = [field for field in fields if field not in archive.files]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"read_npz: need the fields {list(fields)!r}, got "
                 f"fields={archive.files!r} in {path.name}. Add {missing[0]!r}."
             )
@@ -40,13 +41,13 @@ def npz(path: str | Path, *, images: str = "x", labels: str = "y") -> Dataset:
         labels: name of its label field. Classes are named by their number.
 
     Raises:
-        ValueError: if the file, a field, a shape or a dtype is wrong.
+        InputError: if the file, a field, a shape or a dtype is wrong.
     """
     fields = read_npz(path, (images, labels))
     x, y = fields[images], fields[labels]
     x = x[..., None] if x.ndim == 3 else x
     if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"npz: need integer labels, got {labels}={y.dtype} in {Path(path).name}. "
             "Store class indices."
         )

@@ -13,6 +13,7 @@ from jaxguide.data.crop import centre_crop
 from jaxguide.data.dataset import to_unit
 from jaxguide.data.parallel import each
 from jaxguide.data.source import Batch
+from jaxguide.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -55,7 +56,7 @@ class ImageFolder:
         """See `Source.read`; decodes in several threads.
 
         Raises:
-            ValueError: if a file is no readable picture.
+            InputError: if a file is no readable picture.
         """
         del draws
         images = np.stack(each(lambda i: _decode(self.files[i], self.size), picked))
@@ -71,17 +72,17 @@ def image_folder(path: str | Path, *, size: int) -> ImageFolder:
         size: edge in pixels; see `centre_crop`.
 
     Raises:
-        ValueError: if the folder is missing or holds no picture, or `size` is not
+        InputError: if the folder is missing or holds no picture, or `size` is not
             positive.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise ValueError(
+        raise InputError(
             f"image_folder: need an existing folder, got path={str(root)!r}. "
             "Check the path."
         )
     if size < 1:
-        raise ValueError(
+        raise InputError(
             f"image_folder: need size >= 1, got size={size!r}. "
             "Set the edge in pixels, for example size=256."
         )
@@ -89,7 +90,7 @@ def image_folder(path: str | Path, *, size: int) -> ImageFolder:
     by_class = [_pictures(root / name) for name in names]
     files = tuple(file for inside in by_class for file in inside)
     if not files:
-        raise ValueError(
+        raise InputError(
             f"image_folder: need one sub-folder of pictures per class, got "
             f"path={str(root)!r}. Known endings: {', '.join(PICTURES)}."
         )
@@ -109,7 +110,7 @@ def _decode(file: str, size: int) -> np.ndarray:
             rgb = picture.convert("RGB")
     # Pillow's decoders raise these three for broken files.
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"image_folder: need a readable picture, got file={file!r}. "
             f"{type(error).__name__}: {' '.join(str(error).split())}"
         ) from error

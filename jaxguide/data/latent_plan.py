@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jaxguide.errors import InputError
 from jaxguide.runtime import shards as sharded
 
 KIND = sharded.Kind(
@@ -36,7 +37,7 @@ class Plan:
         note: free JSON-able facts.
 
     Raises:
-        ValueError: if a choice is unknown or `shard_size` is not positive.
+        InputError: if a choice is unknown or `shard_size` is not positive.
     """
 
     encoder: str
@@ -54,7 +55,7 @@ class Plan:
     def __post_init__(self):
         for name, known in (("format", tuple(ENDINGS)), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
-                raise ValueError(
+                raise InputError(
                     f"write_latents: need {name} in {known}, got "
                     f"{name}={getattr(self, name)!r}. Use {known[0]!r}."
                 )
@@ -76,7 +77,7 @@ def read_plan(folder: Path) -> tuple[Plan, list[dict[str, Any]]]:
     """Plan and files of a finished folder.
 
     Raises:
-        ValueError: if the manifest or a file is missing, or a file has another size.
+        InputError: if the manifest or a file is missing, or a file has another size.
     """
     content, shards = sharded.read_manifest(folder, KIND)
     for name in ("shape", "class_names"):

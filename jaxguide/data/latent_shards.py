@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxguide.data.latent_plan import Plan
+from jaxguide.errors import InputError
 from jaxguide.runtime import shards
 
 _ZIP_HEADER, _ZIP_LENGTHS = 30, 26  # of a local file header, and where its lengths are
@@ -71,7 +72,7 @@ def map_npz(path: Path, field: str) -> np.ndarray:
     """An array of an uncompressed `.npz` as a read-only map of the file.
 
     Raises:
-        ValueError: if the field is compressed.
+        InputError: if the field is compressed.
     """
     with zipfile.ZipFile(path) as archive:
         inside = archive.getinfo(f"{field}.npy")
@@ -84,7 +85,7 @@ def map_npz(path: Path, field: str) -> np.ndarray:
             shape, fortran, dtype = read_header(member)
             header = member.tell()
     if inside.compress_type != zipfile.ZIP_STORED or fortran:
-        raise ValueError(
+        raise InputError(
             f"map_npz: need an uncompressed C-ordered array, got {field} in "
             f"path={str(path)!r}. Write it with np.savez."
         )
@@ -170,12 +171,12 @@ def open_shards(folder: Path, plan: Plan) -> Shards:
     """The files of a folder.
 
     Raises:
-        ValueError: if the package that reads them is missing.
+        InputError: if the package that reads them is missing.
     """
     try:
         return READERS[plan.format](folder, plan)
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"LatentCache: need the package array_record, got format={plan.format!r}"
             f" without it. pip install array-record, or encode to {'npz'!r}."
         ) from error

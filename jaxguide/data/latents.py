@@ -10,6 +10,7 @@ from jaxguide.data.latent_plan import KIND, read_plan
 from jaxguide.data.latent_shards import open_shards
 from jaxguide.data.noise import normal
 from jaxguide.data.source import Batch
+from jaxguide.errors import InputError
 from jaxguide.runtime import shards
 
 
@@ -31,7 +32,7 @@ class LatentCache:
         plan: what the folder holds, among it encoder, scale and shift.
 
     Raises:
-        ValueError: if the manifest or a file is missing or cut short, or another
+        InputError: if the manifest or a file is missing or cut short, or another
             encoder made it.
 
     Source: Rombach et al. 2022, arXiv:2112.10752, first stage with a KL penalty.
@@ -41,7 +42,7 @@ class LatentCache:
         self._folder = Path(path).expanduser()
         self.plan, self._files = read_plan(self._folder)
         if encoder and encoder != self.plan.encoder:
-            raise ValueError(
+            raise InputError(
                 f"LatentCache: need latents of encoder={encoder!r}, got "
                 f"encoder={self.plan.encoder!r} in path={str(path)!r}. "
                 "Encode the images again, into another folder."
@@ -76,10 +77,10 @@ class LatentCache:
         """See `Source.read`.
 
         Raises:
-            ValueError: if mirror images are wanted that were not encoded.
+            InputError: if mirror images are wanted that were not encoded.
         """
         if flip.any() and not self.plan.mirrored:
-            raise ValueError(
+            raise InputError(
                 "LatentCache: need encoded mirror images, got flip=True for "
                 f"path={str(self._folder)!r}. Encode with mirrored=True, or do not "
                 "flip."
@@ -96,6 +97,6 @@ class LatentCache:
         """Reads all files and compares their checksums.
 
         Raises:
-            ValueError: if a file was changed.
+            InputError: if a file was changed.
         """
         shards.check_sums(self._folder, self._files, KIND)

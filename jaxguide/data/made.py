@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxguide.data.noise import normal
 from jaxguide.data.source import Batch
+from jaxguide.errors import InputError
 
 SPREAD = 0.5**0.5
 
@@ -76,10 +77,10 @@ def made_latents(
         seed: of the means.
 
     Raises:
-        ValueError: if a number is not positive.
+        InputError: if a number is not positive.
     """
     if min(count, classes, *shape) < 1:
-        raise ValueError(
+        raise InputError(
             "made_latents: need count, classes and shape >= 1, got "
             f"count={count!r}, classes={classes!r}, shape={shape!r}. "
             "Use positive numbers."

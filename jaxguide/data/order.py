@@ -13,6 +13,7 @@ import functools
 import numpy as np
 
 from jaxguide.data.source import Batch, Source
+from jaxguide.errors import InputError
 
 _DRAWS = 1  # second part of the seed of the draws
 _WORDS = 4  # numbers that one count of Philox gives
@@ -84,11 +85,11 @@ def batch(
         function of the arguments.
 
     Raises:
-        ValueError: if the batch cannot be cut into such parts.
+        InputError: if the batch cannot be cut into such parts.
     """
     index, count = share
     if not 0 <= index < count or batch_size % count or batch_size < 1:
-        raise ValueError(
+        raise InputError(
             "batch: need 0 <= index < count and batch_size a positive multiple of "
             f"count, got batch_size={batch_size!r}, share={share!r}. Use a batch size "
             "that the number of hosts divides."

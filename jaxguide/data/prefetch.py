@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from jaxguide.errors import InputError
+
 Value = TypeVar("Value")
 
 
@@ -23,7 +25,7 @@ class Prefetch(Generic[Value]):
         depth: most batches that are held or being read beside the one in use.
 
     Raises:
-        ValueError: if `depth` is not positive. What `read` raises is raised again when
+        InputError: if `depth` is not positive. What `read` raises is raised again when
             the iteration comes to its step.
     """
 
@@ -31,7 +33,7 @@ class Prefetch(Generic[Value]):
         self, read: Callable[[int], Value], start: int, stop: int, *, depth: int = 2
     ):
         if depth < 1:
-            raise ValueError(
+            raise InputError(
                 f"Prefetch: need depth >= 1, got depth={depth!r}. 2 hides the reading."
             )
         self._read, self._depth = read, depth

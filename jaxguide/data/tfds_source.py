@@ -14,6 +14,7 @@ from jaxguide.data.crop import centre_crop
 from jaxguide.data.dataset import Dataset, in_memory, to_unit
 from jaxguide.data.parallel import each
 from jaxguide.data.source import Batch
+from jaxguide.errors import InputError
 
 LONGEST_REASON = 400
 
@@ -82,7 +83,7 @@ def open_tfds(
         data_dir: where TFDS keeps prepared data; None is its default.
 
     Raises:
-        ValueError: if TFDS lacks the set or cannot prepare it, its features differ, or
+        InputError: if TFDS lacks the set or cannot prepare it, its features differ, or
             its images have many sizes and `size` is 0.
     """
     with _available(name, split):
@@ -91,13 +92,13 @@ def open_tfds(
         builder: Any = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     features = builder.info.features or {}
     if "image" not in features or "label" not in features:
-        raise ValueError(
+        raise InputError(
             "open_tfds: need the features 'image' and 'label', got "
             f"features={sorted(features)!r} in {name}. Choose a classification set."
         )
     height, width, channels = features["image"].shape
     if not size and None in (height, width):
-        raise ValueError(
+        raise InputError(
             f"open_tfds: need size >= 1 for images of many sizes, got size={size!r} "
             f"for {name}. Set the edge in pixels, for example size=256."
         )
@@ -127,7 +128,7 @@ def _available(name: str, split: str) -> Iterator[None]:
     # TFDS raises many types (network, catalogue, format); all mean "not available".
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
-        raise ValueError(
+        raise InputError(
             f"open_tfds: need a data set that TFDS can provide, got name={name!r}, "
             f"split={split!r}. {type(error).__name__}: {reason[:LONGEST_REASON]}"
         ) from error

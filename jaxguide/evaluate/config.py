@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxguide.data import config as data_config
+from jaxguide.errors import InputError
 from jaxguide.evaluate import features, images, measures
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.protocols import ADM, PLAIN, PROTOCOLS, Protocol
@@ -78,7 +79,7 @@ def build_names(config: EvaluateConfig) -> list[str]:
     """The measures that the config names, in its order.
 
     Raises:
-        ValueError: if one is unknown, or not to be had from the network.
+        InputError: if one is unknown, or not to be had from the network.
     """
     names = [name.strip() for name in config.metrics.split(",") if name.strip()]
     for name in names or [""]:
@@ -88,7 +89,7 @@ def build_names(config: EvaluateConfig) -> list[str]:
     inception = factory is features.inception
     known = factory in NETWORKS.values()  # one of the user's own says what it is
     if (wanted and known and not inception) or (inception and not config.weights):
-        raise ValueError(
+        raise InputError(
             "evaluate: need Inception's weights, got "
             f"metrics={config.metrics!r}, network={config.network!r}, "
             f"weights={config.weights!r}. {WEIGHTS}"
@@ -114,7 +115,7 @@ def build_protocol(config: EvaluateConfig) -> Protocol:
     """The protocol that the config names, or the network's own.
 
     Raises:
-        ValueError: if it is unknown, or made for another network.
+        InputError: if it is unknown, or made for another network.
     """
     inception = _is_inception(config)
     if not config.protocol:
@@ -122,7 +123,7 @@ def build_protocol(config: EvaluateConfig) -> Protocol:
     protocol = lookup("evaluate", config.protocol, PROTOCOLS)
     if bool(protocol.input) != inception:
         fitting = [p.name for p in PROTOCOLS.values() if bool(p.input) == inception]
-        raise ValueError(
+        raise InputError(
             f"evaluate: need a protocol in {fitting} for network={config.network!r}, "
             f"got protocol={config.protocol!r}."
         )
@@ -133,7 +134,7 @@ def build_features(config: EvaluateConfig, protocol: Protocol) -> FeatureNetwork
     """The network that the config names, fed as the protocol says.
 
     Raises:
-        ValueError: if the name, an argument or the file of weights is wrong.
+        InputError: if the name, an argument or the file of weights is wrong.
     """
     factory, arguments = _network(config)
     known = inspect.signature(factory).parameters
@@ -155,28 +156,28 @@ def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConf
     """The config of a set that is to be sampled into a folder of this evaluation.
 
     Raises:
-        ValueError: if the file is missing or is another config.
+        InputError: if the file is missing or is another config.
     """
     path, colon, argument = text.partition(":")
     if not Path(path).is_file():
-        raise ValueError(
+        raise InputError(
             f"evaluate: need an existing config, got samples={text!r}. Check the path."
         )
     settings = runpy.run_path(path)["get_config"](*([argument] if colon else []))
     if not isinstance(settings, SampleConfig):
-        raise ValueError(
+        raise InputError(
             f"evaluate: need a config of jaxguide.sample, got samples={text!r}. "
             "Name one that returns a SampleConfig."
         )
     if len(settings.columns) != 1:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need a config with one column, got samples={text!r} with "
             f"columns={settings.columns!r}. Write one, or sample the column you want "
             "with jaxguide.sample and name its folder."
         )
     settings.num_samples = config.num_samples or settings.num_samples
     if not settings.num_samples:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need num_samples >= 1 to sample {text!r}, got num_samples=0. "
             "Write --config.num_samples=50000."
         )
@@ -193,11 +194,11 @@ def build_images(owner: str, text: str, count: int = 0) -> images.Images:
         count: how many to take; 0 is all.
 
     Raises:
-        ValueError: if there are none, or fewer than `count`.
+        InputError: if there are none, or fewer than `count`.
     """
     opened = _opened(owner, text)
     if len(opened) < count:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need {count} images, got {owner}={text!r} with {len(opened)}. "
             "Ask for fewer."
         )
@@ -206,14 +207,14 @@ def build_images(owner: str, text: str, count: int = 0) -> images.Images:
 
 def _opened(owner: str, text: str) -> images.Images:
     if not text:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need images, got {owner}=''. Write --config.{owner}=PATH, an "
             ".npz or a folder."
         )
     if Path(text).expanduser().exists():
         return images.open_images(text)
     if not text.partition("(")[0].isidentifier():
-        raise ValueError(
+        raise InputError(
             f"evaluate: need an .npz, a folder or a data set, got {owner}={text!r}, "
             "which does not exist. Check the path."
         )
@@ -224,7 +225,7 @@ def _opened(owner: str, text: str) -> images.Images:
         call(f"evaluate {owner}", data_config.DataConfig, arguments)
     )
     if source.is_latent:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need images, got {owner}={text!r}, which holds latents. "
             "Name the images they were made from."
         )

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxguide.errors import InputError
+
 
 def energy_distance(samples: Any, reals: Any) -> float:
     """How far two sets of points are apart; 0 on average if they are from one source.
@@ -19,13 +21,13 @@ def energy_distance(samples: Any, reals: Any) -> float:
         The unbiased estimate, which may be slightly below 0.
 
     Raises:
-        ValueError: if a set has fewer than two points.
+        InputError: if a set has fewer than two points.
 
     Source: Szekely & Rizzo 2013, Energy statistics, J. Stat. Plan. Inference 143.
     """
     x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (samples, reals))
     if min(len(x), len(y)) < 2:
-        raise ValueError(
+        raise InputError(
             "energy_distance: need two points or more in each set, got "
             f"samples={len(x)!r} and reals={len(y)!r} points."
         )
@@ -61,13 +63,13 @@ def sliced_wasserstein(
         compare with what real points reach.
 
     Raises:
-        ValueError: if a set is empty.
+        InputError: if a set is empty.
 
     Source: Bonneel et al. 2015, Sliced and Radon Wasserstein barycenters, Sec. 3.
     """
     shapes = np.shape(samples), np.shape(reals)
     if not min(shapes[0][0], shapes[1][0]) or shapes[0][1:] != shapes[1][1:]:
-        raise ValueError(
+        raise InputError(
             "sliced_wasserstein: need points of one size in each set, got "
             f"samples={list(shapes[0])!r} and reals={list(shapes[1])!r}."
         )

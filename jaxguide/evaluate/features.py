@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxguide.convert import feature_networks
+from jaxguide.errors import InputError
 from jaxguide.evaluate.inputs import INCEPTION_INPUTS, Prepare, efficientnet_input
 from jaxguide.models import Params, efficientnet_lite, inception as inception_v3
 from jaxguide.runtime import devices
@@ -66,7 +67,7 @@ class FeatureNetwork:
 
     def __post_init__(self):
         if self.batch_size < 1:
-            raise ValueError(
+            raise InputError(
                 "FeatureNetwork: need batch_size >= 1, got "
                 f"batch_size={self.batch_size!r}. Take 64."
             )
@@ -82,7 +83,7 @@ class FeatureNetwork:
             Features as float32 numpy arrays.
 
         Raises:
-            ValueError: if `images` have another shape or type.
+            InputError: if `images` have another shape or type.
         """
         images = _colour(np.asarray(images))
         return self._run(images)  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,7 +106,7 @@ def inception(
         batch_size: images per call.
 
     Raises:
-        ValueError: if the protocol or the file is unknown.
+        InputError: if the protocol or the file is unknown.
 
     Source: Heusel et al. 2017, arXiv:1706.08500; openai/guided-diffusion,
         evaluations/evaluator.py (pool_3, the first 7 channels of mixed_6/conv).
@@ -140,12 +141,12 @@ def efficientnet_lite0(
         batch_size: images per call.
 
     Raises:
-        ValueError: if there are no weights or `edge` is below 32.
+        InputError: if there are no weights or `edge` is below 32.
 
     Source: Tan & Le 2019, arXiv:1905.11946; input scaling of EfficientNet-Lite.
     """
     if edge < 32:
-        raise ValueError(
+        raise InputError(
             f"efficientnet_lite0: need edge >= 32, got edge={edge!r}. Take 96 or 224."
         )
 
@@ -172,7 +173,7 @@ def _colour(images: np.ndarray) -> np.ndarray:
     """uint8 [B, H, W, 3]."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             "extract: need images uint8 [B, H, W, 1 or 3], got "
             f"images={images.dtype} {list(images.shape)!r}. Round to 0 .. 255 first."
         )

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate.statistics import Moments
 
 
@@ -61,7 +62,7 @@ def frechet_distance(
         A number >= 0 but for rounding, in squared units of the features.
 
     Raises:
-        ValueError: if the sizes differ.
+        InputError: if the sizes differ.
 
     Source: Heusel et al. 2017, arXiv:1706.08500, Eq. 6.
 
@@ -72,7 +73,7 @@ def frechet_distance(
     4.0
     """
     if a.mean.shape != b.mean.shape or a.covariance.shape != b.covariance.shape:
-        raise ValueError(
+        raise InputError(
             "frechet_distance: need features of one size, got "
             f"a={a.mean.shape!r}, b={b.mean.shape!r}. Use one network for both."
         )

@@ -17,6 +17,7 @@ from jaxguide import data
 from jaxguide.data.image_folder import PICTURES
 from jaxguide.data.latent_shards import map_npz
 from jaxguide.data.parallel import each
+from jaxguide.errors import InputError
 from jaxguide.evaluate.compressed import Compressed
 from jaxguide.runtime import shards
 from jaxguide.sample import sets
@@ -54,14 +55,14 @@ class InMemory:
         images: uint8 [N, H, W, C].
 
     Raises:
-        ValueError: for any other shape or type.
+        InputError: for any other shape or type.
     """
 
     images: np.ndarray
 
     def __post_init__(self):
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 "InMemory: need images uint8 [N, H, W, C], got "
                 f"images={self.images.dtype} {list(self.images.shape)!r}. "
                 "Round to 0..255 and add the channel axis."
@@ -146,14 +147,14 @@ class InFolder:
         """See `Images.read`; decodes in several threads.
 
         Raises:
-            ValueError: if a picture has another size or cannot be read.
+            InputError: if a picture has another size or cannot be read.
         """
         return np.stack(each(self._decode, range(start, stop)))
 
     def _decode(self, number: int) -> np.ndarray:
         pixels = _picture(self.files[number])
         if pixels.shape != self.shape:
-            raise ValueError(
+            raise InputError(
                 f"images: need pictures of one size, got {list(pixels.shape)!r} in "
                 f"{self.files[number]!r} beside {list(self.shape)!r}. Resize them "
                 "all in one way before."
@@ -238,7 +239,7 @@ def open_images(path: str | Path) -> Images:
             sub-folders or without.
 
     Raises:
-        ValueError: if there are no images.
+        InputError: if there are no images.
     """
     path = Path(path).expanduser()
     if path.is_dir() and (path / shards.PLAN).is_file():
@@ -247,7 +248,7 @@ def open_images(path: str | Path) -> Images:
         return _folder(path)
     if path.suffix == ".npz" and path.is_file():
         return _npz([path], ("arr_0", "images", "x"))
-    raise ValueError(
+    raise InputError(
         "images: need an .npz or a folder of pictures or samples, got "
         f"path={str(path)!r}. Check the path."
     )
@@ -270,14 +271,14 @@ def _array(file: Path, fields: Sequence[str]) -> Any:
         }
     field = next((field for field in fields if field in members), None)
     if field is None:
-        raise ValueError(
+        raise InputError(
             f"images: need one of the arrays {list(fields)!r}, got {sorted(members)!r} "
             f"in path={str(file)!r}. Write the images with np.savez(path, images)."
         )
     stored = members[field].compress_type == zipfile.ZIP_STORED
     array = map_npz(file, field) if stored else Compressed(file, field)
     if len(array.shape) != 4 or array.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"images: need uint8 [N, H, W, C], got {array.dtype} "
             f"{list(array.shape)!r} in path={str(file)!r}. Round to 0..255 first."
         )
@@ -292,7 +293,7 @@ def _folder(path: Path) -> Images:
         if name.lower().endswith(PICTURES)
     ]
     if not pictures:
-        raise ValueError(
+        raise InputError(
             f"images: need pictures in the folder, got path={str(path)!r}. "
             f"Known endings: {', '.join(PICTURES)}."
         )
@@ -306,7 +307,7 @@ def _picture(file: str) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     # Pillow's decoders raise these three for broken files.
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"images: need a readable picture, got file={file!r}. "
             f"{type(error).__name__}: {' '.join(str(error).split())}"
         ) from error

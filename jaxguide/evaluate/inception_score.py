@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
+
 
 class InceptionScore(NamedTuple):
     """Mean and standard deviation over the parts."""
@@ -35,14 +37,14 @@ def inception_score(logits: np.ndarray, bounds: Sequence[int]) -> InceptionScore
         bounds: where parts begin and end, from 0 to N; see `parts_of`, `equal_parts`.
 
     Raises:
-        ValueError: if a part is empty.
+        InputError: if a part is empty.
 
     Source: Salimans et al. 2016, arXiv:1606.03498, Sec. 4.
     """
     scores = []
     for start, stop in itertools.pairwise(bounds):
         if stop <= start:
-            raise ValueError(
+            raise InputError(
                 "inception_score: need an image in every part, got "
                 f"bounds={list(bounds)!r}. Use more images."
             )

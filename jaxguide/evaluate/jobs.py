@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate import (
     config as evaluate_config,
     measures,
@@ -80,7 +81,7 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | 
         None if other processes, which this one cannot hear, still sample.
 
     Raises:
-        ValueError: for anything wrong, with the fix.
+        InputError: for anything wrong, with the fix.
     """
     names = tuple(evaluate_config.build_names(config))
     protocol = evaluate_config.build_protocol(config)
@@ -118,16 +119,16 @@ def _open_reference(
 
 
 def _check(job: EvaluationJob) -> None:
-    """Raises ValueError unless sizes and numbers of images suit the measures."""
+    """Raises InputError unless sizes and numbers of images suit the measures."""
     if job.needs_reals and job.reals is None:
         wanted = sorted(set(job.names) - measures.MOMENTS_ONLY)
-        raise ValueError(
+        raise InputError(
             f"evaluate: need real images for {', '.join(wanted)}, got "
             f"reference={job.config.reference!r} with statistics alone. Name images, "
             "or leave them out of metrics."
         )
     if "sfid" in job.names and job.statistics and job.statistics.spatial is None:
-        raise ValueError(
+        raise InputError(
             "evaluate: need mu_s and sigma_s for sfid, got "
             f"reference={job.config.reference!r} without. Use ADM's file, or images."
         )
@@ -138,7 +139,7 @@ def _check(job: EvaluationJob) -> None:
 
 def _check_size(job: EvaluationJob, name: str, images: Images) -> None:
     if job.reals is not None and images.shape[:2] != job.reals.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need images of one size, got {list(images.shape)!r} in "
             f"samples={name!r} and {list(job.reals.shape)!r} in the reference. "
             "Resize one of them."
@@ -147,7 +148,7 @@ def _check_size(job: EvaluationJob, name: str, images: Images) -> None:
 
 def _check_count(job: EvaluationJob, name: str, count: int) -> None:
     if set(job.names) & {"fid", "fd", "sfid"} and count <= job.network.size:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need more images than features, {job.network.size}, for a "
             f"Frechet distance, got {count} in samples={name!r}. Make more, "
             f"or ask for {job.network.kernel}, unbiased at any number: "
@@ -155,7 +156,7 @@ def _check_count(job: EvaluationJob, name: str, count: int) -> None:
         )
     least = job.protocol.least
     if set(job.names) & {"kid", "kd"} and min(count, len(job.reals or ())) < least:
-        raise ValueError(
+        raise InputError(
             f"evaluate: need {least} images or more for {job.network.kernel}, got "
             f"{count} in samples={name!r} and {len(job.reals or ())} in the reference."
         )

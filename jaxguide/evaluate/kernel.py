@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
+
 BLOCKS = 20  # for the jackknife
 _ROWS, _COLUMNS = 256, 4096  # at once: the kernel of all pairs is never held
 
@@ -117,7 +119,7 @@ def kernel_distance(
         The estimate, slightly below 0 at times, and its standard error.
 
     Raises:
-        ValueError: if there are too few images for the blocks.
+        InputError: if there are too few images for the blocks.
 
     Source: Binkowski et al. 2018, arXiv:1801.01401, Eq. 4; Efron & Stein 1981 for the
         jackknife.
@@ -162,7 +164,7 @@ def subset_kernel_distance(
         subset, and no error of the mean.
 
     Raises:
-        ValueError: if a set has fewer than `size` images.
+        InputError: if a set has fewer than `size` images.
 
     Source: torch-fidelity 0.4.0, metric_kid.py, with its draws.
     Differs from the source: float64 throughout, where it computes in float32.
@@ -182,7 +184,7 @@ def subset_kernel_distance(
 
 def _check(name: str, x: np.ndarray, y: np.ndarray, least: int) -> None:
     if min(len(x), len(y)) < least or x.shape[1] != y.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"{name}: need {least} images or more in both sets and features of one "
             f"size, got x={x.shape!r}, y={y.shape!r}. Use more images."
         )

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxguide.errors import InputError
+
 Distance = Callable[[Array, Array], Array]  # [n, D], [m, D] -> squared, float32 [n, m]
 
 
@@ -91,10 +93,10 @@ class Balls(NamedTuple):
         """Squared distance of each row of [N, D] to its k-th neighbour, [N].
 
         Raises:
-            ValueError: if there are no k others.
+            InputError: if there are no k others.
         """
         if not 1 <= k < len(x):
-            raise ValueError(
+            raise InputError(
                 f"radii: need 1 <= k < images, got k={k!r}, images={len(x)}. "
                 "Use more images."
             )
@@ -177,7 +179,7 @@ def precision_recall(
         (precision, recall), each in [0, 1]. Both depend on N and M.
 
     Raises:
-        ValueError: if a set has no more than k images.
+        InputError: if a set has no more than k images.
 
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, Eq. 1 and 2.
     """
@@ -209,7 +211,7 @@ def density_coverage(
         and N = M they are 1 and 1 - 2^-k.
 
     Raises:
-        ValueError: if there are no more than k real images.
+        InputError: if there are no more than k real images.
 
     Source: Naeem et al. 2020, arXiv:2002.09797, Eq. 4 to 6; a ball does not hold its
         edge, as in the authors' code.

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate import frechet, kernel, manifold
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.frechet import Gaussian
@@ -138,7 +139,7 @@ def _spread(task: _Task, distance: Callable[[Moments], float]) -> float:
 def _spatial(task: _Task) -> Measured:
     spatial, real = task.sample.spatial, task.reference.spatial
     if spatial is None or real is None:
-        raise ValueError(
+        raise InputError(
             "measures: need spatial features of both sets for 'sfid', got a network or "
             "a reference without. Use Inception, and ADM's statistics or images."
         )
@@ -165,7 +166,7 @@ def _kernel(task: _Task) -> Measured:
 
 def _score(task: _Task) -> Measured:
     if task.sample.logits is None:
-        raise ValueError(
+        raise InputError(
             "measures: need logits for 'is', got a network without. Use Inception."
         )
     estimate = task.protocol.inception_score(task.sample.logits)
@@ -201,11 +202,11 @@ def needed_fields(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_names(names: Sequence[str], network: FeatureNetwork) -> None:
-    """Raises ValueError unless the network may report these measures."""
+    """Raises InputError unless the network may report these measures."""
     for name in names:
         lookup("measures", name, MEASURES)
         if name in INCEPTION_ONLY and network.frechet != "FID":
-            raise ValueError(
+            raise InputError(
                 f"measures: need Inception's weights for {name!r}, got "
                 f"network={network.name!r}. Ask for {INCEPTION_ONLY[name]!r}, "
                 f"reported as {network.frechet!r}, or name Inception's weights."
@@ -241,7 +242,7 @@ def measure(
         blocks: for the standard error of a Frechet distance; 0 leaves it out.
 
     Raises:
-        ValueError: if there are too few images, or something is missing for a measure.
+        InputError: if there are too few images, or something is missing for a measure.
     """
     task = _Task(sample, reference, protocol, blocks)
     return {name: lookup("measures", name, MEASURES)(task) for name in names}
@@ -265,7 +266,7 @@ def score(
         protocol: see there.
 
     Raises:
-        ValueError: if there are too few images, or the network may not report a
+        InputError: if there are too few images, or the network may not report a
             measure.
     """
     check_names(names, network)

@@ -66,7 +66,7 @@ class Protocol:
         """Of logits [N, K] without bias.
 
         Raises:
-            ValueError: if there are fewer images than parts.
+            InputError: if there are fewer images than parts.
         """
         count = len(logits)
         if self.score_size:

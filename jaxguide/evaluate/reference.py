@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate import frechet
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.frechet import Gaussian
@@ -51,10 +52,10 @@ class Reference:
         """`features`.
 
         Raises:
-            ValueError: if there are statistics alone.
+            InputError: if there are statistics alone.
         """
         if self.features is None:
-            raise ValueError(
+            raise InputError(
                 "Reference: need features of real images for this measure, got "
                 "features=None, statistics alone. Name real images as the reference."
             )
@@ -116,11 +117,11 @@ class Reference:
             spatial: whether sFID will be computed.
 
         Raises:
-            ValueError: if there are fewer than two images.
+            InputError: if there are fewer than two images.
         """
         images = as_images(images)
         if len(images) < 2:
-            raise ValueError(
+            raise InputError(
                 f"Reference: need two images or more, got {len(images)}. "
                 "Name a larger set."
             )
@@ -160,7 +161,7 @@ def read_statistics(path: str | Path, size: int) -> Reference:
         size: features of the network, D.
 
     Raises:
-        ValueError: if the numbers are of another network.
+        InputError: if the numbers are of another network.
     """
     with np.load(Path(path).expanduser(), allow_pickle=False) as file:
         pool = Gaussian(_float64(file["mu"]), _float64(file["sigma"]))
@@ -169,7 +170,7 @@ def read_statistics(path: str | Path, size: int) -> Reference:
             spatial = Gaussian(_float64(file["mu_s"]), _float64(file["sigma_s"]))
         count = int(file["count"]) if "count" in file else 0
     if pool.mean.shape != (size,) or pool.covariance.shape != (size, size):
-        raise ValueError(
+        raise InputError(
             f"read_statistics: need mu [{size}] and sigma [{size}, {size}] for this "
             f"network, got {list(pool.mean.shape)!r} and "
             f"{list(pool.covariance.shape)!r} in path={str(path)!r}. Published files "

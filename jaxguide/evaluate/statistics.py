@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.runtime.shards import write_whole
 
 
@@ -64,10 +65,10 @@ class Moments:
         """Covariance [D, D]; divides by count - `ddof`.
 
         Raises:
-            ValueError: if there are too few vectors.
+            InputError: if there are too few vectors.
         """
         if self.count <= ddof:
-            raise ValueError(
+            raise InputError(
                 f"covariance: need more than {ddof} vectors, got count={self.count}. "
                 "Add more images."
             )

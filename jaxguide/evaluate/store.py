@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxguide.data.latent_shards import map_npz
+from jaxguide.errors import InputError
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.images import Images
 from jaxguide.evaluate.statistics import Moments, merge_all
@@ -93,7 +94,7 @@ def extract(
         The folder; open it with `Store` when all processes are through.
 
     Raises:
-        ValueError: if the network has no such field.
+        InputError: if the network has no such field.
     """
     plan = plan_of(images, network, fields, shard_size)
     folder = folder_of(cache, plan)
@@ -120,7 +121,7 @@ def _write(path: Path, features: Any, fields: Sequence[str]) -> None:
     arrays = {field: getattr(features, field) for field in fields}
     for field, array in arrays.items():
         if array is None:
-            raise ValueError(
+            raise InputError(
                 f"extract: need a network with the features {field!r}, got one "
                 "without. Inception has all."
             )
@@ -157,7 +158,7 @@ class Store:
         processes: how many have filled it.
 
     Raises:
-        ValueError: if a file is missing.
+        InputError: if a file is missing.
     """
 
     def __init__(self, folder: Path, processes: int = 1):

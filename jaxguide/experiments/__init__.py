@@ -36,7 +36,7 @@ def run(name: str, setting: Setting) -> Report:
         setting: where to write, seed and size.
 
     Raises:
-        ValueError: if the name is unknown, or the experiment lacks what it needs.
+        InputError: if the name is unknown, or the experiment lacks what it needs.
     """
     lookup("experiments", name, EXPERIMENTS)
     module = importlib.import_module(f"{__name__}.{name}")

@@ -26,6 +26,7 @@ import optax
 
 from jaxguide import data, guidance, losses, models, paths, samplers, train as training
 from jaxguide.data.dataset import Dataset, to_uint8
+from jaxguide.errors import InputError
 from jaxguide.evaluate.features import efficientnet_lite0
 from jaxguide.evaluate.kernel import kernel_distance
 from jaxguide.experiments import figures, s2_modes
@@ -50,7 +51,7 @@ def read(path: str) -> Dataset:
             with `x` uint8 [N, 32, 32, 3] and CIFAR-10's labels `y` [N].
 
     Raises:
-        ValueError: if there are no such files, or none of the two classes.
+        InputError: if there are no such files, or none of the two classes.
     """
     place = Path(path).expanduser()
     files = sorted(place.glob("data_batch_*.bin")) if path else []
@@ -63,13 +64,13 @@ def read(path: str) -> Dataset:
         dataset = data.npz(place)
         images, labels = dataset.images, dataset.labels
     else:
-        raise ValueError(
+        raise InputError(
             "s2_cifar: need the folder of CIFAR-10's binary version or an .npz of "
             f"x and y, got data={path!r}. Pass --data cifar-10-batches-bin."
         )
     chosen = np.isin(labels, list(CLASSES))
     if set(labels[chosen]) != set(CLASSES):
-        raise ValueError(
+        raise InputError(
             f"s2_cifar: need images of the classes {CLASSES}, got "
             f"labels={sorted(set(labels.tolist()))!r}. Pass the whole of CIFAR-10."
         )

@@ -107,7 +107,7 @@ def adaptive_guidance(
         A transform whose state is one bool per sample [B]; it needs `null`.
 
     Raises:
-        ValueError: for a number that is not finite, an unknown space, or an empty
+        InputError: for a number that is not finite, an unknown space, or an empty
             window.
 
     NFE: +1 inside the window until the whole batch has stopped; `Cost` gives both ends

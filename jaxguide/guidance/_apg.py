@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import NULL, Branch, Guided, View
 from jaxguide.guidance._contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance._directions import (
@@ -48,7 +49,7 @@ def apg(
         momentum; it needs the condition `null`.
 
     Raises:
-        ValueError: for a number that is not finite, a negative radius, an unknown base
+        InputError: for a number that is not finite, a negative radius, an unknown base
             or space, or an empty window.
 
     NFE: +1 inside the window. Memory: one float32 copy of x with momentum.
@@ -138,7 +139,7 @@ def apg_mix(
         A transform with the state of `apg`; it needs the condition `null`.
 
     Raises:
-        ValueError: if the times are not ordered, the base is "full", or as `apg`.
+        InputError: if the times are not ordered, the base is "full", or as `apg`.
 
     NFE: +1 inside the window. Memory: one float32 copy of x with momentum.
     Source: diffusers' AdaptiveProjectedMixGuidance, used by HunyuanImage 2.1 (scales
@@ -148,11 +149,11 @@ def apg_mix(
     """
     check_named_space("apg_mix", space)
     if not t_lo < t_switch < t_hi:
-        raise ValueError(
+        raise InputError(
             f"apg_mix: need t_lo < t_switch < t_hi, got t_switch={t_switch!r}."
         )
     if base not in BASES[:2]:
-        raise ValueError(f"apg_mix: need base in {BASES[:2]}, got base={base!r}.")
+        raise InputError(f"apg_mix: need base in {BASES[:2]}, got base={base!r}.")
     first = contrast(scale, NULL, neutral=1.0, t_lo=t_switch, t_hi=t_hi, name="apg_mix")
     then = contrast(
         apg_scale, NULL, neutral=1.0, t_lo=t_lo, t_hi=t_switch, space=space,

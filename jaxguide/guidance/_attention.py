@@ -102,7 +102,7 @@ def pag(
         A transform without state; it needs a network that takes `attention`.
 
     Raises:
-        ValueError: for bad layers, or as `contrast`; at the first trace if the network
+        InputError: for bad layers, or as `contrast`; at the first trace if the network
             has no such block or does not take `attention`.
 
     NFE: +1 inside the window, counted as a full evaluation (the attention saved is not
@@ -149,7 +149,7 @@ def seg(
         A transform without state; it needs a network that takes `attention`.
 
     Raises:
-        ValueError: if `sigma` is negative or not a number, for bad layers, or as
+        InputError: if `sigma` is negative or not a number, for bad layers, or as
             `contrast`; at the first trace if the network has no such block, does not
             take `attention`, or its tokens form no known grid.
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL
 from jaxguide.guidance._chain import Chain, chain
@@ -82,7 +83,7 @@ def laplacian(
         axes: spatial axes of x; None for channels last.
 
     Raises:
-        ValueError: if there is no weight, or a number is not finite.
+        InputError: if there is no weight, or a number is not finite.
     """
     return Laplacian(
         _weights("laplacian", weights),
@@ -136,7 +137,7 @@ def frequency(
         axes: spatial axes of x; None for channels last.
 
     Raises:
-        ValueError: if the cut-offs do not fall or do not fit the weights, or a number
+        InputError: if the cut-offs do not fall or do not fit the weights, or a number
             is not finite.
     """
     weights = _weights("frequency", weights)
@@ -173,7 +174,7 @@ def fdg(
         A chain of one contrast per level, without state; it needs `null`.
 
     Raises:
-        ValueError: if there is no scale, or as `contrast`.
+        InputError: if there is no scale, or as `contrast`.
 
     NFE: +1 inside the window.
     Source: Sadat et al. 2025, arXiv:2506.19713, Algorithms 1 and 2 (SDXL: 10 and 5), as
@@ -214,7 +215,7 @@ def frequency_cfg(
         A chain of one contrast per band, without state; it needs `null`.
 
     Raises:
-        ValueError: if cut-offs and scales do not fit, or as `contrast`.
+        InputError: if cut-offs and scales do not fit, or as `contrast`.
 
     NFE: +1 inside the window.
     Source: Zhang et al. 2025, FreCaS, arXiv:2410.18410; read against xtudbxk/FreCaS
@@ -241,7 +242,7 @@ def _banded(
     """CFG of each band alone, so that each has a scale and is left out where off."""
     scales = tuple(scales)
     if not scales:
-        raise ValueError(f"{name}: need at least one scale, got scales=().")
+        raise InputError(f"{name}: need at least one scale, got scales=().")
     check_named_space(name, space)
     parts = []
     for index, scale in enumerate(scales):
@@ -279,7 +280,7 @@ def _weights(name: str, weights: Any) -> tuple[Schedule | None, ...]:
     """Schedules, or None for a band that is left out."""
     weights = tuple(weights)
     if not weights:
-        raise ValueError(f"{name}: need at least one weight, got weights=().")
+        raise InputError(f"{name}: need at least one weight, got weights=().")
     for weight in weights:
         if weight is not None:
             check_number(name, "weights", weight)
@@ -290,7 +291,7 @@ def _check_cutoffs(name: str, cutoffs: Any, number: int) -> None:
     edges = np.asarray(cutoffs, float)
     fall = np.all(np.diff(edges) < 0) and np.all(edges > 0)
     if edges.shape != (number - 1,) or not fall:
-        raise ValueError(
+        raise InputError(
             f"{name}: need {number - 1} falling cut-offs above 0, one fewer than "
             f"bands, got cutoffs={cutoffs!r}."
         )

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import ANY, NATIVE, add_scaled
 from jaxguide.paths import Array, Node
@@ -89,7 +90,7 @@ class Branch:
 
     def __post_init__(self):
         if self.differentiable and self.change.second:
-            raise ValueError(
+            raise InputError(
                 "Branch: need differentiable or a change of a second round, got both. "
                 "A function of x has no input to rewrite."
             )
@@ -195,10 +196,10 @@ class View:
         """This step's PRNG key of the transform, its own for every `Branch.draw`.
 
         Raises:
-            ValueError: if the sampler was given no key; `name` is that of the method.
+            InputError: if the sampler was given no key; `name` is that of the method.
         """
         if self._key is None:
-            raise ValueError(
+            raise InputError(
                 f"{name}: need a PRNG key to draw from, got key=None. "
                 "Pass key=jax.random.key(0) to the sampler."
             )
@@ -236,7 +237,7 @@ class View:
     def _find(self, branch: Branch) -> Evaluated:
         evaluated = self._evaluated.get(branch.owned_by(self._owner))
         if evaluated is None:
-            raise ValueError(
+            raise InputError(
                 f"guidance: need a branch that the transform declares, got {branch!r}. "
                 "Return it from `branches`."
             )
@@ -263,9 +264,9 @@ class View:
 
 
 def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
-    """The network of a branch, as it is called; ValueError if it is not there."""
+    """The network of a branch, as it is called; InputError if it is not there."""
     if branch.network not in networks:
-        raise ValueError(
+        raise InputError(
             f"guidance: need a network named {branch.network!r}, got "
             f"{sorted(networks)}. Pass networks={{{branch.network!r}: Network(...)}}."
         )
@@ -273,10 +274,10 @@ def find_network(networks: Mapping[str, Network], branch: Branch) -> Network:
 
 
 def find_condition(name: str, condition: str, step: Step) -> Any:
-    """A named condition of the sampler; ValueError, that begins with the method's
+    """A named condition of the sampler; InputError, that begins with the method's
     `name`, if it is not there."""
     if condition not in step.conds:
-        raise ValueError(
+        raise InputError(
             f"{name}: need a condition named {condition!r}, got {sorted(step.conds)}. "
             f"Pass conds={{{condition!r}: ...}}."
         )

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._attention import IdentityAttention
 from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -127,7 +128,7 @@ def stg(
         or `attention`, in the order of `skip`.
 
     Raises:
-        ValueError: for an unknown `skip`, bad layers, or as `contrast`; at the first
+        InputError: for an unknown `skip`, bad layers, or as `contrast`; at the first
             trace if the network has no such block or does not take the tap.
 
     NFE: +1 inside the window; "block" at the FLOPs of the blocks that run, the others
@@ -146,7 +147,7 @@ def stg(
         "scores": lambda: IdentityAttention(layers, "stg"),
     }
     if skip not in SKIPS:
-        raise ValueError(f"stg: need skip in {SKIPS}, got skip={skip!r}.")
+        raise InputError(f"stg: need skip in {SKIPS}, got skip={skip!r}.")
     layers = check_layers("stg", layers)
     away = Branch(change=taps[skip]()) if layers != () else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="stg")
@@ -178,7 +179,7 @@ def tpg(
         A transform without state; it needs a network that takes `block`, and a key.
 
     Raises:
-        ValueError: for bad layers, or as `contrast`; at the first trace if the network
+        InputError: for bad layers, or as `contrast`; at the first trace if the network
             has no such block or does not take `block`, or if there is no key.
 
     NFE: +1 inside the window.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import Guided, OwnedBranch, View
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import Schedule, is_schedule
@@ -97,7 +98,7 @@ class Chain:
     ) -> tuple[Guided, tuple[Any, ...]]:
         """Runs every part; parts that are not live only update their state."""
         if len(state) != len(self.parts):
-            raise ValueError(
+            raise InputError(
                 f"chain: need {len(self.parts)} states, got {len(state)}. "
                 "Pass the state made by `init` of this same chain."
             )
@@ -139,5 +140,5 @@ def chain(*parts: Transform | Chain) -> Chain:
         elif isinstance(part, Transform):
             flat.append(part)
         else:
-            raise TypeError(f"chain: need transforms such as cfg(1.5), got {part!r}.")
+            raise InputError(f"chain: need transforms such as cfg(1.5), got {part!r}.")
     return Chain(tuple(flat))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, View
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -36,7 +37,7 @@ def negative(
         A transform without state; it needs the condition `cond`.
 
     Raises:
-        ValueError: if `scale` is not finite or the window is empty.
+        InputError: if `scale` is not finite or the window is empty.
 
     NFE: +1 inside the window.
     Source: the negative prompt of Stable Diffusion practice; Eq. 6 of
@@ -74,7 +75,7 @@ def compose(
         A transform without state; it needs `condition` and `origin`.
 
     Raises:
-        ValueError: if `weight` is not finite or the window is empty.
+        InputError: if `weight` is not finite or the window is empty.
 
     NFE: +2 inside the window; `null` is shared with `cfg`, so +1 beside it.
     Source: Liu et al. 2022, Composable Diffusion, arXiv:2206.01714, Eqs. 11 and 13;
@@ -113,7 +114,7 @@ def nested(
         A chain of one contrast per stage; it needs `null` and the conditions in `via`.
 
     Raises:
-        ValueError: if the numbers of scales and conditions do not fit, a scale is not
+        InputError: if the numbers of scales and conditions do not fit, a scale is not
             finite, or the window is empty.
 
     NFE: +1 per condition in `via` and +1 for `null`, inside the window, where the
@@ -125,7 +126,7 @@ def nested(
     """
     scales, via = tuple(scales), tuple(via)
     if len(scales) != len(via) + 1:
-        raise ValueError(
+        raise InputError(
             f"nested: need one scale more than conditions in via, got scales={scales!r}"
             f", via={via!r}. The first scale belongs to via[0] - null."
         )
@@ -169,7 +170,7 @@ def perp_neg(
         A transform without state; it needs `negative` and `null`.
 
     Raises:
-        ValueError: if `weight` is not finite or the window is empty.
+        InputError: if `weight` is not finite or the window is empty.
 
     NFE: +2 inside the window; `null` is shared with `cfg`, so +1 beside it.
     Source: Armandpour et al. 2023, Perp-Neg, arXiv:2304.04968, as ported in ComfyUI
@@ -207,7 +208,7 @@ class RandomCondition(Change):
         if self.num_classes and jnp.issubdtype(leaf.dtype, jnp.integer):
             return jax.random.randint(key, leaf.shape, 0, self.num_classes, leaf.dtype)
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.ndim < 2:
-            raise ValueError(
+            raise InputError(
                 "icg: need labels and num_classes, or embeddings [B, ...], got "
                 f"num_classes={self.num_classes!r} for a condition of {leaf.dtype} "
                 f"{list(leaf.shape)}. Pass num_classes=, or draw=(key, cond) -> cond."
@@ -243,7 +244,7 @@ def icg(
         A transform without state; it needs a key.
 
     Raises:
-        ValueError: if `scale` is not finite, `num_classes` is negative or given beside
+        InputError: if `scale` is not finite, `num_classes` is negative or given beside
             `draw`, or the window is empty; at the first trace for integer conditions
             without `num_classes`, or without a key.
 
@@ -253,7 +254,7 @@ def icg(
         uniform law; the mean of the noise in place of embeddings is 0.
     """
     if num_classes < 0 or (num_classes and draw is not None):
-        raise ValueError(
+        raise InputError(
             "icg: need num_classes >= 0, and not beside draw, got "
             f"num_classes={num_classes!r}, draw={draw!r}."
         )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._network import Network
@@ -203,7 +204,7 @@ def contrast(
         A transform whose state is that of its maps.
 
     Raises:
-        ValueError: for a number that is not finite, an unknown space or base, or a
+        InputError: for a number that is not finite, an unknown space or base, or a
             bad window.
 
     NFE: +1 per distinct branch that is not the raw prediction.
@@ -211,7 +212,7 @@ def contrast(
     weights = weight if isinstance(weight, tuple) else (weight,)
     neutrals = neutral if isinstance(neutral, tuple) else (neutral,) * len(weights)
     if len(weights) != len(neutrals) or not weights:
-        raise ValueError(
+        raise InputError(
             f"{name}: need one neutral number for every weight, got weight={weight!r}, "
             f"neutral={neutral!r}."
         )
@@ -219,7 +220,7 @@ def contrast(
         check_number(name, "weight" if off == 0 else "scale", one)
     check_space(name, space)
     if base not in BASES:
-        raise ValueError(f"{name}: need base in {BASES}, got base={base!r}.")
+        raise InputError(f"{name}: need base in {BASES}, got base={base!r}.")
     return Contrast(
         tuple(
             schedules.window(one, t_lo=t_lo, t_hi=t_hi, outside=off)
@@ -251,7 +252,7 @@ def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:
         A transform without state; it needs the condition `null`.
 
     Raises:
-        ValueError: if `scale` is not finite or the interval is empty.
+        InputError: if `scale` is not finite or the interval is empty.
 
     NFE: +1 inside the interval.
     Source: Ho and Salimans 2022, arXiv:2207.12598, Eq. 6; the interval:

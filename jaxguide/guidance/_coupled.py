@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, Guided, View
 from jaxguide.guidance._contrast import Weight
@@ -90,7 +91,7 @@ def cfgpp(
         takes the pair (`generate`, or `Guide.pair`).
 
     Raises:
-        ValueError: if `scale` is outside [0, 1] or the window is empty.
+        InputError: if `scale` is outside [0, 1] or the window is empty.
 
     NFE: +1 inside the window.
     Source: Chung et al. 2024, arXiv:2406.08070, Algorithms 1 and 2; read against
@@ -100,7 +101,7 @@ def cfgpp(
     """
     check_number("cfgpp", "scale", scale, low=0.0)
     if isinstance(scale, int | float) and scale > 1:
-        raise ValueError(
+        raise InputError(
             f"cfgpp: need 0 <= scale <= 1, got scale={scale!r}. "
             "0.6 is about a CFG scale of 7.5."
         )
@@ -112,10 +113,10 @@ def middle(t: Any, next_t: Any) -> Any:
     """The time half-way through the step.
 
     Raises:
-        ValueError: if the sampler does not say where the step ends.
+        InputError: if the sampler does not say where the step ends.
     """
     if next_t is None:
-        raise ValueError(
+        raise InputError(
             "rectified_cfgpp: need the time at which the step ends, got next_t=None. "
             "Pass next_t= to the guided function, or use `generate`."
         )
@@ -197,7 +198,7 @@ def rectified_cfgpp(
         the step ends (`generate` knows it; pass `next_t` to what `guide` returns).
 
     Raises:
-        ValueError: if a number is not finite, `power` negative, or the window empty;
+        InputError: if a number is not finite, `power` negative, or the window empty;
             at the call if the step's end is unknown.
 
     NFE: +2 inside the window (3 in all); 0 more where the weight is 0, so at t = 1

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._schedule import Schedule, Weight, constant
 from jaxguide.paths import Array, numerics
 
@@ -49,7 +50,7 @@ def linear(value: float | Array, *, of: str = "scale") -> Schedule:
         A `Schedule`.
 
     Raises:
-        ValueError: if `of` is unknown.
+        InputError: if `of` is unknown.
 
     >>> tuple(float(linear(4.0).at(t)) for t in (1.0, 0.5, 0.0))
     (0.0, 4.0, 8.0)
@@ -104,10 +105,10 @@ def powered_cosine(
     in `linear`.
 
     Raises:
-        ValueError: if `power` is not positive.
+        InputError: if `power` is not positive.
     """
     if not power > 0:
-        raise ValueError(f"powered_cosine: need power > 0, got power={power!r}.")
+        raise InputError(f"powered_cosine: need power > 0, got power={power!r}.")
     return _make("powered_cosine", value, of, Curve(_powered_cosine, (float(power),)))
 
 
@@ -126,13 +127,13 @@ def clamp(value: Weight, least: float) -> Schedule:
         A `Schedule`.
 
     Raises:
-        ValueError: if `least` is not a finite number.
+        InputError: if `least` is not a finite number.
 
     >>> tuple(float(clamp(linear(4.0), 2.0).at(t)) for t in (1.0, 0.5, 0.0))
     (2.0, 4.0, 8.0)
     """
     if not isinstance(least, int | float) or not math.isfinite(least):
-        raise ValueError(f"clamp: need a finite number least, got least={least!r}.")
+        raise InputError(f"clamp: need a finite number least, got least={least!r}.")
     schedule = constant(value)
     shape = Curve(_flat) if schedule.shape is None else schedule.shape
     return dataclasses.replace(schedule, shape=shape, least=float(least))
@@ -163,25 +164,25 @@ def beta(
         A `Schedule`.
 
     Raises:
-        ValueError: if `a`, `b` or `t_last` is out of range.
+        InputError: if `a`, `b` or `t_last` is out of range.
 
     Source: Malarz et al. 2025, beta-CFG, arXiv:2502.10574; read against
         gmum/beta-CFG, whose p = i / (N - 1) is this one on uniform steps with
         `t_last = 1 / N`.
     """
     if not (a >= 1 and b >= 1):
-        raise ValueError(f"beta: need a >= 1 and b >= 1, got a={a!r}, b={b!r}.")
+        raise InputError(f"beta: need a >= 1 and b >= 1, got a={a!r}, b={b!r}.")
     if not 0 <= t_last < 1:
-        raise ValueError(f"beta: need 0 <= t_last < 1, got t_last={t_last!r}.")
+        raise InputError(f"beta: need 0 <= t_last < 1, got t_last={t_last!r}.")
     numbers = (float(a), float(b), float(t_last))
     return _make("beta", value, of, Curve(_beta, numbers))
 
 
 def _make(name: str, value: Any, of: str, shape: Curve) -> Schedule:
     if of not in PARTS:
-        raise ValueError(f"{name}: need of in {PARTS}, got of={of!r}.")
+        raise InputError(f"{name}: need of in {PARTS}, got of={of!r}.")
     if callable(value) or isinstance(value, Schedule | str) or value is None:
-        raise ValueError(f"{name}: need a number or an array for value, got {value!r}.")
+        raise InputError(f"{name}: need a number or an array for value, got {value!r}.")
     return Schedule(value, shape=shape, around=1.0 if of == "excess" else 0.0)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Branch
 from jaxguide.guidance._contrast import (
@@ -64,7 +65,7 @@ def momentum(beta: Weight) -> Momentum:
     Forgets at a restart; does not move in steps in which the contrast is off.
 
     Raises:
-        ValueError: if `beta` is not finite.
+        InputError: if `beta` is not finite.
     """
     check_number("momentum", "beta", beta)
     return Momentum(schedules.constant(beta))
@@ -88,7 +89,7 @@ def clip_norm(radius: Weight) -> ClipNorm:
     """`difference * min(1, radius / |difference|)`.
 
     Raises:
-        ValueError: if `radius` is negative or not finite.
+        InputError: if `radius` is negative or not finite.
     """
     check_number("clip_norm", "radius", radius, low=0.0)
     return ClipNorm(schedules.constant(radius))
@@ -127,7 +128,7 @@ def project(
             prediction that the contrast pushes towards. `perp_neg` takes (RAW, NULL).
 
     Raises:
-        ValueError: if `parallel` is not finite or `about` is neither one branch nor
+        InputError: if `parallel` is not finite or `about` is neither one branch nor
             two.
     """
     check_number("project", "parallel", parallel)
@@ -136,7 +137,7 @@ def project(
     else:
         about_ = tuple(about)
         if len(about_) != 2:
-            raise ValueError(f"project: need 1 or 2 branches, got about={about!r}.")
+            raise InputError(f"project: need 1 or 2 branches, got about={about!r}.")
     return Project(schedules.constant(parallel), about_)
 
 
@@ -158,7 +159,7 @@ def norm_power(power: Weight) -> NormPower:
     """`difference / |difference|^power`: 0 as it is, 1 unit length.
 
     Raises:
-        ValueError: if `power` is not finite.
+        InputError: if `power` is not finite.
     """
     check_number("norm_power", "power", power)
     return NormPower(schedules.constant(power))
@@ -228,7 +229,7 @@ def damp(strength: Weight) -> Damp:
     """`difference * exp(-strength |difference| / |away|)` (MAMBO-G).
 
     Raises:
-        ValueError: if `strength` is negative or not finite.
+        InputError: if `strength` is negative or not finite.
     """
     check_number("damp", "strength", strength, low=0.0)
     return Damp(schedules.constant(strength))
@@ -271,10 +272,10 @@ def rotate(limit: float = math.pi / 3) -> Rotate:
         limit: the largest turn, in radians.
 
     Raises:
-        ValueError: if `limit` is not a positive number.
+        InputError: if `limit` is not a positive number.
     """
     if not isinstance(limit, int | float) or not 0 < limit < math.inf:
-        raise ValueError(f"rotate: need a finite limit > 0, got limit={limit!r}.")
+        raise InputError(f"rotate: need a finite limit > 0, got limit={limit!r}.")
     return Rotate(float(limit))
 
 
@@ -309,7 +310,7 @@ def within(t_lo: float, t_hi: float, *maps: DirectionMap) -> Within:
     """Maps that change the difference in `[t_lo, t_hi)` only, but always remember.
 
     Raises:
-        ValueError: if the window is empty.
+        InputError: if the window is empty.
     """
     return Within(maps, schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 

@@ -66,7 +66,7 @@ def tsg(
         `time_embedding`. (A perturbed time is no replacement: that is `sg`.)
 
     Raises:
-        ValueError: for a number out of range, or as `contrast`; at the first trace if
+        InputError: for a number out of range, or as `contrast`; at the first trace if
             the network does not take `time_embedding` or there is no key.
 
     NFE: +1 inside the window.

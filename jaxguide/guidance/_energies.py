@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Guided, View, find_condition
 from jaxguide.guidance._contrast import Weight
@@ -19,10 +20,10 @@ def as_leaves(name: str, function: Callable) -> Callable:
     """A function as a pytree, so that the arrays of a `Partial` are traced.
 
     Raises:
-        ValueError: if it cannot be called; `name` is that of the method.
+        InputError: if it cannot be called; `name` is that of the method.
     """
     if not callable(function):
-        raise ValueError(
+        raise InputError(
             f"{name}: need a function, got {function!r}. In a config write "
             "'package.module:function'."
         )
@@ -123,7 +124,7 @@ def classifier(
         A transform without state.
 
     Raises:
-        ValueError: if `weight` is not finite or the window empty; at the call if the
+        InputError: if `weight` is not finite or the window empty; at the call if the
             condition is missing; if `log_prob` is no function.
 
     NFE: +0; one gradient of the classifier inside the window.
@@ -169,7 +170,7 @@ def classifier_denoised(
         A transform without state.
 
     Raises:
-        ValueError: if a number is not finite or the window empty; at the call if the
+        InputError: if a number is not finite or the window empty; at the call if the
             condition is missing; if `logits` is no function.
 
     NFE: +0; one gradient of the classifier inside the window.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import (
     RAW,
     Evaluated,
@@ -111,7 +112,7 @@ def guided_prediction(
         (running result, second output of the raw call or None, next states).
 
     Raises:
-        ValueError: if a branch names a condition or network that is not there.
+        InputError: if a branch names a condition or network that is not there.
     """
 
     def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
@@ -268,7 +269,7 @@ def _predict(call: Call) -> Output:
     out = call.network.predict(x, t, call.cond, **call.taps)
     output = Output(*out) if isinstance(out, tuple) else Output(out)
     if output.prediction.shape != x.shape:
-        raise ValueError(
+        raise InputError(
             "guidance: need predictions shaped like x, got "
             f"prediction.shape={output.prediction.shape} for x.shape={x.shape}. "
             "A network with more channels must return a pair (prediction, extra)."
@@ -282,7 +283,7 @@ def _same_kind(main: Network, call: Call, prediction: Array) -> Array:
     """The prediction of another network, in the kind of the main one."""
     network = call.network
     if network.path != main.path:
-        raise ValueError(
+        raise InputError(
             "guidance: need networks of one noise path, got "
             f"{main.path!r} and {network.path!r}."
         )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight
@@ -112,10 +113,10 @@ def low_pass(x: Array, axes: tuple[int, int]) -> Array:
     """The frequencies inside a disk of radius min(H, W) // 5, float32 like `x`.
 
     Raises:
-        ValueError: if x has no such axes.
+        InputError: if x has no such axes.
     """
     if max(axes) >= x.ndim:
-        raise ValueError(
+        raise InputError(
             f"cfg_cache: need two spatial axes in x, got axes={axes!r} for "
             f"x.shape={x.shape}. Use cfg, or cfg_cache(axes=...)."
         )
@@ -165,7 +166,7 @@ def cfg_cache(
         the condition `null`.
 
     Raises:
-        ValueError: if `every`, `axes`, a number or the window is out of range; at the
+        InputError: if `every`, `axes`, a number or the window is out of range; at the
             first trace if x has no such axes.
 
     NFE: +1 in full steps inside the interval, +0 in the others. Memory: one copy of x.
@@ -180,7 +181,7 @@ def cfg_cache(
     check_number("cfg_cache", "t_reuse", t_reuse, low=0.0)
     check_named_space("cfg_cache", space)
     if not isinstance(every, int) or every < 1:
-        raise ValueError(
+        raise InputError(
             f"cfg_cache: need an integer every >= 1, got every={every!r}. 1 is cfg."
         )
     for name, value in (("low", low), ("high", high)):
@@ -203,7 +204,7 @@ def _checked(axes: Any) -> tuple[int, int]:
         or axes[0] == axes[1]
         or not all(isinstance(axis, int) and axis > 0 for axis in axes)
     ):
-        raise ValueError(
+        raise InputError(
             f"cfg_cache: need two different axes >= 1, got axes={axes!r}. "
             "Rows and columns are (1, 2), with channels first (2, 3)."
         )

@@ -12,6 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import Guided, Step
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._evaluate import (
@@ -86,12 +87,12 @@ class Guide:
             (prediction [B, *D], next state).
 
         Raises:
-            ValueError: if a condition, network or key is missing, or a transform
+            InputError: if a condition, network or key is missing, or a transform
                 couples to the sampler (then use `pair`).
         """
         guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
         if guided.noise is not None:
-            raise ValueError(
+            raise InputError(
                 "guide: need transforms that give one prediction, got one that sets "
                 "the noise for the sampler. Use .pair(...) and renoise with its noise."
             )
@@ -221,7 +222,7 @@ def guide(
         `(x, t, cond, state, conds=..., key=...) -> (prediction, state)`.
 
     Raises:
-        ValueError: if `kind` or `time` is unknown.
+        InputError: if `kind` or `time` is unknown.
 
     >>> import jax.numpy as jnp
     >>> from jaxguide.guidance import cfg
@@ -233,7 +234,7 @@ def guide(
     [[3.0, 3.0]]
     """
     if time not in DIRECTIONS:
-        raise ValueError(f"guide: need time in {DIRECTIONS}, got time={time!r}.")
+        raise InputError(f"guide: need time in {DIRECTIONS}, got time={time!r}.")
     path = paths.Linear() if path is None else path
 
     def network(function: Callable[..., Array], **facts: Any) -> Network:

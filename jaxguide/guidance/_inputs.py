@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, DirectionMap, Sides, Weight, contrast
@@ -68,7 +69,7 @@ def blurred_input(
         A transform without state; it needs samples [B, H, W, ...].
 
     Raises:
-        ValueError: if `sigma` is not positive, `what` or `space` unknown, or as
+        InputError: if `sigma` is not positive, `what` or `space` unknown, or as
             `contrast`.
 
     NFE: +1 inside the window, in a second round.
@@ -78,9 +79,9 @@ def blurred_input(
         (made odd), where SAG's code has 9 at sigma 1. "state" is not in the source.
     """
     if not sigma > 0:
-        raise ValueError(f"blurred_input: need sigma > 0 pixels, got sigma={sigma!r}.")
+        raise InputError(f"blurred_input: need sigma > 0 pixels, got sigma={sigma!r}.")
     if what not in BLURRED:
-        raise ValueError(f"blurred_input: need what in {BLURRED}, got what={what!r}.")
+        raise InputError(f"blurred_input: need what in {BLURRED}, got what={what!r}.")
     check_named_space("blurred_input", space)
     away = Branch(change=BlurredInput(float(sigma), what))
     return contrast(
@@ -236,7 +237,7 @@ def sliding_window(
         takes images of any size, see `crops`.
 
     Raises:
-        ValueError: if `size` or `crops` is out of range, the crops of the masked form
+        InputError: if `size` or `crops` is out of range, the crops of the masked form
             cannot overlap, or as `contrast`.
 
     NFE: +crops**2 inside the window, each on a crop: size**2 of the pixels.
@@ -249,12 +250,12 @@ def sliding_window(
     """
     check_number("sliding_window", "size", size)
     if not 0 < size <= 1 or not isinstance(crops, int) or crops < 1:
-        raise ValueError(
+        raise InputError(
             "sliding_window: need 0 < size <= 1 and an integer crops >= 1, got "
             f"size={size!r}, crops={crops!r}."
         )
     if masked and size * crops <= 1:
-        raise ValueError(
+        raise InputError(
             "sliding_window: need crops that overlap, size * crops > 1, got "
             f"size={size!r}, crops={crops!r}. Take larger ones, or masked=False."
         )

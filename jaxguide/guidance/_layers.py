@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._network import Network
 from jaxguide.paths import Array
 
@@ -30,14 +31,14 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
         network: knows its depth.
 
     Raises:
-        ValueError: if the network has no blocks, or not this one.
+        InputError: if the network has no blocks, or not this one.
 
     >>> find_layers("pag", ("first", "4-5", -1), Network(lambda x, t, c: x, depth=9))
     (0, 4, 5, 8)
     """
     depth = network.depth
     if not depth:
-        raise ValueError(
+        raise InputError(
             f"{name}: need a network with blocks, got depth={depth!r}. Pass a "
             "Network(..., depth=...) whose predict takes the taps of its blocks."
         )
@@ -47,7 +48,7 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
     for word in _words(layers):
         indices = named[word] if word in named else _indices(name, word)
         if not all(-depth <= i < depth for i in indices):
-            raise ValueError(
+            raise InputError(
                 f"{name}: need layers inside -{depth}..{depth - 1}, got "
                 f"layers={layers!r} for a network of depth={depth!r}."
             )
@@ -56,7 +57,7 @@ def find_layers(name: str, layers: Layers, network: Network) -> tuple[int, ...]:
 
 
 def check_layers(name: str, layers: Layers) -> Layers:
-    """The layers, hashable; raises ValueError for what means no block anywhere."""
+    """The layers, hashable; raises InputError for what means no block anywhere."""
     for word in _words(layers):
         if word not in NAMES:
             _indices(name, word)
@@ -85,7 +86,7 @@ def where_chosen(
 
 
 def check_tap(name: str, network: Network, tap: str) -> None:
-    """Raises ValueError if `network.predict` cannot take the keyword `tap`."""
+    """Raises InputError if `network.predict` cannot take the keyword `tap`."""
     # Checked before the call: the TypeError of the call would name neither the method
     # nor what the network lacks.
     try:
@@ -94,7 +95,7 @@ def check_tap(name: str, network: Network, tap: str) -> None:
         return
     if any(p.name == tap or p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    raise ValueError(
+    raise InputError(
         f"{name}: need a network whose predict takes {tap}=, got "
         f"predict({', '.join(p.name for p in parameters)}). Networks of "
         "jaxguide.models take it; the arguments of models.apply say what it does."
@@ -105,12 +106,12 @@ def token_grid(name: str, network: Network, count: int) -> tuple[int, int]:
     """(rows, columns) of `count` tokens: those of the network, else a square.
 
     Raises:
-        ValueError: if neither fits the count.
+        InputError: if neither fits the count.
     """
     side = math.isqrt(count)
     rows, columns = network.tokens or (side, side)
     if rows * columns != count:
-        raise ValueError(
+        raise InputError(
             f"{name}: need the grid of {count} tokens, got tokens={network.tokens!r}. "
             "Pass Network(..., tokens=(rows, columns))."
         )
@@ -138,7 +139,7 @@ def _indices(name: str, word: Any) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if first <= last:
             return list(range(first, last + 1))
-    raise ValueError(
+    raise InputError(
         f"{name}: need layers as an index, a range '2-5' or one of {NAMES}, "
         f"got {word!r}."
     )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight
@@ -127,7 +128,7 @@ def linear_ag(
         `null`.
 
     Raises:
-        ValueError: if `coefficients` is not [N, 2, K], `every` no positive integer, a
+        InputError: if `coefficients` is not [N, 2, K], `every` no positive integer, a
             number not finite or the interval empty.
 
     NFE: +1 in evaluated steps inside the interval, +0 in the others. Memory: 2 K copies
@@ -141,12 +142,12 @@ def linear_ag(
     check_number("linear_ag", "t_skip", t_skip, low=0.0)
     shape = np.shape(coefficients)
     if len(shape) != 3 or shape[1] != 2 or 0 in shape:
-        raise ValueError(
+        raise InputError(
             f"linear_ag: need coefficients [N, 2, K], got shape {shape}. "
             "Make them with fit_linear_ag."
         )
     if not isinstance(every, int) or every < 1:
-        raise ValueError(
+        raise InputError(
             f"linear_ag: need an integer every >= 1, got every={every!r}. 1 is cfg."
         )
     schedule = schedules.window(scale, t_lo=t_lo, t_hi=t_hi, outside=1.0)
@@ -203,16 +204,16 @@ def fit_linear_ag(raw: Any, null: Any, *, history: int = 3) -> np.ndarray:
         would need: it is always evaluated.
 
     Raises:
-        ValueError: if the two differ in shape or `history` is no positive integer.
+        InputError: if the two differ in shape or `history` is no positive integer.
     """
     raw, null = (np.asarray(each, np.float64) for each in (raw, null))
     if raw.shape != null.shape or raw.ndim < 2:
-        raise ValueError(
+        raise InputError(
             "fit_linear_ag: need raw and null of one shape [N, B, ...], got "
             f"{raw.shape} and {null.shape}."
         )
     if not isinstance(history, int) or history < 1:
-        raise ValueError(
+        raise InputError(
             f"fit_linear_ag: need an integer history >= 1, got history={history!r}."
         )
     raw, null = raw.reshape(len(raw), -1), null.reshape(len(null), -1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._attention import Attention, ChangedAttention
 from jaxguide.guidance._base import RAW, Branch, Guided, View
@@ -137,7 +138,7 @@ def nag(
         `attention`.
 
     Raises:
-        ValueError: for a number out of range, an unknown norm, bad layers or a bad
+        InputError: for a number out of range, an unknown norm, bad layers or a bad
             window; at the first trace if the network has no such block or does not
             take `attention`.
 
@@ -153,9 +154,9 @@ def nag(
     check_number("nag", "tau", tau, low=1)
     check_number("nag", "alpha", alpha, low=0)
     if isinstance(alpha, int | float) and alpha > 1:
-        raise ValueError(f"nag: need alpha <= 1, got alpha={alpha!r}.")
+        raise InputError(f"nag: need alpha <= 1, got alpha={alpha!r}.")
     if norm not in NORMS:
-        raise ValueError(f"nag: need norm in {NORMS}, got norm={norm!r}.")
+        raise InputError(f"nag: need norm in {NORMS}, got norm={norm!r}.")
     layers = check_layers("nag", layers)
     scale = schedules.window(
         scale if layers != () else 1.0, t_lo=t_lo, t_hi=t_hi, outside=1.0

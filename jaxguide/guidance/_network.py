@@ -33,7 +33,7 @@ class Network:
         calls: network evaluations that one prediction counts as.
 
     Raises:
-        ValueError: if `kind` is unknown.
+        InputError: if `kind` is unknown.
     """
 
     predict: Callable[..., Any]

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch
 from jaxguide.guidance._chain import Chain, chain
@@ -44,7 +45,7 @@ def reference_network(
         A transform without state; it needs the network and the condition.
 
     Raises:
-        ValueError: if `scale` is not finite or the window is empty.
+        InputError: if `scale` is not finite or the window is empty.
 
     NFE: +1 inside the window, at the price of the other network.
     Source: Karras et al. 2024, arXiv:2406.02507, Eq. 3, with both the network and its
@@ -77,7 +78,7 @@ def autoguidance(
         A transform without state; it needs the network `weak`.
 
     Raises:
-        ValueError: if `scale` is not finite or the window is empty.
+        InputError: if `scale` is not finite or the window is empty.
 
     NFE: +1 inside the window, at the price of the weak network.
     Source: Karras et al. 2024, arXiv:2406.02507, Eq. 3.
@@ -118,7 +119,7 @@ def rlg(
         is 1.
 
     Raises:
-        ValueError: if a number is not finite or the window is empty.
+        InputError: if a number is not finite or the window is empty.
 
     NFE: +1 inside the window where cfg_scale is 1, else +3; outside, +1 for CFG.
     Source: Jin et al. 2025, arXiv:2508.21016 (scale 2), read against
@@ -167,7 +168,7 @@ def sine(
         A chain of CFG and one contrast; it needs `network`, `cond` and `null`.
 
     Raises:
-        ValueError: if a number is not finite or the window is empty.
+        InputError: if a number is not finite or the window is empty.
 
     NFE: +1, and +1 more inside the window.
     Source: Zhang et al. 2022, SINE, arXiv:2212.04489, read against zhang-zx/SINE,
@@ -198,10 +199,10 @@ def interpolate_weights(first: Any, second: Any, omega: float | Array) -> Any:
         floating-point arrays are those of `first`.
 
     Raises:
-        ValueError: if the two differ in structure.
+        InputError: if the two differ in structure.
     """
     if jax.tree.structure(first) != jax.tree.structure(second):
-        raise ValueError(
+        raise InputError(
             "interpolate_weights: need two sets of weights of one structure, got "
             f"{jax.tree.structure(first)} and {jax.tree.structure(second)}. "
             "Give both networks the same function, kind, path and depth."

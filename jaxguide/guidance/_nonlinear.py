@@ -6,6 +6,7 @@ applies them to the raw network output, `space="native"`.
 
 import math
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL
 from jaxguide.guidance._chain import Chain, chain
@@ -47,7 +48,7 @@ def cfg_zero(
         A chain of one contrast and `zero_init`; it needs the condition `null`.
 
     Raises:
-        ValueError: if `zero_init` is out of range, or as `contrast`.
+        InputError: if `zero_init` is out of range, or as `contrast`.
 
     NFE: +1 inside the window, without the zeroed steps.
     Source: Fan et al. 2025, arXiv:2503.18886; read against WeichenFan/CFG-Zero-star.
@@ -58,7 +59,7 @@ def cfg_zero(
     check_named_space("cfg_zero", space)
     check_number("cfg_zero", "zero_init", zero_init)
     if not 0 <= zero_init < 1 - t_lo:
-        raise ValueError(
+        raise InputError(
             "cfg_zero: need 0 <= zero_init < 1 - t_lo, got "
             f"zero_init={zero_init!r}, t_lo={t_lo!r}."
         )
@@ -91,7 +92,7 @@ def tcfg(
         A transform without state; it needs the condition `null`.
 
     Raises:
-        ValueError: as `contrast`.
+        InputError: as `contrast`.
 
     NFE: +1 inside the window.
     Source: Kwon et al. 2025, arXiv:2503.18137, as in diffusers; scale 7.5 for SD 1.5.
@@ -130,7 +131,7 @@ def adg(
         A transform without state; it needs the condition `null`.
 
     Raises:
-        ValueError: if `limit` is not positive, or as `contrast`.
+        InputError: if `limit` is not positive, or as `contrast`.
 
     NFE: +1 inside the window.
     Source: Jin et al. 2025, Angle Domain Guidance, arXiv:2506.11039, through the port
@@ -166,7 +167,7 @@ def mambo_g(
         A transform without state; it needs the condition `null`.
 
     Raises:
-        ValueError: if `strength` is negative, or as `contrast`.
+        InputError: if `strength` is negative, or as `contrast`.
 
     NFE: +1 inside the window.
     Source: arXiv:2508.03442, as in diffusers (scale 10, strength 8).
@@ -212,7 +213,7 @@ def beta_cfg(
         A chain of two contrasts without state; it needs the condition `null`.
 
     Raises:
-        ValueError: if `a`, `b` or `t_last` is out of range, or as `contrast`.
+        InputError: if `a`, `b` or `t_last` is out of range, or as `contrast`.
 
     NFE: +1 inside the window.
     Source: Malarz et al. 2025, arXiv:2502.10574; read against gmum/beta-CFG

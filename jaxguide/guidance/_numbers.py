@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.paths import Array
 
 # Space of a transform that gives the same result in every space.
@@ -58,30 +59,30 @@ def _add_scaled_jvp(primals, tangents):
 def check_number(
     name: str, argument: str, value: Any, low: float | None = None
 ) -> None:
-    """Raises ValueError for a Python number that is not finite or below `low`."""
+    """Raises InputError for a Python number that is not finite or below `low`."""
     if isinstance(value, str) or value is None:
-        raise ValueError(f"{name}: need a number for {argument}, got {value!r}.")
+        raise InputError(f"{name}: need a number for {argument}, got {value!r}.")
     if not isinstance(value, int | float):
         return
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{name}: need a finite {argument}, got {argument}={value!r}.")
+        raise InputError(f"{name}: need a finite {argument}, got {argument}={value!r}.")
     if low is not None and value < low:
-        raise ValueError(
+        raise InputError(
             f"{name}: need {argument} >= {low:g}, got {argument}={value!r}."
         )
 
 
 def check_space(name: str, space: str) -> None:
-    """Raises ValueError unless `space` is one of `SPACES`."""
+    """Raises InputError unless `space` is one of `SPACES`."""
     if space not in SPACES:
-        raise ValueError(f"{name}: need space in {SPACES}, got space={space!r}.")
+        raise InputError(f"{name}: need space in {SPACES}, got space={space!r}.")
 
 
 def check_named_space(name: str, space: str) -> None:
-    """Raises ValueError unless `space` names one; for what is not invariant."""
+    """Raises InputError unless `space` names one; for what is not invariant."""
     check_space(name, space)
     if space == ANY:
-        raise ValueError(
+        raise InputError(
             f"{name}: need a space other than {ANY!r}, got space={space!r}. The method "
             "is not the same in every space."
         )

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Guided, View
 from jaxguide.guidance._contrast import Weight, to_columns
@@ -56,7 +57,7 @@ def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Re
         A transform without state.
 
     Raises:
-        ValueError: if a number is outside [0, 1] or the window is empty.
+        InputError: if a number is outside [0, 1] or the window is empty.
 
     NFE: +0.
     Source: Lin et al. 2023, arXiv:2305.08891, Eqs. 15 and 16 (weight 0.7).
@@ -64,7 +65,7 @@ def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Re
     """
     check_number("rescale", "weight", weight, low=0.0)
     if isinstance(weight, int | float) and weight > 1:
-        raise ValueError(f"rescale: need weight <= 1, got weight={weight!r}.")
+        raise InputError(f"rescale: need weight <= 1, got weight={weight!r}.")
     return Rescale(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 
 
@@ -127,7 +128,7 @@ def renorm(
         A transform without state.
 
     Raises:
-        ValueError: for an unknown rule or space, a negative limit, a number that is not
+        InputError: for an unknown rule or space, a negative limit, a number that is not
             finite, or an empty window.
 
     NFE: +0.
@@ -140,7 +141,7 @@ def renorm(
     check_number("renorm", "limit", limit, low=0.0)
     check_named_space("renorm", space)
     if rule not in RULES:
-        raise ValueError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
+        raise InputError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     axes = None if axes is None else tuple(axes)
     return Renorm(schedule, schedules.constant(limit), rule, axes, space)
@@ -196,7 +197,7 @@ def dynamic_threshold(
         A transform without state.
 
     Raises:
-        ValueError: if a number is out of range or the window empty.
+        InputError: if a number is out of range or the window empty.
 
     NFE: +0.
     Source: Saharia et al. 2022, Imagen, arXiv:2205.11487, Sec. 2.3 (percentile 0.995).
@@ -206,12 +207,12 @@ def dynamic_threshold(
     check_number("dynamic_threshold", "limit", limit)
     check_number("dynamic_threshold", "percentile", percentile)
     if isinstance(percentile, int | float) and not 0 < percentile <= 1:
-        raise ValueError(
+        raise InputError(
             "dynamic_threshold: need 0 < percentile <= 1, got "
             f"percentile={percentile!r}. 99.5 % is 0.995."
         )
     if isinstance(limit, int | float) and not limit > 0:
-        raise ValueError(f"dynamic_threshold: need limit > 0, got limit={limit!r}.")
+        raise InputError(f"dynamic_threshold: need limit > 0, got limit={limit!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     limit, percentile = schedules.constant(limit), schedules.constant(percentile)
     return DynamicThreshold(schedule, limit, percentile)
@@ -233,7 +234,7 @@ class GuidedChannels(Transform):
         """Puts the raw values back into the channels that are not guided."""
         value, axis = guided.prediction, self.axis
         if not -value.ndim < axis < value.ndim or not self.number <= value.shape[axis]:
-            raise ValueError(
+            raise InputError(
                 f"guided_channels: need number <= channels, got number={self.number!r}"
                 f", axis={axis!r} for x.shape={value.shape}."
             )
@@ -262,7 +263,7 @@ def guided_channels(
         A transform without state.
 
     Raises:
-        ValueError: if `number` is no integer above 0; at the first trace if there are
+        InputError: if `number` is no integer above 0; at the first trace if there are
             fewer channels.
 
     NFE: +0.
@@ -272,7 +273,7 @@ def guided_channels(
         hold scale 1.5 on 3 channels for about 1.375 on 4.
     """
     if not isinstance(number, int) or number < 1:
-        raise ValueError(
+        raise InputError(
             f"guided_channels: need an integer number >= 1, got number={number!r}."
         )
     schedule = schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0)
@@ -312,7 +313,7 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
         A transform without state.
 
     Raises:
-        ValueError: if `t_lo` is outside [0, 1).
+        InputError: if `t_lo` is outside [0, 1).
 
     NFE: +0; the raw prediction is still evaluated.
     Source: Fan et al. 2025, CFG-Zero*, arXiv:2503.18886; the paper zeroes 4 % of the
@@ -320,7 +321,7 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
     Differs from the source: a window in noise time. The code zeroes K = 1 step.
     """
     if not isinstance(t_lo, int | float) or not 0 <= t_lo < 1:
-        raise ValueError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
+        raise InputError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
     return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
 
 

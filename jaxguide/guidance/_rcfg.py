@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, Step, View
 from jaxguide.guidance._contrast import Weight
@@ -84,10 +85,10 @@ class RCFG(Transform):
 
 
 def _image(step: Step) -> Array:
-    """The condition `source`; raises ValueError if it is not there or not like x."""
+    """The condition `source`; raises InputError if it is not there or not like x."""
     image = step.conds.get("source")
     if image is None or image.shape != step.x.shape:
-        raise ValueError(
+        raise InputError(
             "rcfg: need the condition 'source', an image shaped like x "
             f"{step.x.shape}, got {None if image is None else image.shape}. Pass "
             "conds={'source': ...}, or use source='once'."
@@ -115,7 +116,7 @@ def rcfg(scale: Weight = 1.2, *, delta: Weight = 1.0, source: str = "once") -> R
         needs the condition `null`; "input" needs the condition `source` [B, *D].
 
     Raises:
-        ValueError: if a number is not finite or `source` unknown; at the first trace
+        InputError: if a number is not finite or `source` unknown; at the first trace
             if the condition `source` is missing or not shaped like x.
 
     NFE: "once" +1 in the first step, "input" +0. Memory: "once" one copy of x. Through
@@ -130,5 +131,5 @@ def rcfg(scale: Weight = 1.2, *, delta: Weight = 1.0, source: str = "once") -> R
     check_number("rcfg", "scale", scale)
     check_number("rcfg", "delta", delta)
     if source not in SOURCES:
-        raise ValueError(f"rcfg: need source in {SOURCES}, got source={source!r}.")
+        raise InputError(f"rcfg: need source in {SOURCES}, got source={source!r}.")
     return RCFG(schedules.constant(scale), schedules.constant(delta), source)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import remaining_share
@@ -35,19 +36,19 @@ class DropBlocks(Change):
         """Indices of the blocks that may be left out.
 
         Raises:
-            ValueError: if the network has no such block, or none of an excluded index.
+            InputError: if the network has no such block, or none of an excluded index.
         """
         depth = network.depth
         beyond = [i for i in self.exclude if not -depth <= i < depth]
         if depth and beyond:
-            raise ValueError(
+            raise InputError(
                 f"s2: need exclude inside -{depth}..{depth - 1}, got "
                 f"exclude={self.exclude!r} for a network of depth={depth!r}."
             )
         excluded = {i % depth for i in self.exclude} if depth else set()
         allowed = [i for i in range(depth) if i not in excluded]
         if not allowed:
-            raise ValueError(
+            raise InputError(
                 "s2: need a network with blocks to drop, got "
                 f"depth={network.depth!r}, exclude={self.exclude!r}. "
                 "Pass a Network with depth=..., whose predict takes keep_blocks=."
@@ -97,7 +98,7 @@ def s2(
         A transform without state; it needs a network with `depth` and a key.
 
     Raises:
-        ValueError: if `drop`, `num_masks` or the window is out of range; at the first
+        InputError: if `drop`, `num_masks` or the window is out of range; at the first
             trace if the network has no blocks to drop or there is no key.
 
     NFE: +num_masks inside the window, each at the FLOPs of the blocks that run.
@@ -108,11 +109,11 @@ def s2(
         in the paper, of which only the first is named.
     """
     if not 0 < drop < 1:
-        raise ValueError(
+        raise InputError(
             f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}."
         )
     if not isinstance(num_masks, int) or num_masks < 1:
-        raise ValueError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
+        raise InputError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
     tap = DropBlocks(float(drop), tuple(exclude))
     away = tuple(Branch(change=tap, draw=i) for i in range(num_masks))
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="s2")

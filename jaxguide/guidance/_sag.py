@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._blur import blur
 from jaxguide.guidance._contrast import Contrast, Weight, contrast, to_columns
@@ -51,7 +52,7 @@ class BlurSalient(Change):
         step = here.step
         clean = here.read(self.watched, "denoised")
         if clean.ndim < 3:
-            raise ValueError(
+            raise InputError(
                 f"sag: need images [B, H, W, ...], got x={list(clean.shape)!r}. "
                 "Blur is along the second and third axis."
             )
@@ -68,7 +69,7 @@ class BlurSalient(Change):
         rows, columns = token_grid("sag", network, received.shape[1])
         height, width = like.shape[1:3]
         if height % rows or width % columns:
-            raise ValueError(
+            raise InputError(
                 f"sag: need a grid of tokens that divides the image {(height, width)}, "
                 f"got tokens={(rows, columns)!r}. Pass Network(..., tokens=...)."
             )
@@ -114,7 +115,7 @@ def sag(
         network that takes `record_attention`.
 
     Raises:
-        ValueError: for a number out of range, bad layers, or as `contrast`; at the
+        InputError: for a number out of range, bad layers, or as `contrast`; at the
             first trace if the network has no such block, does not take
             `record_attention`, or its tokens form no grid that divides the image.
 
@@ -130,10 +131,10 @@ def sag(
     check_number("sag", "sigma", sigma, low=0)
     check_number("sag", "threshold", threshold, low=0)
     if sigma == 0:
-        raise ValueError(f"sag: need sigma > 0, got sigma={sigma!r}.")
+        raise InputError(f"sag: need sigma > 0, got sigma={sigma!r}.")
     layer = check_layers("sag", layer)
     if layer == ():
-        raise ValueError(f"sag: need a layer to read, got layer={layer!r}.")
+        raise InputError(f"sag: need a layer to read, got layer={layer!r}.")
     watched = Branch(cond=cond, change=WatchedAttention())
     degrade = BlurSalient(watched, layer, float(sigma), float(threshold))
     return contrast(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxguide.errors import InputError
 from jaxguide.paths import ArrayLike
 
 
@@ -59,10 +60,10 @@ class Schedule:
         """The number at this step, [] or [B]: what transforms compute with.
 
         Raises:
-            ValueError: if the schedule still depends on time; see `Chain.at`.
+            InputError: if the schedule still depends on time; see `Chain.at`.
         """
         if self.shape is not None or self.windows:
-            raise ValueError(
+            raise InputError(
                 f"Schedule: need a schedule at one time, got {self!r}. Read `number` "
                 "inside `apply`, where Chain.at has put in the time."
             )
@@ -181,13 +182,13 @@ def window(
             on the host in float64; `t_hi = 1` includes t = 1.
 
     Raises:
-        ValueError: if the edges are not ordered inside [0, 1].
+        InputError: if the edges are not ordered inside [0, 1].
 
     >>> float(window(4.0, t_lo=0.2, t_hi=0.8, outside=1.0).at(0.8))
     1.0
     """
     if not 0 <= t_lo < t_hi <= 1:
-        raise ValueError(
+        raise InputError(
             f"window: need 0 <= t_lo < t_hi <= 1, got t_lo={t_lo!r}, t_hi={t_hi!r}. "
             "Times are noise times: 1 is noise, 0 is data."
         )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -63,7 +64,7 @@ def sg(
         A transform without state.
 
     Raises:
-        ValueError: if `shift` is outside (0, 1), or as `contrast`.
+        InputError: if `shift` is outside (0, 1), or as `contrast`.
 
     NFE: +1 inside the window.
     Source: arXiv:2412.05827, Eq. 9; read against maple-research-lab/Self-Guidance
@@ -77,7 +78,7 @@ def sg(
     """
     check_number("sg", "shift", shift)
     if not 0 < shift < 1:
-        raise ValueError(
+        raise InputError(
             f"sg: need 0 < shift < 1 in noise time, got shift={shift!r}. "
             "10 of 1000 timesteps are 0.01."
         )
@@ -160,7 +161,7 @@ def sg_prev(
         A transform whose state is one array like x [B, *D] and one bool [].
 
     Raises:
-        ValueError: if `weight` is not finite, the space unknown or the window empty.
+        InputError: if `weight` is not finite, the space unknown or the window empty.
 
     NFE: +0. Memory: one copy of x.
     Source: arXiv:2412.05827, Eq. 10; read against maple-research-lab/Self-Guidance
@@ -236,7 +237,7 @@ def ab2(weight: Weight = 1.0, *, t_lo: float = 0.0, t_hi: float = 1.0) -> AB2:
         A transform whose state is one array like x [B, *D], times [B] and one bool [].
 
     Raises:
-        ValueError: if `weight` is not finite or the window is empty.
+        InputError: if `weight` is not finite or the window is empty.
 
     NFE: +0. Memory: one copy of x.
     Source: the textbook solver (Bashforth and Adams 1883); that SG-prev (Eq. 10 of

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Branch, Guided, View, find_condition
 from jaxguide.guidance._contrast import Weight
@@ -154,7 +155,7 @@ def tfg(
         `Guide.pair`).
 
     Raises:
-        ValueError: if a number is out of range or the window empty; at the call if the
+        InputError: if a number is out of range or the window empty; at the call if the
             condition or the key is missing; if `log_prob` is no function.
 
     NFE: +1, a gradient through the network, where `variance` is not 0 (+0 for a
@@ -172,7 +173,7 @@ def tfg(
     check_number("tfg", "smoothing", smoothing, low=0.0)
     for argument, value in (("steps", steps), ("samples", samples)):
         if not isinstance(value, int) or value < 1:
-            raise ValueError(
+            raise InputError(
                 f"tfg: need an integer {argument} >= 1, got {argument}={value!r}."
             )
     window = functools.partial(schedules.window, t_lo=t_lo, t_hi=t_hi, outside=0.0)
@@ -218,7 +219,7 @@ def energy(
         A transform without state, for samplers that take the pair.
 
     Raises:
-        ValueError: if `weight` is not finite, `through` unknown or the window empty; at
+        InputError: if `weight` is not finite, `through` unknown or the window empty; at
             the call if the condition is missing; if it is no function.
 
     NFE: +0 with "denoised", +1 with "network" (a gradient through the network).
@@ -230,7 +231,7 @@ def energy(
     """
     check_number("energy", "weight", weight)
     if through not in PLACES:
-        raise ValueError(f"energy: need through in {PLACES}, got through={through!r}.")
+        raise InputError(f"energy: need through in {PLACES}, got through={through!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     mean, variance = (schedule, None) if through == "denoised" else (None, schedule)
     function = as_leaves("energy", function)
@@ -269,13 +270,13 @@ def tfg_schedule(value: Any, shape: str, path: Path, grid: Any) -> Schedule:
         grid: strictly decreasing noise times [N + 1].
 
     Raises:
-        ValueError: if `shape` is unknown or the grid bad.
+        InputError: if `shape` is unknown or the grid bad.
 
     Source: as `tfg` (get_rho and get_mu there).
     """
     grid = paths.check_grid("tfg_schedule", grid)
     if shape not in SHAPES:
-        raise ValueError(f"tfg_schedule: need shape in {SHAPES}, got shape={shape!r}.")
+        raise InputError(f"tfg_schedule: need shape in {SHAPES}, got shape={shape!r}.")
     if shape == "constant":
         return schedules.constant(value)
     alpha = path.node(grid).alpha

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxguide.errors import InputError
+
 Quality = Callable[[Any], float]  # images -> distance to real data; lower is better
 
 
@@ -34,10 +36,10 @@ def trial_scales(spread: float = 1.25) -> tuple[float, float, float]:
     """Classifier-free guidance scales to sample at: 1 / spread, 1, spread.
 
     Raises:
-        ValueError: if `spread` is not above 1.
+        InputError: if `spread` is not above 1.
     """
     if not spread > 1:
-        raise ValueError(
+        raise InputError(
             f"trial_scales: need spread > 1, got spread={spread!r}. Use 1.25."
         )
     return 1 / spread, 1.0, spread
@@ -86,13 +88,13 @@ def next_weight(
         max_weight: in [0, 1); 0.75 is a scale of 4.
 
     Raises:
-        ValueError: if `rate`, `max_weight` or `weight` is out of range.
+        InputError: if `rate`, `max_weight` or `weight` is out of range.
 
     >>> round(next_weight(0.0, [3.0, 2.0, 1.0]), 3)
     0.06
     """
     if not (0 < rate <= 1 and 0 <= max_weight < 1 and 0 <= weight < 1):
-        raise ValueError(
+        raise InputError(
             "next_weight: need 0 < rate <= 1 and 0 <= weight, max_weight < 1, got "
             f"weight={weight!r}, rate={rate!r}, max_weight={max_weight!r}."
         )
@@ -123,7 +125,7 @@ def auto_weight(
         called every few hundred steps. A run with it starts from tuned weight 0.
 
     Raises:
-        ValueError: if `spread` is not above 1.
+        InputError: if `spread` is not above 1.
     """
     scales = trial_scales(spread)
 

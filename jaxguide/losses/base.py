@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.losses.draws import Draws, TimeSampling
 
 Batch = tuple[Array, Array]  # x0 [B, H, W, C] of about unit variance, label int32 [B]
@@ -93,18 +94,18 @@ def add_change(
 
 
 def check_scales(owner: str, scales: tuple[float, float]) -> None:
-    """Raises a ValueError unless `scales` is a range of guidance scales."""
+    """Raises an InputError unless `scales` is a range of guidance scales."""
     low, high = scales
     if not 1 <= low <= high:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need 1 <= scales[0] <= scales[1], got scales={scales!r}. "
             "1 is unguided."
         )
 
 
 def check_share(owner: str, name: str, value: float) -> None:
-    """Raises a ValueError unless `value` is a probability."""
+    """Raises an InputError unless `value` is a probability."""
     if not 0 <= value <= 1:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need 0 <= {name} <= 1, got {name}={value!r}. 0.1 is common."
         )

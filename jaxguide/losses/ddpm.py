@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.scipy import special
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.losses.base import (
     Batch,
     Noisy,
@@ -55,7 +56,7 @@ def ddpm_hybrid(
         float32 [B].
 
     Raises:
-        ValueError: if `label_drop` is out of range, or the table has one step only.
+        InputError: if `label_drop` is out of range, or the table has one step only.
 
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, Eqs. 15 and 16; DiT
         @facebookresearch, diffusion/gaussian_diffusion.py (LossType.MSE).
@@ -65,7 +66,7 @@ def ddpm_hybrid(
     check_share("ddpm_hybrid", "label_drop", label_drop)
     steps = path.num_timesteps
     if steps < 2:
-        raise ValueError(
+        raise InputError(
             f"ddpm_hybrid: need num_timesteps >= 2, got num_timesteps={steps!r}. "
             "1000 is published."
         )

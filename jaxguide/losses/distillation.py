@@ -43,7 +43,7 @@ def cfg_distillation(
         float32 [B].
 
     Raises:
-        ValueError: if a scale is out of range.
+        InputError: if a scale is out of range.
 
     Source: Meng et al. 2023, arXiv:2210.03142, Sec. 3.1 (the first of its two stages).
     Differs from the source: its w is s - 1; the error is that of the network's own

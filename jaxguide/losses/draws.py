@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxguide.errors import InputError
+
 
 class Draws(NamedTuple):
     """Keys of B examples, which may be a part of a larger batch.
@@ -112,12 +114,12 @@ def logit_normal_t(
         A function from draws to t [B].
 
     Raises:
-        ValueError: if `std` is not positive.
+        InputError: if `std` is not positive.
 
     Source: Esser et al. 2024, arXiv:2403.03206, Sec. 3.1.
     """
     if not std > 0:
-        raise ValueError(f"logit_normal_t: need std > 0, got std={std!r}. Use 1.0.")
+        raise InputError(f"logit_normal_t: need std > 0, got std={std!r}. Use 1.0.")
 
     def sample(draws: Draws) -> Array:
         quantile = base(draws)

@@ -49,7 +49,7 @@ def flow_matching(
         float32 [B].
 
     Raises:
-        ValueError: if `label_drop` or `kind` is out of range.
+        InputError: if `label_drop` or `kind` is out of range.
 
     Source: Lipman et al. 2023, arXiv:2210.02747; Ho & Salimans 2022,
         arXiv:2207.12598 (dropping the label).

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.losses.base import Batch, Predict, check_share, corrupt, squared_error
 from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 
@@ -50,7 +51,7 @@ def gft(
         float32 [B].
 
     Raises:
-        ValueError: if `label_drop`, `betas` or `kind` is out of range.
+        InputError: if `label_drop`, `betas` or `kind` is out of range.
 
     Source: Chen et al. 2025, arXiv:2501.15420, Algorithm 1, for any kind of prediction;
         read against thu-ml/GFT (DiT).
@@ -60,7 +61,7 @@ def gft(
     """
     check_share("gft", "label_drop", label_drop)
     if not 0 <= betas[0] <= betas[1] <= 1:
-        raise ValueError(
+        raise InputError(
             f"gft: need 0 <= betas[0] <= betas[1] <= 1, got betas={betas!r}. "
             "1 / beta is the scale; (0, 1) is published."
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jaxguide.errors import InputError
+
 
 def inputs_at(scale: float, names: Iterable[str]) -> dict[str, float]:
     """Values of a network's number inputs for guidance of `scale`.
@@ -15,12 +17,12 @@ def inputs_at(scale: float, names: Iterable[str]) -> dict[str, float]:
         names: of the inputs, as in `DiTConfig.inputs`.
 
     Raises:
-        ValueError: if `scale` is not positive.
+        InputError: if `scale` is not positive.
 
     >>> inputs_at(2.0, ("beta",))
     {'beta': 0.5}
     """
     if not scale > 0:
-        raise ValueError(f"inputs_at: need scale > 0, got scale={scale!r}. 1 is plain.")
+        raise InputError(f"inputs_at: need scale > 0, got scale={scale!r}. 1 is plain.")
     values = {"scale": scale, "beta": 1 / scale, "duration": 0.0}
     return {name: values[name] for name in names}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.losses.base import (
     Batch,
     Noisy,
@@ -67,7 +68,7 @@ def mean_flow(
         float32 [B].
 
     Raises:
-        ValueError: if a probability, `omega` or `kappa` is out of range.
+        InputError: if a probability, `omega` or `kappa` is out of range.
 
     Source: Geng et al. 2025, arXiv:2505.13447, Eqs. 8 to 10, 20 and 22.
     Differs from the source: the error is a mean over pixels, there a sum, so that
@@ -135,7 +136,7 @@ def _check(omega: float, kappa: float, flow_ratio: float, label_drop: float) -> 
     check_share("mean_flow", "label_drop", label_drop)
     check_share("mean_flow", "flow_ratio", flow_ratio)
     if not (omega > 0 and 0 <= kappa < 1):
-        raise ValueError(
+        raise InputError(
             "mean_flow: need omega > 0 and 0 <= kappa < 1, got "
             f"omega={omega!r}, kappa={kappa!r}. The scale is omega / (1 - kappa)."
         )

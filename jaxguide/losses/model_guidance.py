@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.losses.base import (
     Batch,
     Predict,
@@ -72,7 +73,7 @@ def model_guidance(
         float32 [B].
 
     Raises:
-        ValueError: if `weight` or `label_drop` is out of range.
+        InputError: if `weight` or `label_drop` is out of range.
 
     Source: Tang et al. 2025, arXiv:2502.12154, Eq. 17 to 20 and Algorithm 1.
     Differs from the source: the paper has no window and the algorithm uses the network
@@ -83,7 +84,7 @@ def model_guidance(
     """
     check_share("model_guidance", "label_drop", label_drop)
     if isinstance(weight, float | int) and not 0 <= weight < 1:
-        raise ValueError(
+        raise InputError(
             f"model_guidance: need 0 <= weight < 1, got weight={weight!r}. "
             "The learnt scale is 1 / (1 - weight); 0.45 is published."
         )
@@ -144,7 +145,7 @@ def scale_aware_model_guidance(
         float32 [B].
 
     Raises:
-        ValueError: if a probability or a scale is out of range.
+        InputError: if a probability or a scale is out of range.
 
     Source: Tang et al. 2025, arXiv:2502.12154, Eq. 21 and 22; shares of the batch as
         in the released code.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxguide.errors import InputError
 from jaxguide.losses.base import Noisy, Predict
 from jaxguide.losses.draws import Draws
 
@@ -39,7 +40,7 @@ def other_class(num_classes: int) -> Reference:
         num_classes: >= 2.
 
     Raises:
-        ValueError: if there is no other class.
+        InputError: if there is no other class.
 
     Source: the option `contrastive` of the authors' code of arXiv:2502.12154.
     """
@@ -65,7 +66,7 @@ def mean_class(num_classes: int, count: int = 0) -> Reference:
             0 takes all. Each is one more evaluation of the teacher.
 
     Raises:
-        ValueError: if `count` exceeds the number of classes.
+        InputError: if `count` exceeds the number of classes.
 
     Source: Tang et al. 2025, arXiv:2502.12154, Eq. 23.
     Differs from the source: nothing; but the equation is an approximation. The exact
@@ -89,7 +90,7 @@ def mean_class(num_classes: int, count: int = 0) -> Reference:
 
 def _check_classes(owner: str, num_classes: int, least: int) -> None:
     if num_classes < least:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need num_classes >= {least}, got num_classes={num_classes!r}. "
             "Use null_class, or fewer classes in the mean."
         )

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxguide.errors import InputError
 from jaxguide.models.attention import softmax_attention
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
 from jaxguide.models.dit_config import DTYPES
@@ -50,7 +51,7 @@ class AutoencoderKLConfig:
         dtype: of the computation; parameters stay float32.
 
     Raises:
-        ValueError: if a number is out of range.
+        InputError: if a number is out of range.
     """
 
     widths: tuple[int, ...] = (128, 256, 512, 512)
@@ -75,7 +76,7 @@ class AutoencoderKLConfig:
 
     def _need(self, holds: bool, name: str, condition: str) -> None:
         if not holds:
-            raise ValueError(
+            raise InputError(
                 f"AutoencoderKLConfig: need {name} {condition}, got "
                 f"{name}={getattr(self, name)!r}. Change {name}."
             )

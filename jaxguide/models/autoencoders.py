@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxguide.errors import InputError
 from jaxguide.models import autoencoder_kl, container, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
@@ -105,7 +106,7 @@ def save_autoencoder(
         dtype: storage type of the parameters; float16, bfloat16 or float32.
 
     Raises:
-        ValueError: if `dtype` is unknown.
+        InputError: if `dtype` is unknown.
         OSError: if the file cannot be written.
     """
     kinds = {config: name for name, config in KINDS.items()}
@@ -124,7 +125,7 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     """Reads a file of `save_autoencoder`; parameters come back as float32.
 
     Raises:
-        ValueError: if the file is missing or was not written by `save_autoencoder`.
+        InputError: if the file is missing or was not written by `save_autoencoder`.
     """
     owner, writer = "load_autoencoder", "save_autoencoder or jaxguide.convert"
     about, params = container.read(owner, path, FORMAT, writer)
@@ -182,12 +183,12 @@ def decoder_of(
         hint: which autoencoder it should be.
 
     Raises:
-        ValueError: if the file is missing or for latents of other channels.
+        InputError: if the file is missing or for latents of other channels.
     """
     autoencoder = load_autoencoder(path)
     latent_channels = autoencoder.config.latent_channels
     if latent_channels != channels:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need an autoencoder of {channels} latent channels, got "
             f"{latent_channels} in {str(path)!r}. Use that of the latents"
             f"{hint and f', {hint}'}."

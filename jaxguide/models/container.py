@@ -17,6 +17,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jaxguide.errors import InputError, UnwritableError
 from jaxguide.runtime import exits
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -33,11 +34,11 @@ def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) ->
         dtype: storage type of the parameters, one of `DTYPES`.
 
     Raises:
-        ValueError: if `dtype` is unknown.
+        InputError: if `dtype` is unknown.
         OSError: if the file cannot be written.
     """
     if dtype not in DTYPES:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need dtype in {DTYPES}, got dtype={dtype!r}. "
             "float16 suits trained weights."
         )
@@ -84,7 +85,7 @@ def write_arrays(
         reason = exits.why_unwritable(error)
         if reason is None:
             raise
-        raise OSError(
+        raise UnwritableError(
             f"{owner}: need a folder that can be written, got path={str(path)!r}: "
             f"{reason}. Make room or use another folder."
         ) from error
@@ -105,18 +106,18 @@ def read(
         The facts and the nested parameters.
 
     Raises:
-        ValueError: if the file is missing or of another format.
+        InputError: if the file is missing or of another format.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"{owner}: need an existing file, got path={str(path)!r}. Check the path."
         )
     try:
         with safe_open(str(path), framework="flax") as file:
             about = json.loads((file.metadata() or {}).get("jaxguide", "{}"))
             if about.get("format") != format:
-                raise ValueError(
+                raise InputError(
                     f"{owner}: need a file of format {format!r}, got "
                     f"format={about.get('format')!r} in {path.name}. "
                     f"Write it with {writer}."
@@ -124,7 +125,7 @@ def read(
             names = file.keys()
             flat = {name: file.get_tensor(name).astype(np.float32) for name in names}
     except SafetensorError as error:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need a safetensors file, got path={str(path)!r}. {error}."
         ) from error
     return about, traverse_util.unflatten_dict(flat, sep=".")

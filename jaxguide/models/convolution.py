@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from jaxguide.errors import InputError
+
 
 class GroupNorm(nnx.Module):
     """Mean 0 and variance 1 of every group of channels, then an affine map.
@@ -112,20 +114,20 @@ def parameter_count(init: Any, config: Any) -> int:
 
 
 def check_images(images: Array, channels: int, factor: int) -> None:
-    """Raises ValueError unless `images` can be encoded."""
+    """Raises InputError unless `images` can be encoded."""
     shape = images.shape
     whole = len(shape) == 4 and not (shape[1] % factor or shape[2] % factor)
     if not whole or shape[3] != channels:
-        raise ValueError(
+        raise InputError(
             f"encode: need images [B, H, W, {channels}] with edges that {factor} "
             f"divides, got images={list(shape)!r}. Crop or resize them."
         )
 
 
 def check_latents(latents: Array, channels: int) -> None:
-    """Raises ValueError unless `latents` can be decoded."""
+    """Raises InputError unless `latents` can be decoded."""
     if latents.ndim != 4 or latents.shape[3] != channels:
-        raise ValueError(
+        raise InputError(
             f"decode: need latents [B, h, w, {channels}], got "
             f"latents={list(latents.shape)!r}. Channels come last."
         )

@@ -30,6 +30,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from jaxguide.errors import InputError
 from jaxguide.models.blocks import (
     AttentionTap,
     Block,
@@ -227,18 +228,18 @@ def apply(
         and averaged over heads: 1 on average over the tokens.
 
     Raises:
-        ValueError: if a shape or the dtype of `label` or `keep_blocks` is wrong, if
+        InputError: if a shape or the dtype of `label` or `keep_blocks` is wrong, if
             `numbers` are not those of `config.inputs`, or if `block` and
             `record_attention` are both asked for.
     """
     _check(config, x, t, label, keep_blocks)
     if set(numbers or {}) != set(config.inputs):
-        raise ValueError(
+        raise InputError(
             f"apply: need numbers for {config.inputs!r}, got "
             f"numbers={sorted(numbers or {})!r}. Pass one array [B] for each name."
         )
     if block is not None and record_attention:
-        raise ValueError(
+        raise InputError(
             f"apply: need block or record_attention, got both, block={block!r}. "
             "A block tap may run a block twice or not at all."
         )
@@ -306,19 +307,19 @@ def _check(
     batch = x.shape[0] if x.ndim else 0
     want = (batch, *config.image_shape)
     if x.shape != want:
-        raise ValueError(
+        raise InputError(
             f"apply: need x [B, {', '.join(map(str, config.image_shape))}], got "
             f"x={list(x.shape)!r}. Channels come last."
         )
     for name, value in (("t", t), ("label", label)):
         if value.shape != (batch,):
-            raise ValueError(
+            raise InputError(
                 f"apply: need {name} [{batch}], got {name}={list(value.shape)!r}. "
                 "Give one value per image (jnp.full)."
             )
     for name, value in (("label", label), ("keep_blocks", keep_blocks)):
         if value is not None and not jnp.issubdtype(value.dtype, jnp.integer):
-            raise ValueError(
+            raise InputError(
                 f"apply: need integer {name}, got {name}={value.dtype}. "
                 "A mask becomes indices by jnp.flatnonzero."
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 
+from jaxguide.errors import InputError
+
 # name: (width, depth, heads)
 SIZES = {
     "S": (384, 12, 6),
@@ -44,7 +46,7 @@ class DiTConfig:
             on CPU also less time.
 
     Raises:
-        ValueError: if a number is out of range or does not divide as described.
+        InputError: if a number is out of range or does not divide as described.
     """
 
     image_size: int | tuple[int, int]
@@ -77,7 +79,7 @@ class DiTConfig:
 
     def _need(self, holds: bool, name: str, condition: str) -> None:
         if not holds:
-            raise ValueError(
+            raise InputError(
                 f"DiTConfig: need {name} {condition}, got "
                 f"{name}={getattr(self, name)!r}. Change {name}."
             )
@@ -127,7 +129,7 @@ def dit_config(
         **fields: further fields of `DiTConfig`.
 
     Raises:
-        ValueError: if the name is unknown.
+        InputError: if the name is unknown.
 
     >>> dit_config("S/2").depth
     12
@@ -135,7 +137,7 @@ def dit_config(
     known = {f"{size}/{patch}": (size, patch) for size in SIZES for patch in PATCHES}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ValueError(
+        raise InputError(
             f"dit_config: need a name in {sorted(known)}, got name={name!r}. "
             f"Did you mean {near!r}?"
         )

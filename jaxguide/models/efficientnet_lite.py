@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from jaxguide.errors import InputError
 from jaxguide.models.dit import Params
 
 FEATURES, CLASSES = 1280, 1000
@@ -193,10 +194,10 @@ def apply(params: Params, x: Array) -> tuple[Array, Array]:
         The pooled features [B, 1280], and the logits [B, 1000] of ImageNet's classes.
 
     Raises:
-        ValueError: if `x` has another shape.
+        InputError: if `x` has another shape.
     """
     if x.ndim != 4 or x.shape[-1] != 3:
-        raise ValueError(
+        raise InputError(
             f"apply: need x [B, H, W, 3], got x={list(x.shape)!r}. Channels come last."
         )
     return nnx.merge(nnx.graphdef(_blank()), params)(x)

@@ -61,7 +61,7 @@ class Halves:
             [B, h, w, c], or means and log variances [B, h, w, 2c]; dtype of `images`.
 
         Raises:
-            ValueError: if the shape is wrong.
+            InputError: if the shape is wrong.
         """
         convolution.check_images(images, config.channels, config.factor)
         encoded = convolution.run(self.encoder, config, params["encoder"], images)
@@ -79,7 +79,7 @@ class Halves:
             [B, H, W, C], dtype of `latents`; about [-1, 1], not clipped.
 
         Raises:
-            ValueError: if the shape is wrong.
+            InputError: if the shape is wrong.
         """
         convolution.check_latents(latents, config.latent_channels)
         return convolution.run(self.decoder, config, params["decoder"], latents)

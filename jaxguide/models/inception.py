@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from jaxguide.errors import InputError
 from jaxguide.models.dit import Params
 
 FEATURES, CLASSES = 2048, 1008
@@ -300,10 +301,10 @@ def layers(params: Params, x: Array) -> dict[str, Array]:
         computed by; and "logits" [B, 1008].
 
     Raises:
-        ValueError: if `x` has another shape.
+        InputError: if `x` has another shape.
     """
     if x.ndim != 4 or x.shape[-1] != 3 or min(x.shape[1:3]) < 75:
-        raise ValueError(
+        raise InputError(
             "layers: need x [B, H, W, 3] of at least 75 pixels, got "
             f"x={list(x.shape)!r}. Resize to 299 pixels; channels come last."
         )

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxguide.errors import InputError
+
 
 def tiled(
     function: Callable[[Array], Array],
@@ -43,10 +45,10 @@ def tiled(
         [B, H · cell_out, W · cell_out, D]; `function(x)` itself if one tile covers all.
 
     Raises:
-        ValueError: unless 0 <= overlap < tile.
+        InputError: unless 0 <= overlap < tile.
     """
     if not 0 <= overlap < tile:
-        raise ValueError(
+        raise InputError(
             f"tiled: need 0 <= overlap < tile, got tile={tile!r}, overlap={overlap!r}. "
             "A quarter of the tile is usual."
         )

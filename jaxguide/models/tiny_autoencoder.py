@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxguide.errors import InputError
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
 from jaxguide.models.dit_config import DTYPES
 from jaxguide.models.halves import Halves
@@ -48,7 +49,7 @@ class TinyAutoencoderConfig:
         dtype: of the computation; parameters stay float32.
 
     Raises:
-        ValueError: if a number is out of range.
+        InputError: if a number is out of range.
     """
 
     latent_channels: int = 4
@@ -72,7 +73,7 @@ class TinyAutoencoderConfig:
 
     def _need(self, holds: bool, name: str, condition: str) -> None:
         if not holds:
-            raise ValueError(
+            raise InputError(
                 f"TinyAutoencoderConfig: need {name} {condition}, got "
                 f"{name}={getattr(self, name)!r}. Change {name}."
             )

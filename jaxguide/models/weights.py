@@ -51,7 +51,7 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
         dtype: storage type of the parameters; float16, bfloat16 or float32.
 
     Raises:
-        ValueError: if `dtype` is unknown.
+        InputError: if `dtype` is unknown.
         OSError: if the file cannot be written.
     """
     about = {
@@ -71,7 +71,7 @@ def load_weights(path: str | Path) -> Weights:
     """Reads a file of `save_weights`; parameters come back as float32.
 
     Raises:
-        ValueError: if the file is missing or was not written by `save_weights`.
+        InputError: if the file is missing or was not written by `save_weights`.
     """
     about, params = container.read("load_weights", path, FORMAT, "save_weights")
     model = dict(about["model"])

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from jaxguide.errors import InputError
+
 Value = TypeVar("Value")
 
 # What a config can spell, in words and as an example; any other value (an array, a
@@ -29,7 +31,7 @@ def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
     """The object called `name`.
 
     Raises:
-        ValueError: if there is none; names the nearest and all known ones.
+        InputError: if there is none; names the nearest and all known ones.
     """
     if name in known:
         return known[name]
@@ -39,7 +41,7 @@ def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
         return ratio, len(set(name) & set(other))
 
     near = max(sorted(known), key=alike)
-    raise ValueError(
+    raise InputError(
         f"{owner}: need a name in {sorted(known)}, got name={name!r}. "
         f"Did you mean {near!r}?"
     )
@@ -49,7 +51,7 @@ def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
     """`function(**arguments)`, with one clear line for a wrong name or type.
 
     Raises:
-        ValueError: if a name is unknown, a required one is missing, or a plain value
+        InputError: if a name is unknown, a required one is missing, or a plain value
             is of a type that the signature of `function` does not allow.
     """
     title = f"{owner} {function.__name__}"
@@ -59,7 +61,7 @@ def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
             lookup(title, name, dict.fromkeys(parameters))
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
-            raise ValueError(
+            raise InputError(
                 f"{title}: need {name}, got "
                 f"{sorted(arguments)}. Add {name}=... to its entry."
             )
@@ -76,7 +78,7 @@ def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
     hint may ask for.
 
     Raises:
-        ValueError: if it is a plain value of none of the plain types in `hint`.
+        InputError: if it is a plain value of none of the plain types in `hint`.
     """
     members = typing.get_args(hint) if _is_union(hint) else (hint,)
     kinds = {typing.get_origin(member) or member: member for member in members}
@@ -89,7 +91,7 @@ def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
     kind = float if kind is int and int not in plain and float in plain else kind
     if plain and kind in _PLAIN and kind not in plain:
         wanted = " or ".join(_PLAIN[allowed][0] for allowed in plain)
-        raise ValueError(
+        raise InputError(
             f"{title}: need {wanted} for {name}, got {name}={value!r}. "
             f"Write {name}={_PLAIN[next(iter(plain))][1]}."
         )
@@ -103,18 +105,18 @@ def imported(owner: str, text: str) -> Callable:
     """The function that "package.module:function" names.
 
     Raises:
-        ValueError: if there is no such module, or no such function in it.
+        InputError: if there is no such module, or no such function in it.
     """
     module, _, name = text.partition(":")
     try:
         function = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need 'package.module:function', got {text!r} ({error}). "
             "Start where the module can be imported."
         ) from error
     if not callable(function):
-        raise ValueError(
+        raise InputError(
             f"{owner}: need a function of {module}, got {text!r}, which has no such "
             "function."
         )
@@ -129,14 +131,14 @@ def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:
     """A name and its arguments, from "name" or "name(argument=value, ...)".
 
     Raises:
-        ValueError: if the text is anything else.
+        InputError: if the text is anything else.
 
     >>> parse_call("sampler", "ddim(eta=1.0)")
     ('ddim', {'eta': 1.0})
     """
     parsed = _parsed(text)
     if parsed is None or parsed[1]:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need a name, or name(argument=value), got {text!r}. "
             "Write 'ddim' or 'ddim(eta=1.0)'."
         )
@@ -152,7 +154,7 @@ def described_call(
     else, a bare unknown word among it.
 
     Raises:
-        ValueError: if the function is not in `known` or gets too many arguments.
+        InputError: if the function is not in `known` or gets too many arguments.
     """
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         name, listed = value["name"], []
@@ -172,7 +174,7 @@ def _named(title: str, function: Callable, listed: list[Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     names = [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY]
     if len(listed) > len(names):
-        raise ValueError(
+        raise InputError(
             f"{title}: need at most {len(names)} values without a name, got {listed!r}."
         )
     return dict(zip(names, listed, strict=False))

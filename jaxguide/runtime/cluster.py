@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from jaxguide.errors import InputError
+
 # Any free one that all processes agree on.
 PORT = 8476
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
@@ -49,11 +51,11 @@ def from_flags(coordinator: str, count: int, index: int) -> Place:
     """The place that the flags of a command line describe.
 
     Raises:
-        ValueError: if the address has no port, or the numbers do not fit.
+        InputError: if the address has no port, or the numbers do not fit.
     """
     address, colon, port = coordinator.rpartition(":")
     if not (address and colon and port.isdigit()):
-        raise ValueError(
+        raise InputError(
             f"hosts: need ADDRESS:PORT of process 0, got coordinator={coordinator!r}. "
             f"Write --coordinator 10.0.0.1:{PORT}, the same for every process."
         )
@@ -62,9 +64,9 @@ def from_flags(coordinator: str, count: int, index: int) -> Place:
 
 
 def check_numbers(count: int, index: int) -> None:
-    """Raises ValueError unless `index` is one of `count` processes."""
+    """Raises InputError unless `index` is one of `count` processes."""
     if not 0 <= index < count:
-        raise ValueError(
+        raise InputError(
             "hosts: need 0 <= process_id < num_processes, got "
             f"process_id={index}, num_processes={count}. Give every process its own "
             "number, and all of them the same num_processes."
@@ -104,7 +106,7 @@ def find(
         has_tpu: whether there are TPU chips here.
 
     Raises:
-        ValueError: if the environment contradicts itself.
+        InputError: if the environment contradicts itself.
     """
     place = _tpu_pod(environ, attribute, has_tpu)
     place = place or _slurm(environ) or _kubernetes(environ, host)
@@ -181,7 +183,7 @@ def _kubernetes(environ: Mapping[str, str], host: Callable[[], str]) -> Place | 
     # Pods are called NAME-INDEX, in the subdomain of the job.
     name, dot, domain = host().partition(".")
     if not dot or not name.endswith(f"-{index}"):
-        raise ValueError(
+        raise InputError(
             f"hosts: need a pod called NAME-{index}.SUBDOMAIN, got {host()!r}. Set its "
             "subdomain to a headless service, or start it by a JobSet."
         )

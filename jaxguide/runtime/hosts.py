@@ -79,7 +79,7 @@ def join(
         The processes.
 
     Raises:
-        ValueError: if the arguments do not fit, or a process does not come.
+        InputError: if the arguments do not fit, or a process does not come.
     """
     if count == 1:
         yield ALONE

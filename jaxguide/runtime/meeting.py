@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import NoReturn
 
+from jaxguide.errors import InputError
 from jaxguide.runtime import exits
 from jaxguide.runtime.cluster import Place
 from jaxguide.runtime.peers import Link, Peers
@@ -31,7 +32,7 @@ def meet(place: Place, patience: float) -> tuple[Peers, str]:
         The others, and the address under which JAX reaches its coordinator.
 
     Raises:
-        ValueError: if one does not come in time, or two have one number.
+        InputError: if one does not come in time, or two have one number.
     """
     return _report(place, patience) if place.index else _gather(place, patience)
 
@@ -83,8 +84,8 @@ def _report(place: Place, patience: float) -> tuple[Peers, str]:
             peers = Peers(place.index, {0: link})
             return peers, _reach(host, int(port), peers)
         case ["no", *words]:
-            raise ValueError(" ".join(words))
-    raise ValueError(
+            raise InputError(" ".join(words))
+    raise InputError(
         f"hosts: need {place.count} processes within {patience:g} s, got no start from "
         f"process 0, {place.coordinator}. See what it printed."
     )
@@ -111,7 +112,7 @@ def _connect(host: str, port: int, end: float, patience: float) -> socket.socket
             return socket.create_connection((host, port), timeout=max(left, 1.0))
         except OSError as error:
             if left < _PAUSE:
-                raise ValueError(
+                raise InputError(
                     f"hosts: need process 0 at {host}:{port} within {patience:g} s, "
                     f"got {error}. Start it, with a port that others may reach."
                 ) from error
@@ -121,7 +122,7 @@ def _connect(host: str, port: int, end: float, patience: float) -> socket.socket
 def _refuse(links: Iterable[Link], line: str) -> NoReturn:
     for link in links:
         link.send("no", line)
-    raise ValueError(line)
+    raise InputError(line)
 
 
 def _listen(coordinator: str) -> socket.socket:
@@ -132,7 +133,7 @@ def _listen(coordinator: str) -> socket.socket:
     try:
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"hosts: need a free port on process 0, got coordinator={coordinator!r}: "
             f"{error}. Choose another one."
         ) from error

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxguide.errors import InputError
+
 MANIFEST, PLAN = "manifest.json", "plan.json"
 
 
@@ -52,7 +54,7 @@ class Files:
         ending: of the file names.
 
     Raises:
-        ValueError: if `size` is not positive.
+        InputError: if `size` is not positive.
     """
 
     kind: Kind
@@ -83,9 +85,9 @@ class Files:
 
 
 def check_size(kind: Kind, size: int) -> None:
-    """Raises ValueError unless `size` examples per file are some."""
+    """Raises InputError unless `size` examples per file are some."""
     if size < 1:
-        raise ValueError(
+        raise InputError(
             f"{kind.writer}: need shard_size >= 1, got shard_size={size!r}. "
             "1000 will do."
         )
@@ -100,11 +102,11 @@ def my_shards(folder: Path, files: Files, share: tuple[int, int]) -> list[int]:
         share: `(index, count)` of the process: every `count`-th from `index` on.
 
     Raises:
-        ValueError: if `index` is not in 0 .. count - 1.
+        InputError: if `index` is not in 0 .. count - 1.
     """
     index, count = share
     if not 0 <= index < count:
-        raise ValueError(
+        raise InputError(
             f"{files.kind.writer}: need 0 <= index < count, got share={share!r}. "
             "Number the hosts from 0."
         )
@@ -139,7 +141,7 @@ def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     """Writes the plan, or checks it against the one that is there.
 
     Raises:
-        ValueError: if the folder was begun with another plan.
+        InputError: if the folder was begun with another plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / PLAN).is_file():
@@ -148,7 +150,7 @@ def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     existing = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(plan)).items():
         if existing.get(name) != value:
-            raise ValueError(
+            raise InputError(
                 f"{kind.writer}: need the {name} that the folder was begun with, got "
                 f"{name}={_short(value)} instead of {_short(existing.get(name))} in "
                 f"folder={str(folder)!r}. Use another folder, or undo the change."
@@ -209,11 +211,11 @@ def read_manifest(
     """Plan and files of a finished folder.
 
     Raises:
-        ValueError: if the manifest or a file is missing, or a file has another size.
+        InputError: if the manifest or a file is missing, or a file has another size.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"{kind.reader}: need a finished folder with {MANIFEST}, got "
             f"path={str(folder)!r}. Write it with {kind.command}; "
             "stopped runs carry on."
@@ -223,7 +225,7 @@ def read_manifest(
     except ValueError:
         content = {}
     if not isinstance(content, dict) or content.pop("kind", None) != kind.name:
-        raise ValueError(
+        raise InputError(
             f"{kind.reader}: need a manifest of kind {kind.name!r}, got "
             f"path={str(path)!r}. Write it with {kind.command}."
         )
@@ -237,7 +239,7 @@ def check_sums(folder: Path, shards: list[dict[str, Any]], kind: Kind) -> None:
     """Reads every file and compares its checksum.
 
     Raises:
-        ValueError: if one differs.
+        InputError: if one differs.
     """
     for facts in shards:
         path = folder / facts["file"]
@@ -251,8 +253,8 @@ def _check_size(path: Path, wanted: int, kind: Kind) -> None:
         raise _damaged(path, f"{wanted} bytes", f"bytes={size}", kind)
 
 
-def _damaged(path: Path, wanted: str, actual: str, kind: Kind) -> ValueError:
-    return ValueError(
+def _damaged(path: Path, wanted: str, actual: str, kind: Kind) -> InputError:
+    return InputError(
         f"{kind.reader}: need {wanted} in {path.name}, got {actual} in "
         f"path={str(path.parent)!r}. Run {kind.command} again: only damaged files are "
         "redone."

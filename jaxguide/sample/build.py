@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxguide import guidance, losses, models, samplers
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Network, Transform, schedules
 from jaxguide.models import Weights, load_weights
 from jaxguide.models.autoencoders import decoder_of
@@ -49,7 +50,7 @@ def recurrent(sampler: str, repeats: int) -> samplers.Sampler:
     """`samplers.recurrent` of a sampler that is given as text."""
     inner = parse_sampler(sampler)
     if isinstance(inner, Adaptive):
-        raise ValueError(
+        raise InputError(
             f"recurrent: need a sampler that walks the grid, got sampler={sampler!r}. "
             "Use 'ddim'."
         )
@@ -87,15 +88,15 @@ def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
     "package.module:function".
 
     Raises:
-        ValueError: if the name, an argument's name or a value is wrong.
+        InputError: if the name, an argument's name or a value is wrong.
     """
     if not isinstance(entry.get("name"), str):
-        raise ValueError(
+        raise InputError(
             f"build_guidance: need a name in every entry, got {dict(entry)!r}. "
             "Write dict(name='cfg', scale=1.5)."
         )
     if paper := SETTINGS.get(entry["name"]):
-        raise ValueError(
+        raise InputError(
             f"build_guidance: need the transform of which {paper.name!r} is a setting, "
             f"got name={paper.name!r}. Write it as {paper.call}."
         )
@@ -109,7 +110,7 @@ def build_transform(entry: Mapping[str, Any]) -> Transform | Chain:
         if text.startswith("build_guidance"):
             raise
         inside = text.startswith(f"{entry['name']}:")
-        raise ValueError(f"{'build_guidance' if inside else title} {text}") from error
+        raise InputError(f"{'build_guidance' if inside else title} {text}") from error
 
 
 def _with_schedules(
@@ -151,7 +152,7 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
     """The chain of every column group, by title.
 
     Raises:
-        ValueError: if a column names no entry of the guidance list.
+        InputError: if a column names no entry of the guidance list.
     """
     build_guidance(config.guidance)  # a mistake there is named first
     known = {entry["name"]: None for entry in config.guidance}
@@ -163,7 +164,7 @@ def build_columns(config: SampleConfig) -> dict[str, Chain]:
         picked = [entry for entry in config.guidance if entry.get("name") in names]
         chains[column] = build_guidance(picked)
     if not chains:
-        raise ValueError("build_columns: need at least one column, got columns=().")
+        raise InputError("build_columns: need at least one column, got columns=().")
     return chains
 
 
@@ -171,7 +172,7 @@ def parse_sampler(text: str) -> samplers.Sampler | Adaptive:
     """The sampler of "name" or "name(argument=value)".
 
     Raises:
-        ValueError: if the name, an argument's name or a value is wrong.
+        InputError: if the name, an argument's name or a value is wrong.
     """
     name, arguments = parse_call("build_sampler", text)
     return call("build_sampler", lookup("build_sampler", name, SAMPLERS), arguments)
@@ -191,14 +192,14 @@ def find_checkpoint(name: str) -> Path:
     """The file of a checkpoint in the package, or the path that was given.
 
     Raises:
-        ValueError: if there is neither.
+        InputError: if there is neither.
     """
     inside = {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
     if name in inside:
         return inside[name]
     if Path(name).is_file():
         return Path(name)
-    raise ValueError(
+    raise InputError(
         f"checkpoint: need a .safetensors file or one of {sorted(inside)}, got "
         f"checkpoint={name!r}. Train one with python -m jaxguide.train."
     )
@@ -214,7 +215,7 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     """From latents x0 [B, h, w, c] to images in [-1, 1]; None without autoencoder.
 
     Raises:
-        ValueError: if the file is missing or for latents of another shape.
+        InputError: if the file is missing or for latents of another shape.
     """
     if not config.autoencoder:
         return None
@@ -243,7 +244,7 @@ def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
     """Labels from "all", or names, numbers and ranges joined by commas.
 
     Raises:
-        ValueError: if a name is unknown or a number out of range.
+        InputError: if a name is unknown or a number out of range.
 
     >>> parse_labels("0,2-3,hat", ["bag", "coat", "shoe", "hat"])
     [0, 2, 3, 3]
@@ -263,7 +264,7 @@ def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
             lookup("labels", word, dict.fromkeys(class_names))
     wrong = [label for label in labels if label >= count]
     if wrong or not labels:
-        raise ValueError(
+        raise InputError(
             f"labels: need numbers in 0..{count - 1} or names in {list(class_names)}, "
             f"got labels={text!r}. Write --config.labels=0,{count - 1}."
         )

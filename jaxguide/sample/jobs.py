@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import samplers
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.models import Weights
 from jaxguide.runtime.calls import lookup
@@ -50,10 +51,10 @@ class SampleJob:
         """The sampler, which has to walk the grid.
 
         Raises:
-            ValueError: if it is adaptive.
+            InputError: if it is adaptive.
         """
         if isinstance(self.sampler, Adaptive):
-            raise ValueError(
+            raise InputError(
                 "sample: need a sampler that walks the grid, got "
                 f"sampler={self.config.sampler!r}. Use 'heun'."
             )
@@ -90,7 +91,7 @@ def build_job(config: SampleConfig) -> SampleJob:
     """Builds all that the config names.
 
     Raises:
-        ValueError: for anything wrong in the config, with the fix.
+        InputError: for anything wrong in the config, with the fix.
     """
     for name, least in (
         ("per_class", 1),
@@ -101,7 +102,7 @@ def build_job(config: SampleConfig) -> SampleJob:
         ("guided_channels", -1),
     ):
         if getattr(config, name) < least:
-            raise ValueError(
+            raise InputError(
                 f"sample: need {name} >= {least}, got {name}={getattr(config, name)!r}."
             )
     lookup("batched", config.batched, sample_config.BATCHED)

@@ -136,7 +136,7 @@ def text(name: str = "") -> str:
     """All transforms and papers in short, or the one called `name` whole.
 
     Raises:
-        ValueError: if there is none of that name; the nearest one is named.
+        InputError: if there is none of that name; the nearest one is named.
     """
     if name in SETTINGS:
         return setting(SETTINGS[name])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxguide.errors import InputError
 from jaxguide.sample.config import SampleConfig
 
 # The labels of the picture in DiT's and SiT's own sample.py.
@@ -30,10 +31,10 @@ def published_run(
         **fields: of `SampleConfig`.
 
     Raises:
-        ValueError: if `arg` is none of these.
+        InputError: if `arg` is none of these.
     """
     if arg not in ARGUMENTS:
-        raise ValueError(f"published_run: need arg in {ARGUMENTS}, got arg={arg!r}.")
+        raise InputError(f"published_run: need arg in {ARGUMENTS}, got arg={arg!r}.")
     defaults = dict(columns=("cfg",), num_steps=250, labels=LABELS, per_class=1)
     run = SampleConfig(**{**defaults, **fields})
     run.checkpoint = f"weights/{checkpoint or name}.safetensors"

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain
 from jaxguide.runtime import devices, shards
 from jaxguide.runtime.calls import lookup
@@ -64,7 +65,7 @@ def set_labels(config: SampleConfig, labels: list[int]) -> np.ndarray:
     """The label of every image of a set, int32 [num_samples].
 
     Raises:
-        ValueError: if the order is unknown.
+        InputError: if the order is unknown.
     """
     lookup("label_order", config.label_order, dict.fromkeys(LABEL_ORDERS))
     known = np.asarray(labels, np.int32)
@@ -87,18 +88,18 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
         Whether all files of all processes are there, and the manifest with them.
 
     Raises:
-        ValueError: if the config has several columns, or no autoencoder for a network
+        InputError: if the config has several columns, or no autoencoder for a network
             of latents, or the folder was begun with another config.
     """
     config = job.config
     if len(job.columns) != 1:
-        raise ValueError(
+        raise InputError(
             "sample: need one column for a set of samples, got "
             f"columns={config.columns!r}. Write --config.columns=\"('cfg',)\"."
         )
     channels = job.weights.model.channels
     if job.decode is None and channels not in (1, 3):
-        raise ValueError(
+        raise InputError(
             f"sample: need an autoencoder for latents of {channels} channels, got "
             "autoencoder=''. Convert one with python -m jaxguide.convert."
         )
@@ -237,7 +238,7 @@ class SampleSet:
         class_names: one per label.
 
     Raises:
-        ValueError: if the manifest or a file is missing or cut short.
+        InputError: if the manifest or a file is missing or cut short.
     """
 
     def __init__(self, path: str | Path):
@@ -258,7 +259,7 @@ class SampleSet:
         """Reads all files and compares their checksums.
 
         Raises:
-            ValueError: if a file was changed.
+            InputError: if a file was changed.
         """
         shards.check_sums(self._folder, self._files, KIND)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Path
 
@@ -93,11 +94,11 @@ class Sampler:
         `first` was made at x, `second` at what `step` returned. `fresh` is the noise
         that `step` had and another draw.
         """
-        raise TypeError(f"{type(self).__name__} has no corrector.")
+        raise InputError(f"{type(self).__name__} has no corrector.")
 
     def renoise(self, x: Array, c: Any, fresh: Array) -> Array:
         """x [B, *D] back from the step's end to its start, if `repeats` is above 1."""
-        raise TypeError(f"{type(self).__name__} takes every step once.")
+        raise InputError(f"{type(self).__name__} takes every step once.")
 
 
 def sample_keys(seed: int | Array, indices: Array) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import (
     Chain,
     Network,
@@ -81,7 +82,7 @@ def generate(
         Samples [B, *D] at the grid's last time, in the dtype of `noise`.
 
     Raises:
-        ValueError: for a bad grid, missing conditions, networks or keys.
+        InputError: for a bad grid, missing conditions, networks or keys.
     """
     grid = check("generate", network, grid, sampler, sample_keys)
     parts = as_chain(guidance)
@@ -106,17 +107,17 @@ def check(
     """`grid` as float64 [N + 1], if the network can be sampled along it.
 
     Raises:
-        ValueError: for a bad grid or missing keys; `name` is that of the function.
+        InputError: for a bad grid or missing keys; `name` is that of the function.
     """
     grid = paths.check_grid(name, grid)
     if sampler.stochastic and sample_keys is None:
-        raise ValueError(
+        raise InputError(
             f"{name}: need sample_keys [B] for a stochastic sampler, got None. "
             "Pass sample_keys=jg.sample_keys(seed, jnp.arange(batch))."
         )
     first = network.path.node(grid[0])
     if network.kind in ("noise", "score") and first.alpha < 1e-8:
-        raise ValueError(
+        raise InputError(
             f"{name}: need alpha > 0 at the grid's start for a {network.kind} "
             f"network, whose output does not determine the data at alpha = 0; got "
             f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import (
     Chain,
     Network,
@@ -60,7 +61,7 @@ def invert(
         Unit noise [B, *D] to start `generate` from, in the dtype of `x0`.
 
     Raises:
-        ValueError: for a sampler that draws, remembers or takes two stages; a bad grid;
+        InputError: for a sampler that draws, remembers or takes two stages; a bad grid;
             a network that cannot start there.
 
     NFE: 1 per step and what the guidance adds.
@@ -72,7 +73,7 @@ def invert(
     backwards = paths.check_grid("invert", grid)
     first, last = network.path.node(backwards[-1]), network.path.node(backwards[0])
     if network.kind in ("denoised", "score") and first.sigma < 1e-8:
-        raise ValueError(
+        raise InputError(
             f"invert: need sigma > 0 at the grid's end for a {network.kind} network, "
             f"whose output does not determine the noise at sigma = 0; got "
             f"grid[-1]={float(backwards[-1])!r}. End it above 0."
@@ -100,7 +101,7 @@ def invert(
 def _check(sampler: Sampler) -> None:
     """Refuses what has no inverse of one evaluation per step."""
     if not isinstance(sampler, SingleStep) or sampler.stochastic:
-        raise ValueError(
+        raise InputError(
             "invert: need a deterministic sampler of one stage and no memory, got "
             f"sampler={sampler!r}. Use ddim() or euler()."
         )

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Node, Path, expand
 from jaxguide.samplers._base import Sampler
@@ -142,7 +143,7 @@ def dpmpp_2m_sde(eta: float = 1.0, *, solver: str = "midpoint") -> Multistep:
         solver: "midpoint", or "heun", which is `res_2m(eta)`.
 
     Raises:
-        ValueError: if `eta` is negative or infinite, or `solver` unknown.
+        InputError: if `eta` is negative or infinite, or `solver` unknown.
 
     NFE: 1 per step. Memory: one copy of x. Stochastic unless eta = 0.
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 4 (eta = 1); eta and the
@@ -153,7 +154,7 @@ def dpmpp_2m_sde(eta: float = 1.0, *, solver: str = "midpoint") -> Multistep:
     """
     _check_eta("dpmpp_2m_sde", eta)
     if solver not in SOLVERS:
-        raise ValueError(
+        raise InputError(
             f"dpmpp_2m_sde: need solver in {SOLVERS}, got solver={solver!r}."
         )
     return Multistep(LineRule(solver, float(eta)), float(eta))
@@ -175,7 +176,7 @@ def res_2m(eta: float = 0.0) -> Multistep:
         eta: >= 0; 0 solves the ODE, 1 the reverse SDE of the forward process.
 
     Raises:
-        ValueError: if `eta` is negative or infinite.
+        InputError: if `eta` is negative or infinite.
 
     NFE: 1 per step. Memory: one copy of x. Stochastic unless eta = 0.
     Source: Zhang et al. 2023, arXiv:2308.02157, with c2 = -h_previous / h; known at
@@ -190,4 +191,4 @@ def res_2m(eta: float = 0.0) -> Multistep:
 
 def _check_eta(name: str, eta: float) -> None:
     if not 0 <= eta < np.inf:
-        raise ValueError(f"{name}: need a finite eta >= 0, got eta={eta!r}.")
+        raise InputError(f"{name}: need a finite eta >= 0, got eta={eta!r}.")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Path, expand
 from jaxguide.samplers._base import Sampler
@@ -85,7 +86,7 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
         repeats: integer >= 1; 1 is the sampler itself.
 
     Raises:
-        ValueError: if `repeats` is no positive integer, or the sampler corrects the
+        InputError: if `repeats` is no positive integer, or the sampler corrects the
             step before.
 
     NFE: `repeats` times the sampler's.
@@ -96,7 +97,7 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
         has variance-preserving DDIM.
     """
     if not isinstance(repeats, int | np.integer) or repeats < 1:
-        raise ValueError(
+        raise InputError(
             f"recurrent: need an integer repeats >= 1, got repeats={repeats!r}. "
             "1 is the sampler itself."
         )
@@ -104,7 +105,7 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
         return sampler
     rule = sampler.rule if isinstance(sampler, Multistep) else None
     if isinstance(rule, UniPCRule) and rule.corrector:
-        raise ValueError(
+        raise InputError(
             "recurrent: need a sampler that leaves the steps before as they are, got "
             f"sampler={sampler!r}. Use unipc(corrector=False)."
         )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Node, Path, expand
 from jaxguide.samplers._base import Sampler
@@ -216,7 +217,7 @@ def res_2s(c2: float = 0.5, *, eta: float = 0.0) -> RES:
         eta: >= 0; 0 solves the ODE, 1 the reverse SDE of the forward process.
 
     Raises:
-        ValueError: if `c2` is outside (0, 1], or `eta` negative or infinite.
+        InputError: if `c2` is outside (0, 1], or `eta` negative or infinite.
 
     NFE: 2 per step, 1 in the last. Stochastic unless eta = 0.
     Source: Zhang et al. 2023, arXiv:2308.02157 (c2 = 1 is ETD2RK of Cox and Matthews
@@ -227,7 +228,7 @@ def res_2s(c2: float = 0.5, *, eta: float = 0.0) -> RES:
     """
     _check_reach("res_2s", c2=c2)
     if not 0 <= eta < np.inf:
-        raise ValueError(f"res_2s: need a finite eta >= 0, got eta={eta!r}.")
+        raise InputError(f"res_2s: need a finite eta >= 0, got eta={eta!r}.")
     return RES(float(c2), float(eta))
 
 
@@ -253,7 +254,7 @@ def dpmpp_sde(eta: float = 1.0, *, r: float = 0.5) -> DPMpp:
         r: where in the step the second stage is, 0 < r <= 1; 1 is its end.
 
     Raises:
-        ValueError: if `eta` is outside [0, 1] or `r` outside (0, 1].
+        InputError: if `eta` is outside [0, 1] or `r` outside (0, 1].
 
     NFE: 2 per step, 1 in the last. Stochastic unless eta = 0.
     Source: k-diffusion's `sample_dpmpp_sde`; eta = 0: Lu et al. 2022,
@@ -266,11 +267,11 @@ def dpmpp_sde(eta: float = 1.0, *, r: float = 0.5) -> DPMpp:
     """
     _check_reach("dpmpp_sde", r=r)
     if not 0 <= eta <= 1:
-        raise ValueError(f"dpmpp_sde: need 0 <= eta <= 1, got eta={eta!r}.")
+        raise InputError(f"dpmpp_sde: need 0 <= eta <= 1, got eta={eta!r}.")
     return DPMpp(float(r), float(eta))
 
 
 def _check_reach(name: str, **given: float) -> None:
     ((what, reach),) = given.items()
     if not 0 < reach <= 1:
-        raise ValueError(f"{name}: need 0 < {what} <= 1, got {what}={reach!r}.")
+        raise InputError(f"{name}: need 0 < {what} <= 1, got {what}={reach!r}.")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Path, expand
 from jaxguide.samplers._base import Sampler
@@ -75,7 +76,7 @@ class SingleStep(Sampler):
         if not self.rule.learned:
             return std * fresh
         if pair.extra is None:
-            raise ValueError(
+            raise InputError(
                 "ddpm: need a network with learned variance for variance='learned', "
                 "got predictions without one. Use variance='small' or 'large'."
             )
@@ -164,7 +165,7 @@ class MaruyamaRule:
             noise[-1] = (node.sigma + dt * node.dsigma)[-1]
         # Not isfinite: alpha of GVP at t = 1 is 6e-17 in float64, and w then 1e16.
         if not np.all(np.abs(noise) < 1e8):
-            raise ValueError(
+            raise InputError(
                 f"euler_maruyama: need a finite diffusion on the grid, got "
                 f"form={self.form!r} at t={float(grid[0])!r}. Start the grid below 1 "
                 "or use form='sigma'."
@@ -209,14 +210,14 @@ def ddim(eta: float = 0.0) -> SingleStep:
         eta: 0 deterministic to 1 ancestral.
 
     Raises:
-        ValueError: if `eta` is outside [0, 1].
+        InputError: if `eta` is outside [0, 1].
 
     NFE: 1 per step.
     Source: Song et al. 2020, arXiv:2010.02502, Eqs. 12 and 16, for any path.
     Differs from the source: nothing known.
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"ddim: need 0 <= eta <= 1, got eta={eta!r}.")
+        raise InputError(f"ddim: need 0 <= eta <= 1, got eta={eta!r}.")
     return SingleStep(AncestralRule(float(eta), "small"))
 
 
@@ -229,7 +230,7 @@ def ddpm(variance: str = "small") -> SingleStep:
             output in [-1, 1], taken from the conditional call).
 
     Raises:
-        ValueError: if `variance` is unknown; at the first trace if a network has no
+        InputError: if `variance` is unknown; at the first trace if a network has no
             learned variance.
 
     NFE: 1 per step. Stochastic.
@@ -239,7 +240,7 @@ def ddpm(variance: str = "small") -> SingleStep:
     """
     names = ("small", "large", "learned")
     if variance not in names:
-        raise ValueError(f"ddpm: need variance in {names}, got variance={variance!r}.")
+        raise InputError(f"ddpm: need variance in {names}, got variance={variance!r}.")
     return SingleStep(AncestralRule(1.0, variance))
 
 
@@ -260,7 +261,7 @@ def euler_maruyama(
             denoised, "euler" follows the velocity alone.
 
     Raises:
-        ValueError: for unknown names, or where w is infinite on the grid.
+        InputError: for unknown names, or where w is infinite on the grid.
 
     NFE: 1 per step. Stochastic.
     Source: Ma et al. 2024, SiT, arXiv:2401.08740, Eq. 4, read against willisma/SiT
@@ -268,11 +269,11 @@ def euler_maruyama(
     Differs from the source: one network call per step where the code makes two.
     """
     if form not in FORMS:
-        raise ValueError(f"euler_maruyama: need form in {FORMS}, got form={form!r}.")
+        raise InputError(f"euler_maruyama: need form in {FORMS}, got form={form!r}.")
     if last not in LAST_STEPS:
-        raise ValueError(
+        raise InputError(
             f"euler_maruyama: need last in {LAST_STEPS}, got last={last!r}."
         )
     if not scale > 0:
-        raise ValueError(f"euler_maruyama: need scale > 0, got scale={scale!r}.")
+        raise InputError(f"euler_maruyama: need scale > 0, got scale={scale!r}.")
     return SingleStep(MaruyamaRule(form, float(scale), last))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Network, Transform, _plan as plan, default_batched
 from jaxguide.paths import Array, Path
 from jaxguide.samplers import _generation as generation, _solver as solver
@@ -91,15 +92,15 @@ def make_points(
         sampler: such as `euler()`.
 
     Raises:
-        ValueError: if there are none, or two differ in structure.
+        InputError: if there are none, or two differ in structure.
     """
     chains = [generation.as_chain(guidance) for guidance in guidances]
     if not chains:
-        raise ValueError("sweep: need at least one guidance, got guidances=[].")
+        raise InputError("sweep: need at least one guidance, got guidances=[].")
     wanted = structure(chains[0])
     for index, parts in enumerate(chains):
         if structure(parts) != wanted:
-            raise ValueError(
+            raise InputError(
                 "sweep: need guidances that differ in scales, weights and windows "
                 f"only, got guidances[{index}] of another structure than "
                 "guidances[0]. Sweep the two apart."
@@ -107,7 +108,7 @@ def make_points(
     constants = [parts.constants() for parts in chains]
     leaves = [jax.tree.leaves(each) for each in constants]
     if not all(all(map(_same, each, leaves[0])) for each in leaves):
-        raise ValueError(
+        raise InputError(
             "sweep: need guidances that share what is no number (coefficients, weights "
             "of an energy), got different arrays. Pass the same ones, or sweep apart."
         )
@@ -156,7 +157,7 @@ def sweep(
         Samples [P, B, *D], one batch per guidance, in the dtype of `noise`.
 
     Raises:
-        ValueError: if the guidances differ in structure, or as `generate`.
+        InputError: if the guidances differ in structure, or as `generate`.
     """
     grid = generation.check("sweep", network, grid, sampler, sample_keys)
     points = guidances

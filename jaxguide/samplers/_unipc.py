@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.paths import Node
 from jaxguide.samplers._exponential import log_snr, moment
 from jaxguide.samplers._multistep import Multistep
@@ -118,7 +119,7 @@ def unipc(
             stable for few steps; a step to t = 0 always is of order 1.
 
     Raises:
-        ValueError: if `order` is not 1, 2 or 3, or `variant` unknown.
+        InputError: if `order` is not 1, 2 or 3, or `variant` unknown.
 
     NFE: 1 per step. Memory: `order` copies of x, one less without the corrector.
     Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 1 and 2 and Appendix (data
@@ -131,7 +132,7 @@ def unipc(
         7 times the change).
     """
     if order not in (1, 2, 3):
-        raise ValueError(f"unipc: need order in (1, 2, 3), got order={order!r}.")
+        raise InputError(f"unipc: need order in (1, 2, 3), got order={order!r}.")
     if variant not in VARIANTS:
-        raise ValueError(f"unipc: need variant in {VARIANTS}, got variant={variant!r}.")
+        raise InputError(f"unipc: need variant in {VARIANTS}, got variant={variant!r}.")
     return Multistep(UniPCRule(order, variant, corrector, lower_order_final))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import (
     Chain,
     Network,
@@ -68,7 +69,7 @@ def integrate(
         A `Solution`. Its NFE is counted, not promised: it depends on the tolerances.
 
     Raises:
-        ValueError: if `guidance` holds a transform that is not a function of (x, t):
+        InputError: if `guidance` holds a transform that is not a function of (x, t):
             one that remembers earlier steps (SG-prev) or draws at random (S2, ICG).
 
     NFE: counted; Dopri5 takes 6 per step and 1 more per piece.
@@ -78,7 +79,7 @@ def integrate(
     parts = as_chain(guidance)
     _check_memory(parts, noise)
     if not 0 <= t_min < t_max <= 1:
-        raise ValueError(
+        raise InputError(
             f"integrate: need 0 <= t_min < t_max <= 1, got t_min={t_min!r}, "
             f"t_max={t_max!r}."
         )
@@ -122,7 +123,7 @@ def _check_memory(parts: Chain, noise: Array) -> None:
     part: Any
     for part in parts.parts:
         if part.init(noise) != ():
-            raise ValueError(
+            raise InputError(
                 f"integrate: need transforms without memory, got {part.name}. An "
                 "adaptive solver has trial and rejected steps, so 'the previous step' "
                 "is not defined. Use generate with sampler=euler()."
@@ -149,7 +150,7 @@ def _check_draws(
     without = complaint(None)
     if without is not None and without != complaint(jax.random.key(0)):
         name = without.partition(":")[0]  # messages begin with the method's name
-        raise ValueError(
+        raise InputError(
             f"integrate: need deterministic transforms, got {name}. A fresh draw "
             "at every call is no vector field and defeats the error control. "
             "Use generate with sampler=euler()."

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.paths import Path, check_grid
 
 
@@ -12,13 +13,13 @@ def uniform(num_steps: int, *, last_step: float | None = None) -> np.ndarray:
     equally: SiT's and REPA's stochastic samplers use 0.04.
 
     Raises:
-        ValueError: if `num_steps` < 1 or `last_step` is outside (0, 1).
+        InputError: if `num_steps` < 1 or `last_step` is outside (0, 1).
     """
     _check_steps("uniform", num_steps)
     if last_step is None:
         return np.linspace(1.0, 0.0, num_steps + 1)
     if not 0 < last_step < 1 or num_steps < 2:
-        raise ValueError(
+        raise InputError(
             "uniform: need 0 < last_step < 1 and num_steps >= 2, got "
             f"last_step={last_step!r}, num_steps={num_steps!r}."
         )
@@ -33,7 +34,7 @@ def shifted(num_steps: int, shift: float = 3.0) -> np.ndarray:
     """
     _check_steps("shifted", num_steps)
     if not 0 < shift < np.inf:
-        raise ValueError(f"shifted: need a finite shift > 0, got shift={shift!r}.")
+        raise InputError(f"shifted: need a finite shift > 0, got shift={shift!r}.")
     t = np.linspace(1.0, 0.0, num_steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 
@@ -53,7 +54,7 @@ def karras(
     """
     _check_steps("karras", num_steps, least=2)
     if not 0 < sigma_min < sigma_max or not rho > 0:
-        raise ValueError(
+        raise InputError(
             "karras: need 0 < sigma_min < sigma_max and rho > 0, got "
             f"sigma_min={sigma_min!r}, sigma_max={sigma_max!r}, rho={rho!r}."
         )
@@ -70,7 +71,7 @@ def respaced(num_steps: int, num_timesteps: int = 1000) -> np.ndarray:
     """
     _check_steps("respaced", num_steps)
     if num_steps > num_timesteps:
-        raise ValueError(
+        raise InputError(
             f"respaced: need num_steps <= num_timesteps, got num_steps={num_steps!r}, "
             f"num_timesteps={num_timesteps!r}."
         )
@@ -85,7 +86,7 @@ def respaced(num_steps: int, num_timesteps: int = 1000) -> np.ndarray:
 
 def _check_steps(name: str, num_steps: int, least: int = 1) -> None:
     if not isinstance(num_steps, int | np.integer) or num_steps < least:
-        raise ValueError(
+        raise InputError(
             f"{name}: need an integer num_steps >= {least}, "
             f"got num_steps={num_steps!r}."
         )

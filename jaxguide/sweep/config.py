@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.guidance import Chain
 from jaxguide.runtime.calls import lookup
@@ -49,11 +50,11 @@ def build_points(config: SweepConfig) -> list[Point]:
     """Every combination of the axes' values; the last axis changes fastest.
 
     Raises:
-        ValueError: if an axis names no entry of the guidance list, no argument of that
+        InputError: if an axis names no entry of the guidance list, no argument of that
             entry, or has no values that are numbers.
     """
     if not config.axes:
-        raise ValueError(
+        raise InputError(
             "sweep: need at least one axis, got axes={}. "
             "Write axes={'cfg.scale': (1.0, 2.0)}."
         )
@@ -66,16 +67,16 @@ def build_points(config: SweepConfig) -> list[Point]:
 
 
 def _check_axis(config: SweepConfig, axis: str, values: Any) -> None:
-    """Raises ValueError unless `axis` can take `values`."""
+    """Raises InputError unless `axis` can take `values`."""
     name, dot, argument = axis.partition(".")
     if not dot:
-        raise ValueError(
+        raise InputError(
             f"sweep: need an axis 'name.argument', got {axis!r}. Write 'cfg.scale'."
         )
     picked = [entry["name"] for entry in _column(config)]
     lookup(f"sweep {axis}", name, dict.fromkeys(picked or [UNGUIDED]))
     if picked.count(name) > 1:
-        raise ValueError(
+        raise InputError(
             f"sweep: need one entry named {name!r} to sweep {axis!r}, got "
             f"{picked.count(name)} in the column. Sweep a chain with one of them."
         )
@@ -83,7 +84,7 @@ def _check_axis(config: SweepConfig, axis: str, values: Any) -> None:
     lookup(f"sweep {axis}", argument, dict.fromkeys(parameters))
     numbers = isinstance(values, Sequence) and all(map(_is_number, values))
     if isinstance(values, str) or not numbers or not values:
-        raise ValueError(
+        raise InputError(
             f"sweep: need numbers for the axis {axis!r}, got {values!r}. "
             f"Write axes={{{axis!r}: (1.0, 2.0)}}."
         )
@@ -96,7 +97,7 @@ def _is_number(value: Any) -> bool:
 def _column(config: SweepConfig) -> list[Mapping[str, Any]]:
     """The entries of the one column that is swept."""
     if len(config.columns) != 1:
-        raise ValueError(
+        raise InputError(
             "sweep: need one column, the chain to sweep, got "
             f"columns={config.columns!r}. Write columns=('cfg+sg_prev',)."
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.runtime import devices, sheets as pictures
 from jaxguide.runtime.progress import Progress
@@ -99,7 +100,7 @@ def build(config: SweepConfig, scorer: Scorer | None = None) -> Sweep:
             config.
 
     Raises:
-        ValueError: for anything wrong in the config, with the fix.
+        InputError: for anything wrong in the config, with the fix.
     """
     points = sweep_config.build_points(config)
     chains = [sweep_config.build_chain(config, point) for point in points]
@@ -168,7 +169,7 @@ def _shown(job: jobs.SampleJob) -> np.ndarray:
     count = job.config.per_class
     places = [np.flatnonzero(labels == label)[:count] for label in job.labels]
     if min(map(len, places)) < count:
-        raise ValueError(
+        raise InputError(
             f"sweep: need per_class={count!r} images of every class, got "
             f"num_samples={job.config.num_samples!r}. Make more samples."
         )

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate import config as evaluate_config, measures
 from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.evaluate.features import FeatureNetwork
@@ -48,12 +49,12 @@ def build_scorer(config: EvaluateConfig, count: int) -> Scorer | None:
     """The scorer of sets of `count` images; None without a reference.
 
     Raises:
-        ValueError: if a name is unknown, or something is missing.
+        InputError: if a name is unknown, or something is missing.
     """
     if not config.reference:
         return None
     if count < 2:
-        raise ValueError(
+        raise InputError(
             "sweep: need num_samples >= 2 to score every point, got "
             f"num_samples={count!r}. Write --config.num_samples=1000."
         )

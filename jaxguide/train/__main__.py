@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jaxguide import train
 from jaxguide.data import config as data_config
+from jaxguide.errors import InputError
 from jaxguide.runtime import flags, hosts
 from jaxguide.runtime.hosts import ALONE, Hosts
 from jaxguide.train import config, watch
@@ -27,7 +28,7 @@ from jaxguide.train import config, watch
 def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
     """Builds what the config describes and trains it."""
     if processes.count > 1 and not processes.joined:
-        raise ValueError(
+        raise InputError(
             "train: need processes that are connected, got num_processes="
             f"{processes.count} without --coordinator. Add the address of process 0."
         )

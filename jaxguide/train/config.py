@@ -16,6 +16,7 @@ import optax
 
 from jaxguide import data, models, train
 from jaxguide.data.config import DataConfig
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
@@ -167,10 +168,10 @@ def build_loss(config: LossConfig, model: DiTConfig) -> train.Loss:
     """The loss as `(params, inputs) -> [B]`.
 
     Raises:
-        ValueError: if a name is unknown or a number out of range.
+        InputError: if a name is unknown or a number out of range.
     """
     if config.auto_weight and config.name != "model_guidance":
-        raise ValueError(
+        raise InputError(
             "build_loss: need name='model_guidance' for auto_weight, got "
             f"name={config.name!r}. Other losses have no such weight."
         )
@@ -181,7 +182,7 @@ def build_start(config: TrainConfig, model: DiTConfig) -> Weights | None:
     """The weights that the config starts from.
 
     Raises:
-        ValueError: if the file is missing, or of another architecture.
+        InputError: if the file is missing, or of another architecture.
     """
     if not config.start_from:
         return None
@@ -218,7 +219,7 @@ def build_strategy(config: TrainConfig) -> parallel.Strategy:
     """How the state is laid out over all devices.
 
     Raises:
-        ValueError: if the name is unknown or the devices cannot be cut so.
+        InputError: if the name is unknown or the devices cannot be cut so.
     """
     return lookup("build_strategy", config.parallel, STRATEGIES)(config)
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxguide.errors import InputError
+
 Tree = TypeVar("Tree")
 
 
@@ -27,10 +29,10 @@ def ema_decay(step: Array, *, decay: float, warmup: bool = True) -> Array:
         float32 [].
 
     Raises:
-        ValueError: if `decay` is out of range.
+        InputError: if `decay` is out of range.
     """
     if not 0 <= decay < 1:
-        raise ValueError(
+        raise InputError(
             f"ema_decay: need 0 <= decay < 1, got decay={decay!r}. 0.999 is common."
         )
     final = jnp.asarray(decay, jnp.float32)

@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxguide import models
 from jaxguide.data.config import DataConfig
+from jaxguide.errors import InputError
 from jaxguide.train.config import ModelConfig, OptimizerConfig, TrainConfig, tiny
 from jaxguide.train.loss_config import LossConfig
 
@@ -29,7 +30,7 @@ def imagenet_run(
         A `TrainConfig`; "tiny" is the same on made latents, in seconds.
 
     Raises:
-        ValueError: if a word is none of these, or there are two sizes.
+        InputError: if a word is none of these, or there are two sizes.
 
     Source: Peebles & Xie 2023, arXiv:2212.09748, Sec. 4; Ma et al. 2024,
         arXiv:2401.08740, App. B; Tang et al. 2025, arXiv:2502.12154, Sec. 4.1.
@@ -39,7 +40,7 @@ def imagenet_run(
     sizes = [word for word in words if word not in (*RESOLUTIONS, "tiny", "")]
     size = models.dit_config(*sizes[:1] or ["XL/2"])
     if sizes[1:]:
-        raise ValueError(
+        raise InputError(
             f"imagenet_run: need one size, got {sizes!r}. For example XL/2,512."
         )
     same = ("patch", "width", "depth", "heads")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from clu import metrics
 
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.train.speed import Work
 from jaxguide.train.step import TrainMetrics
 
@@ -115,14 +116,14 @@ class TensorBoardWriter(Writer):
         steps: length of the run.
 
     Raises:
-        ValueError: if TensorFlow and TensorBoard are not installed.
+        InputError: if TensorFlow and TensorBoard are not installed.
     """
 
     def __init__(self, folder: Path, steps: int):
         try:
             from clu import metric_writers, periodic_actions
         except ImportError as error:
-            raise ValueError(
+            raise InputError(
                 "TensorBoardWriter: need tensorflow and tensorboard, got "
                 f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
             ) from error
@@ -207,7 +208,7 @@ class StepLog:
         """Takes one step's metrics; writes them out when a line is due.
 
         Raises:
-            FloatingPointError: if the loss or the gradient is not finite.
+            NonFiniteError: if the loss or the gradient is not finite.
         """
         self._total, self._empty = self._total.merge(report), False
         self._count += 1
@@ -226,13 +227,13 @@ class StepLog:
         """Looks at all steps since the last line.
 
         Raises:
-            FloatingPointError: if a loss or a gradient was not finite.
+            NonFiniteError: if a loss or a gradient was not finite.
         """
         if not self._empty:
             self.means = {k: float(v) for k, v in self._total.compute().items()}
         for part, name in (("loss", "loss"), ("gradient", "grad_norm")):
             if not math.isfinite(self.means.get(name, 0.0)):
-                raise FloatingPointError(
+                raise NonFiniteError(
                     f"run: need a finite {part}, got {name}={self.means[name]!r} at "
                     f"step {step}. Lower the learning rate or clip the gradient."
                 )

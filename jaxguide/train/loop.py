@@ -14,6 +14,7 @@ import optax
 from clu import parameter_overview
 
 from jaxguide import data
+from jaxguide.errors import InputError
 from jaxguide.runtime import hosts
 from jaxguide.train import Checkpoints, parallel
 from jaxguide.train.log import StepLog
@@ -97,7 +98,7 @@ class LoopConfig:
     def __post_init__(self):
         for name in ("steps", "log_every", "save_every", "snapshot_every", "keep"):
             if getattr(self, name) < 1:
-                raise ValueError(
+                raise InputError(
                     f"LoopConfig: need {name} >= 1, got "
                     f"{name}={getattr(self, name)!r}. Choose a positive number."
                 )
@@ -137,7 +138,7 @@ def run(
     Raises:
         FloatingPointError: if the loss or the gradient stops being finite.
         OSError: if the folder has no room or may not be written.
-        ValueError: if the folder holds a checkpoint of another experiment or none that
+        InputError: if the folder holds a checkpoint of another experiment or none that
             can be read, or the batch cannot be cut over the devices.
     """
     loop.folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxguide import losses, models, paths, train
+from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights, load_weights
 from jaxguide.runtime.calls import lookup
 
@@ -107,7 +108,7 @@ def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
     _need("path", config.path, "ddpm")
     _need("kind", options.pop("kind"), "noise")
     if not model.learn_sigma:
-        raise ValueError(
+        raise InputError(
             "ddpm_hybrid: need a network with learned variance, got "
             "learn_sigma=False. Set model.learn_sigma=True."
         )
@@ -131,7 +132,7 @@ def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:
 
 def _need(name: str, value: str, wanted: str) -> None:
     if value != wanted:
-        raise ValueError(
+        raise InputError(
             f"build_loss: need {name}={wanted!r} for this loss, got {name}={value!r}. "
             f"Set loss.{name}={wanted}."
         )
@@ -156,10 +157,10 @@ def read_teacher(config: LossConfig, model: DiTConfig) -> Weights:
     """The frozen network of a distillation.
 
     Raises:
-        ValueError: if there is none, or it does not predict what `model` shall.
+        InputError: if there is none, or it does not predict what `model` shall.
     """
     if not config.teacher:
-        raise ValueError(
+        raise InputError(
             "cfg_distillation: need a weights file, got teacher=''. "
             "Train one with flow_matching and set loss.teacher."
         )
@@ -172,7 +173,7 @@ def read_alike(
     """Weights of the architecture, path and kind of `model`; its inputs may be missing.
 
     Raises:
-        ValueError: if they are of another one, naming `owner` and the argument `name`.
+        InputError: if they are of another one, naming `owner` and the argument `name`.
     """
     weights = load_weights(file)
     own = weights.model
@@ -181,7 +182,7 @@ def read_alike(
     ours = (same, config.path, config.kind)
     theirs = (own, weights.path, weights.kind)
     if ours != theirs:
-        raise ValueError(
+        raise InputError(
             f"{owner}: need a {name} of the same architecture, path and kind, "
             f"{ours!r}, got {name}={theirs!r}. Change one of the two."
         )

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import optax
 
+from jaxguide.errors import InputError
+
 SCHEDULES = ("constant", "cosine", "wsd")
 
 
@@ -31,15 +33,15 @@ def learning_rate(
         A function of the step.
 
     Raises:
-        ValueError: if the name is unknown or the phases do not fit into `steps`.
+        InputError: if the name is unknown or the phases do not fit into `steps`.
     """
     if name not in SCHEDULES:
-        raise ValueError(
+        raise InputError(
             f"learning_rate: need name in {SCHEDULES}, got name={name!r}. "
             "'constant' suits runs of unknown length."
         )
     if not (peak > 0 and 0 <= warmup_steps <= steps - decay_steps <= steps):
-        raise ValueError(
+        raise InputError(
             "learning_rate: need peak > 0 and warmup_steps + decay_steps <= steps, got "
             f"peak={peak!r}, warmup_steps={warmup_steps!r}, "
             f"decay_steps={decay_steps!r}, steps={steps!r}. Shorten a phase."

@@ -24,6 +24,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxguide.errors import InputError
+
 REPLICAS, SHARDS = "replicas", "shards"
 EVERYWHERE = PartitionSpec()
 # Leaves with fewer values are kept whole: to fetch them costs more than to store them.
@@ -117,7 +119,7 @@ class Fsdp:
             0 is all of them. Fewer leave copies between which only gradients travel.
 
     Raises:
-        ValueError: if `shards` does not divide the number of devices.
+        InputError: if `shards` does not divide the number of devices.
     """
 
     devices: tuple[Any, ...]
@@ -125,7 +127,7 @@ class Fsdp:
 
     def __post_init__(self):
         if self.shards < 0 or len(self.devices) % (self.shards or 1):
-            raise ValueError(
+            raise InputError(
                 f"Fsdp: need shards that divide {len(self.devices)} devices, got "
                 f"shards={self.shards!r}. 0 cuts over all of them."
             )
@@ -336,10 +338,10 @@ def one_device() -> Fsdp:
 
 
 def check_batch(strategy: Strategy, batch_size: int, accumulate: int) -> None:
-    """Raises a ValueError unless a batch can be cut over devices and micro-batches."""
+    """Raises an InputError unless a batch can be cut over devices and micro-batches."""
     devices = strategy.mesh.size
     if batch_size % (devices * accumulate):
-        raise ValueError(
+        raise InputError(
             "parallel: need batch_size a multiple of devices * accumulate = "
             f"{devices} * {accumulate}, got batch_size={batch_size!r}. "
             "Change batch_size or accumulate."

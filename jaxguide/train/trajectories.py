@@ -37,7 +37,7 @@ def guided_trajectories(
         N * B states; the first B are those at `grid[0]`.
 
     Raises:
-        ValueError: for a bad grid, or one that starts where the network's output does
+        InputError: for a bad grid, or one that starts where the network's output does
             not determine the data.
     """
     grid = paths.check_grid("guided_trajectories", grid)

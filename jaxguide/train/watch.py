@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxguide import data, losses, models, train
 from jaxguide.data.config import build_dataset
+from jaxguide.errors import InputError
 from jaxguide.evaluate.distances import energy_distance
 from jaxguide.models import Weights, save_weights
 from jaxguide.models.autoencoders import decoder_of
@@ -40,7 +41,7 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> train.Snapshot:
     """Writes averaged weights and a sample grid into the folder of the run.
 
     Raises:
-        ValueError: if the autoencoder of the preview is missing or does not fit.
+        InputError: if the autoencoder of the preview is missing or does not fit.
     """
     model = build_model(config, dataset)
     preview = _preview(config, model, config.preview_per_class)
@@ -84,13 +85,13 @@ def build_evaluation(
         A function to `{"eval_loss": ...}`, or None if `config.evaluate_every` is 0.
 
     Raises:
-        ValueError: if the data set has no such split, or an automatic weight is never
+        InputError: if the data set has no such split, or an automatic weight is never
             evaluated.
     """
     automatic = config.loss.auto_weight
     if not config.evaluate_every:
         if automatic:
-            raise ValueError(
+            raise InputError(
                 "build_evaluation: need evaluate_every > 0 for auto_weight, got "
                 "evaluate_every=0. Set it to some hundred steps."
             )

@@ -98,7 +98,7 @@ def test_the_state_of_another_chain_is_refused():
 
 
 def test_a_chain_of_something_else_is_refused():
-    with pytest.raises(TypeError, match="chain: need transforms such as"):
+    with pytest.raises(ValueError, match="chain: need transforms such as"):
         jg.chain(1.5)
 
 

@@ -314,7 +314,7 @@ def test_a_stochastic_sampler_needs_keys(sampler, batch):
 
 @pytest.mark.parametrize("sampler", [jg.euler(), jg.unipc()])
 def test_a_sampler_of_one_stage_has_no_corrector(sampler):
-    with pytest.raises(TypeError, match="has no corrector"):
+    with pytest.raises(ValueError, match="has no corrector"):
         sampler.correct(None, None, None, None, None)
 
 

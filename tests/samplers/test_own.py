@@ -75,7 +75,7 @@ def test_its_cost_is_a_promise_too(sampler):
 
 
 def test_what_it_does_not_write_is_said_where_it_is_asked_for():
-    with pytest.raises(TypeError, match="Plain has no corrector"):
+    with pytest.raises(ValueError, match="Plain has no corrector"):
         Plain().correct(None, None, None, None, None)
-    with pytest.raises(TypeError, match="Plain takes every step once"):
+    with pytest.raises(ValueError, match="Plain takes every step once"):
         Plain().renoise(None, None, None)

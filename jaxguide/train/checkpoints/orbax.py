@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxguide.errors import InputError, UnwritableError
 from jaxguide.runtime import exits
 from jaxguide.train.checkpoints import reading
 from jaxguide.train.checkpoints.sums import bit_sums
@@ -43,7 +44,7 @@ class Checkpoints:
         best_by: name of a number that is saved with a checkpoint.
 
     Raises:
-        ValueError: if a number is out of range.
+        InputError: if a number is out of range.
         OSError: if the folder cannot be made.
 
     >>> with Checkpoints("outputs/demo/checkpoints") as checkpoints:  # doctest: +SKIP
@@ -59,9 +60,9 @@ class Checkpoints:
         best_by: str = "loss",
     ):
         if keep < 1:
-            raise ValueError(f"Checkpoints: need keep >= 1, got keep={keep!r}. Use 1.")
+            raise InputError(f"Checkpoints: need keep >= 1, got keep={keep!r}. Use 1.")
         if keep_best < 0:
-            raise ValueError(
+            raise InputError(
                 f"Checkpoints: need keep_best >= 0, got keep_best={keep_best!r}. Use 0."
             )
         # Orbax writes nothing, without a word, when given a relative path.
@@ -186,12 +187,12 @@ class Checkpoints:
             `(state, meta)`.
 
         Raises:
-            ValueError: if there is no such checkpoint, none can be read, or its facts
+            InputError: if there is no such checkpoint, none can be read, or its facts
                 are others.
         """
         saved = self.steps()
         if not saved or step not in (None, *saved):
-            raise ValueError(
+            raise InputError(
                 f"Checkpoints.restore: need a saved step, got step={step!r} in "
                 f"{self._folder}. Saved: {saved!r}."
             )
@@ -206,7 +207,7 @@ class Checkpoints:
             if damaged:
                 self._set_aside(damaged, candidate)
             return state, facts
-        raise ValueError(
+        raise InputError(
             "Checkpoints.restore: need a checkpoint that can be read, got "
             f"{_listed(damaged)} in {self._folder}. Nothing was changed there; put a "
             "good copy in place, or use another folder."
@@ -221,7 +222,7 @@ class Checkpoints:
                 reading.compare(record["facts"], expect, step)
                 state = reading.arrays(path, like)
             except reading.OtherError as error:
-                raise ValueError(str(error)) from None
+                raise InputError(str(error)) from None
             except Exception as error:  # Orbax and TensorStore raise what they please
                 reason = reading.short(error)
         # What follows computes on all processes at once: one of them that went another
@@ -267,7 +268,7 @@ class Checkpoints:
             reason = exits.why_unwritable(error)
             if reason is None:
                 raise
-            raise OSError(
+            raise UnwritableError(
                 "Checkpoints: need a folder that can be written, got "
                 f"folder={str(self._folder)!r}: {reason}. Make room or use "
                 f"another folder; steps that are safe: {self.steps()!r}."
