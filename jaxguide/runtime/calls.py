@@ -4,27 +4,14 @@ import ast
 import difflib
 import importlib
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jaxguide.errors import InputError
+from jaxguide.runtime import values
 
 Value = TypeVar("Value")
-
-# What a config can spell, in words and as an example; any other value (an array, a
-# function) is left to the callee.
-_PLAIN = {
-    bool: ("True or False", "True"),
-    int: ("an integer", "2"),
-    float: ("a number", "1.5"),
-    str: ("a string", "'text'"),
-    tuple: ("a tuple", "(0, 1)"),
-    list: ("a list", "[0, 1]"),
-    dict: ("a dict", "{}"),
-    types.NoneType: ("None", "None"),
-}
 
 
 def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
@@ -74,31 +61,10 @@ def call(owner: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
 
 
 def _checked(title: str, name: str, value: Any, hint: Any) -> Any:
-    """`value`, a list as the tuple and "module:function" as the function that the
-    hint may ask for.
-
-    Raises:
-        InputError: if it is a plain value of none of the plain types in `hint`.
-    """
-    members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    kinds = {typing.get_origin(member) or member: member for member in members}
-    plain = {kind: member for kind, member in kinds.items() if kind in _PLAIN}
-    if isinstance(value, str) and Callable in kinds and ":" in value:
+    """`value`, or the function that "module:function" names where one may be."""
+    if isinstance(value, str) and ":" in value and values.takes_function(hint):
         return imported(f"{title} {name}", value)
-    if type(value) is list and tuple in plain and list not in plain:
-        value = tuple(value)
-    kind = type(value)
-    kind = float if kind is int and int not in plain and float in plain else kind
-    if plain and kind in _PLAIN and kind not in plain:
-        wanted = " or ".join(_PLAIN[allowed][0] for allowed in plain)
-        raise InputError(
-            f"{title}: need {wanted} for {name}, got {name}={value!r}. "
-            f"Write {name}={_PLAIN[next(iter(plain))][1]}."
-        )
-    inner = typing.get_args(plain.get(kind, Any))
-    if kind is tuple and inner[1:] == (...,):
-        return tuple(_checked(title, name, item, inner[0]) for item in value)
-    return value
+    return values.plain(title, name, value, hint)
 
 
 def imported(owner: str, text: str) -> Callable:
@@ -121,10 +87,6 @@ def imported(owner: str, text: str) -> Callable:
             "function."
         )
     return function
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def parse_call(owner: str, text: str) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,8 @@ import re
 
 # One line says what is wrong; the same command will fail again.
 MISTAKE = 2
+# EX_SOFTWARE of sysexits.h: a bug, or an error in a function of the user.
+BUG = 70
 # EX_TEMPFAIL of sysexits.h: not finished, the same command carries on.
 UNFINISHED = 75
 # What a shell reports for a program that Ctrl-C has ended: 128 + SIGINT.

@@ -1,9 +1,8 @@
 """Command lines: `--config FILE` with overrides, and mistakes in one line.
 
 `run(main)` lets ml_collections parse `--config=FILE[:arg] --config.field=value ...`,
-joins the other processes of the run, if there are any, hands the config to `main`, and
-turns a mistake of the user, and a folder that cannot be written, into one line on
-standard error with exit code 2. Any other error keeps its traceback: it is a bug.
+joins the other processes of the run, if there are any, and hands the config to `main`.
+Whatever ends it becomes one line on standard error and an exit code; see `answers`.
 """
 
 from __future__ import annotations
@@ -14,17 +13,18 @@ import dataclasses
 import difflib
 import inspect
 import re
-import runpy
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
 
-from jaxguide.runtime import exits, hosts
+from jaxguide.errors import InputError
+from jaxguide.runtime import config_file, hosts, values
+from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -34,10 +34,6 @@ Several processes find each other on TPU pods, under srun and on Kubernetes. By 
 Without --coordinator they share out what needs no connection: files of samples, of
 latents, of features. --num_processes 1 runs alone, wherever it is."""
 _OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=.*)?", re.DOTALL)
-
-
-class _Mistake(Exception):
-    """A mistake on the command line; its text is the line to print."""
 
 
 def run(
@@ -51,28 +47,31 @@ def run(
 
     Args:
         main: receives what `get_config` of the config file returned, with the
-            overrides of the command line filled in, and the processes of the run.
+            overrides of the command line filled in, and the processes of the run. The
+            annotation of its first parameter says which config it takes.
         listing: what `--list` or `--list NAME` prints, from the name or "".
         about: what `--help` prints after the usage.
         saves: whether `main` saves after SIGTERM; see `hosts.join`.
 
     Raises:
-        SystemExit: with code 2 and one line on standard error if a file, a field or
-            a value is wrong or a folder cannot be written; a ValueError,
-            FloatingPointError or OSError that this package raises in `main` counts as
-            such.
+        SystemExit: with a code of `answers` unless all went well.
     """
-    try:
+    with one_line():
         if listing is not None:
             _list(sys.argv[1:], listing)
-        config, numbers = _parse(sys.argv, about)
-    except _Mistake as mistake:
-        leave(str(mistake))
-    # A mistake becomes exit code 2 before `hosts.join` is left, which passes that code
-    # on to the other processes. It would print the traceback of any other exception.
-    with contextlib.ExitStack() as stack, one_line():
+        config, numbers = _parse(sys.argv, about, _kind(main))
+    # What goes wrong becomes an exit code before `hosts.join` is left, which passes
+    # that code on to the other processes.
+    with contextlib.ExitStack() as stack, one_line(hosts.news):
         processes = stack.enter_context(hosts.join(**numbers, saves=saves))
         main(config, processes)
+
+
+def _kind(main: Callable) -> type:
+    """The dataclass that a program takes; `object` if it does not say."""
+    hints = typing.get_type_hints(main)
+    first = next(iter(inspect.signature(main).parameters), "")
+    return hints.get(first, object)
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,40 +83,6 @@ class Parser(argparse.ArgumentParser):
         leave(f"{name}: {message}. See {self.prog} --help.")
 
 
-@contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """A mistake of the user inside becomes one line and exit code 2.
-
-    Raises:
-        SystemExit: as `run`.
-    """
-    try:
-        yield
-    except (ValueError, FloatingPointError, OSError) as error:
-        leave(_line(error))
-
-
-def _line(error: Exception) -> str:
-    """The line for an error that is no bug; raises any other again."""
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    if getattr(error, "errno", None) is None and raised_in.startswith(_PACKAGE):
-        return str(error)
-    reason = exits.why_unwritable(error) if isinstance(error, OSError) else None
-    if reason is None:
-        raise error
-    name = getattr(error, "filename", None) or "one that was open"
-    return (
-        f"cli: need files that can be written, got {str(name)!r}: {reason}. "
-        "Make room or choose another folder."
-    )
-
-
-def leave(line: str) -> NoReturn:
-    """Prints one line on standard error and exits with code 2."""
-    print(" ".join(line.split()), file=sys.stderr)
-    raise SystemExit(exits.MISTAKE)
-
-
 def _list(words: list[str], listing: Callable[[str], str]) -> None:
     """Prints the list and exits, if the command line has `--list`."""
     for position, word in enumerate(words):
@@ -127,52 +92,54 @@ def _list(words: list[str], listing: Callable[[str], str]) -> None:
         following = words[position + 1 : position + 2]
         if not equals and following and not following[0].startswith("-"):
             name = following[0]
-        try:
-            print(listing(name))
-        except ValueError as error:
-            raise _Mistake(str(error)) from error
+        print(listing(name))
         raise SystemExit(0)
 
 
-def _parse(argv: list[str], about: str) -> tuple[Any, dict[str, Any]]:
+def _parse(argv: list[str], about: str, kind: type) -> tuple[Any, dict[str, Any]]:
     """The config, and what the flags say of other processes."""
     usage = f"Usage: python -m jaxguide.{_command(argv[0])} --config FILE[:arg]"
     if {"--help", "-h"} & set(argv):
         _help(argv, usage, about)
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values)
-    numbers = _define_hosts(values)
-    given = _config_file(argv, usage)
-    path = _find(given)
-    argv = [word.replace(given, path, 1) if given in word else word for word in argv]
-    _check_fields(_load(path), argv)
+    given, argv = _config_file(argv, usage)
+    config = config_file.load(given, kind)
+    _check_fields(config, argv)
+    flag_values = flags.FlagValues()
+    numbers = _define_hosts(flag_values)
+    flags.DEFINE_bool(TRACEBACK.lstrip("-"), False, "", flag_values=flag_values)
+    holder = config_flags.DEFINE_config_dataclass(
+        "config", config, flag_values=flag_values, sys_argv=argv
+    )
     try:
-        rest = values(argv)
+        rest = flag_values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, IndexError) as error:
-        raise _Mistake(f"cli: {error}") from error
+        raise InputError(f"cli: {error}") from error
     if rest[1:]:
-        raise _Mistake(f"cli: need flags only, got {rest[1]!r}. {usage}")
-    _check_folder(holder.value)
-    return holder.value, {name: flag.value for name, flag in numbers.items()}
+        raise InputError(f"cli: need flags only, got {rest[1]!r}. {usage}")
+    config = holder.value
+    if kind is not object:
+        values.check(config)
+    _check_folder(config)
+    return config, {name: flag.value for name, flag in numbers.items()}
 
 
 def _check_folder(config: Any) -> None:
     """Refuses the address of a bucket, which would become a local folder."""
     folder = str(getattr(config, "folder", ""))
     if "://" in folder:
-        raise _Mistake(
+        raise InputError(
             f"cli: need a folder of a file system, got --config.folder={folder!r}. "
             "Mount the bucket, for example with gcsfuse."
         )
 
 
-def _define_hosts(values: flags.FlagValues) -> dict[str, flags.FlagHolder]:
+def _define_hosts(known: flags.FlagValues) -> dict[str, flags.FlagHolder]:
     """The flags of `hosts.join`."""
     return {
-        "coordinator": flags.DEFINE_string("coordinator", "", "", flag_values=values),
-        "count": flags.DEFINE_integer("num_processes", 0, "", flag_values=values),
-        "index": flags.DEFINE_integer("process_id", -1, "", flag_values=values),
-        "wait": flags.DEFINE_float("wait", hosts.WAIT, "", flag_values=values),
+        "coordinator": flags.DEFINE_string("coordinator", "", "", flag_values=known),
+        "count": flags.DEFINE_integer("num_processes", 0, "", flag_values=known),
+        "index": flags.DEFINE_integer("process_id", -1, "", flag_values=known),
+        "wait": flags.DEFINE_float("wait", hosts.WAIT, "", flag_values=known),
     }
 
 
@@ -185,14 +152,19 @@ def _command(program: str) -> str:
     return ".".join(part for part in parts if part != "__main__")
 
 
-def _config_file(argv: list[str], usage: str) -> str:
-    """The value of `--config`."""
+def _config_file(argv: list[str], usage: str) -> tuple[str, list[str]]:
+    """The value of `--config`, and the words without it."""
     for position, word in enumerate(argv):
         name, equals, value = word.partition("=")
-        if name in ("--config", "-config"):
-            following = argv[position + 1 : position + 2]
-            return value if equals else (following or [""])[0]
-    raise _Mistake(f"cli: need a config file, got {argv[1:]!r}. {usage}")
+        if name not in ("--config", "-config"):
+            continue
+        last = position + 1 if equals else position + 2
+        value = value if equals else (argv[position + 1 : last] or [""])[0]
+        rest = [*argv[:position], *argv[last:]]
+        if any(re.fullmatch("--?config(=.*)?", word, re.DOTALL) for word in rest):
+            raise InputError(f"cli: need one config file, got {argv[1:]!r}. {usage}")
+        return value, rest
+    raise InputError(f"cli: need a config file, got {argv[1:]!r}. {usage}")
 
 
 def _help(argv: list[str], usage: str, about: str) -> NoReturn:
@@ -202,43 +174,14 @@ def _help(argv: list[str], usage: str, about: str) -> NoReturn:
     print(_HOSTS)
     print(f"\n{about.strip()}\n" if about else "", end="")
     try:
-        config = _load(_find(_config_file(argv, usage)))
-    except _Mistake:
+        config = config_file.load(_config_file(argv, usage)[0])
+    except InputError:
         print("Name a config to see its fields: --config FILE --help")
         raise SystemExit(0) from None
     print(f"\n{inspect.getdoc(type(config))}\n\nValues in this file:")
     for name, value in _fields(config).items():
         print(f"  --config.{name}={value!r}")
     raise SystemExit(0)
-
-
-def _find(value: str) -> str:
-    """The same value with a path that exists: configs/NAME.py is in the package too."""
-    path, colon, argument = value.partition(":")
-    packaged = Path(_PACKAGE) / "configs" / Path(path).name
-    if not Path(path).is_file() and Path(path).parent.name in ("configs", ""):
-        path = str(packaged) if packaged.is_file() else path
-    return f"{path}{colon}{argument}"
-
-
-def _load(value: str) -> Any:
-    """What `get_config` returns, before any override."""
-    path, colon, argument = value.partition(":")
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(path, map(str, _beside(path)), n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Check the path."
-        raise _Mistake(f"cli: need an existing file, got --config={path!r}. {hint}")
-    try:
-        return runpy.run_path(path)["get_config"](*([argument] if colon else []))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise _Mistake(
-            f"cli: need a config file with get_config(arg), got {path!r}. {reason}"
-        ) from error
-
-
-def _beside(path: str) -> list[Path]:
-    return sorted(Path(path).parent.glob("*.py"))
 
 
 def _check_fields(config: Any, argv: list[str]) -> None:
@@ -258,7 +201,7 @@ def _check_fields(config: Any, argv: list[str]) -> None:
 def _refuse(field: str, name: str, known: Mapping[str, Any]) -> NoReturn:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     hint = f"Did you mean {near[0]!r}?" if near else "It has no fields."
-    raise _Mistake(
+    raise InputError(
         f"cli: need a field in {sorted(known)}, got {name!r} in config.{field}. {hint}"
     )
 

@@ -107,6 +107,15 @@ def join(
     peers.close()
 
 
+def news() -> None:
+    """Waits a little if this process has lost another one: that is the better reason.
+
+    `peers` says so, and ends this process.
+    """
+    if jax.distributed.is_initialized():
+        time.sleep(_NEWS)
+
+
 def _connect(place: Place, wait: float) -> Peers:
     """Meets the others and starts JAX with them."""
     peers, coordinator = meeting.meet(place, wait)

@@ -223,6 +223,16 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
     return decoder_of("autoencoder", config.autoencoder, channels, hint=hint)
 
 
+def check_learnt_scale(config: SampleConfig, weights: Weights) -> None:
+    """Raises InputError if the network takes no scale, and the config gives one."""
+    if config.learnt_scale != 1 and not weights.model.inputs:
+        raise InputError(
+            "sample: need learnt_scale=1 for a network that takes no scale, got "
+            f"learnt_scale={config.learnt_scale!r} with checkpoint="
+            f"{config.checkpoint!r}. Guide it instead: --config.columns=cfg."
+        )
+
+
 def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
     """The network of a checkpoint, as guidance and samplers see it."""
     numbers = losses.inputs_at(learnt_scale, weights.model.inputs)
@@ -238,34 +248,3 @@ def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
         block_flops=float(block),
         tokens=weights.model.grid,
     )
-
-
-def parse_labels(text: str, class_names: Sequence[str]) -> list[int]:
-    """Labels from "all", or names, numbers and ranges joined by commas.
-
-    Raises:
-        InputError: if a name is unknown or a number out of range.
-
-    >>> parse_labels("0,2-3,hat", ["bag", "coat", "shoe", "hat"])
-    [0, 2, 3, 3]
-    """
-    count = len(class_names)
-    if text == "all":
-        return list(range(count))
-    labels: list[int] = []
-    for word in text.split(","):
-        word = word.strip()
-        first, dash, last = word.partition("-")
-        if word in class_names:
-            labels.append(list(class_names).index(word))
-        elif first.isdigit() and (not dash or last.isdigit()):
-            labels.extend(range(int(first), int(last or first) + 1))
-        else:
-            lookup("labels", word, dict.fromkeys(class_names))
-    wrong = [label for label in labels if label >= count]
-    if wrong or not labels:
-        raise InputError(
-            f"labels: need numbers in 0..{count - 1} or names in {list(class_names)}, "
-            f"got labels={text!r}. Write --config.labels=0,{count - 1}."
-        )
-    return labels

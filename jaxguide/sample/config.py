@@ -7,6 +7,8 @@ A file in `configs/` has a function `get_config(arg)` that returns a `SampleConf
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxguide.runtime import values
+
 BATCHED = {"auto": None, "yes": True, "no": False}
 UNGUIDED = "none"
 
@@ -36,7 +38,8 @@ class SampleConfig:
             and looks at neither grid nor num_steps.
         grid: spacing of noise times, one of `GRIDS`, likewise: "shifted(shift=3.0)".
         num_steps: steps from noise to data.
-        labels: "all", or names, numbers and ranges: "0,3,5-7" or "bag,coat".
+        labels: "all", or names, places and ranges: "0,3,5-7" or "bag,coat". Where names
+            are numbers themselves, "#3" is a place, and "'3'", in quotes, a name.
         negative: label to push away from, for the transform "negative".
         also: label to add or remove, for the transform "compose".
         per_class: images per class in every column group.
@@ -61,23 +64,23 @@ class SampleConfig:
     learnt_scale: float = 1.0
     guidance: list[dict[str, Any]] = field(default_factory=list)
     columns: tuple[str, ...] = (UNGUIDED,)
-    guided_channels: int = -1
+    guided_channels: int = values.number(-1, -1)
     sampler: str = "euler"
     grid: str = "uniform"
-    num_steps: int = 50
+    num_steps: int = values.number(50, 1, 100_000)
     labels: str = "all"
-    negative: str = "0"
-    also: str = "0"
-    per_class: int = 4
-    seed: int = 0
-    batch_size: int = 64
-    decode_batch: int = 8
+    negative: str = "#0"
+    also: str = "#0"
+    per_class: int = values.number(4, 1, 100_000)
+    seed: int = values.seed()
+    batch_size: int = values.number(64, 1)
+    decode_batch: int = values.number(8, 1)
     batched: str = "auto"
     dtype: str = "float32"
-    zoom: int = 2
+    zoom: int = values.number(2, 1, 64)
     folder: str = "outputs/sample"
-    num_samples: int = 0
+    num_samples: int = values.number(0, 0)
     label_order: str = "balanced"
     rounding: str = "nearest"
-    shard_size: int = 1000
+    shard_size: int = values.number(1000, 1)
     adm_file: bool = False

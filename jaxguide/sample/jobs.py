@@ -12,10 +12,12 @@ from jaxguide import samplers
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.models import Weights
+from jaxguide.runtime import values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample import build, config as sample_config
 from jaxguide.sample.build import Adaptive
 from jaxguide.sample.config import SampleConfig
+from jaxguide.sample.labels import parse_label, parse_labels
 
 Decode = Callable[[Any], Any]
 
@@ -93,22 +95,12 @@ def build_job(config: SampleConfig) -> SampleJob:
     Raises:
         InputError: for anything wrong in the config, with the fix.
     """
-    for name, least in (
-        ("per_class", 1),
-        ("batch_size", 1),
-        ("decode_batch", 1),
-        ("zoom", 1),
-        ("num_samples", 0),
-        ("guided_channels", -1),
-    ):
-        if getattr(config, name) < least:
-            raise InputError(
-                f"sample: need {name} >= {least}, got {name}={getattr(config, name)!r}."
-            )
+    values.check(config, "sample")
     lookup("batched", config.batched, sample_config.BATCHED)
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
     weights = build.build_weights(config.checkpoint, config.dtype)
+    build.check_learnt_scale(config, weights)
     network = build.build_network(weights, config.learnt_scale)
     networks = {}
     if config.weak_checkpoint:
@@ -117,7 +109,7 @@ def build_job(config: SampleConfig) -> SampleJob:
     names = weights.class_names
     conds = {"null": weights.model.null_label}
     for cond in ("negative", "also"):
-        conds[cond] = build.parse_labels(getattr(config, cond), names)[0]
+        conds[cond] = parse_label(cond, getattr(config, cond), names)
     return SampleJob(
         config,
         weights,
@@ -129,7 +121,7 @@ def build_job(config: SampleConfig) -> SampleJob:
         },
         sampler,
         build.build_grid(config, network.path),
-        build.parse_labels(config.labels, names),
+        parse_labels(config.labels, names),
         conds,
         build.build_decode(config, weights),
     )

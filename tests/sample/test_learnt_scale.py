@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxguide as jg
 from jaxguide import losses, models
 from jaxguide.models import load_weights
 from jaxguide.sample import columns, jobs
@@ -31,7 +32,10 @@ def test_the_scale_reaches_the_network_and_only_such_a_network(tmp_path):
     assert load_weights(aware).model == AWARE
     assert np.abs(sample(aware, 1.0) - sample(aware, 3.0)).max() > 1e-3
     plain = tiny_checkpoint.write(tmp_path / "plain.safetensors")
-    np.testing.assert_array_equal(sample(plain, 1.0), sample(plain, 3.0))
+    with pytest.raises(
+        jg.InputError, match="need learnt_scale=1 .* got learnt_scale=3"
+    ):
+        sample(plain, 3.0)
 
 
 def test_every_image_of_a_batch_may_have_its_own_scale(key, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -110,13 +111,25 @@ def test_a_config_file_that_fails_is_named(monkeypatch, capsys, tmp_path):
     assert "NameError: name 'undefined'" in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+def test_a_bug_is_one_line_with_its_traceback_in_a_file(monkeypatch, capsys, tmp_path):
     def main(settings, processes):
         int("not from this package")
 
-    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={DIGITS}:tiny"])
-    with pytest.raises(ValueError, match="invalid literal"):
-        flags.run(main)
+    def left(*words):
+        words = ["train.py", f"--config={DIGITS}:tiny", *words]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as end:
+            flags.run(main)
+        assert end.value.code == 70
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    line = left()
+    assert line.count("\n") == 1 and "ValueError: invalid literal" in line
+    assert f"in your file {__file__}" in line
+    (kept,) = tmp_path.glob("jaxguide-traceback-*.txt")
+    assert str(kept) in line and "Traceback" in kept.read_text()
+    assert "Traceback" in left("--traceback")
 
 
 def test_help_exits_cleanly(monkeypatch, capsys):
