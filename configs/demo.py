@@ -6,12 +6,13 @@ Cost:     50 Euler steps; 50, 100, 100 and 140 NFE per image (printed at start).
 Expected: a labelled picture, outputs/demo-emoji/grid.png; no metric is attached to it.
 """
 
+from jaxguide.runtime.config_file import variant
 from jaxguide.sample.config import SampleConfig
 
 
 def get_config(arg: str = "emoji") -> SampleConfig:
     """`arg`: "emoji" (default), "fashion", or "tiny" for two steps."""
-    tiny = arg == "tiny"
+    tiny = variant(arg, "emoji", "fashion", "tiny") == "tiny"
     return SampleConfig(
         checkpoint="emoji" if tiny else arg,
         guidance=[

@@ -8,6 +8,7 @@ Expected: loss 1.24 over the first 100 steps, 0.355 over the last 100 (seed 0); 
 """
 
 from jaxguide.data.config import DataConfig
+from jaxguide.runtime.config_file import variant
 from jaxguide.train.config import ModelConfig, TrainConfig
 from jaxguide.train.small import small_run
 
@@ -16,7 +17,7 @@ def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
     return small_run(
         "digits",
-        arg,
+        variant(arg, "", "tiny"),
         data=DataConfig(name="digits"),
         model=ModelConfig(patch=2, width=96, depth=4),
         steps=3000,

@@ -11,6 +11,7 @@ Expected: loss 0.142 over the last 100 steps (seed 0); faces, people, hearts, cl
 """
 
 from jaxguide.data.config import DataConfig
+from jaxguide.runtime.config_file import variant
 from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
 from jaxguide.train.small import small_run
 
@@ -19,7 +20,7 @@ def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
     return small_run(
         "emoji",
-        arg,
+        variant(arg, "", "tiny"),
         data=DataConfig(name="emoji", path="data/emoji32.npz", size=16),
         model=ModelConfig(patch=2, width=128, depth=6),
         loss=LossConfig(t_sampling="logit_normal"),

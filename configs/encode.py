@@ -17,11 +17,12 @@ Expected: manifest.json and moments-*.npz. "space_to_depth" is an exact stand-in
 
 from jaxguide.data.config import DataConfig
 from jaxguide.data.encode import EncodeConfig
+from jaxguide.runtime.config_file import variant
 
 
 def get_config(arg: str = "") -> EncodeConfig:
     """The run; `arg="tiny"` encodes 1,498 digits in seconds."""
-    if arg == "tiny":
+    if variant(arg, "", "tiny") == "tiny":
         return EncodeConfig(
             data=DataConfig(name="digits"),
             encoder="space_to_depth(factor=4)",

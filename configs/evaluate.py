@@ -15,11 +15,12 @@ Expected: evaluation.json. Compare numbers of one N, reference, network and prot
 """
 
 from jaxguide.evaluate.config import EvaluateConfig
+from jaxguide.runtime.config_file import variant
 
 
 def get_config(arg: str = "") -> EvaluateConfig:
     """The run; `arg="tiny"` judges 128 digits by others in seconds."""
-    if arg == "tiny":
+    if variant(arg, "", "tiny") == "tiny":
         return EvaluateConfig(
             samples="digits(split='test')",
             reference="digits(split='train')",

@@ -9,6 +9,7 @@ Expected: loss 0.229 over the last 40 steps (seed 0); all ten classes recognisab
 """
 
 from jaxguide.data.config import DataConfig
+from jaxguide.runtime.config_file import variant
 from jaxguide.train.config import ModelConfig, TrainConfig
 from jaxguide.train.small import small_run
 
@@ -17,7 +18,7 @@ def get_config(arg: str = "") -> TrainConfig:
     """The run; `arg="tiny"` is the same in seconds."""
     return small_run(
         "fashion",
-        arg,
+        variant(arg, "", "tiny"),
         data=DataConfig(name="fashion_mnist"),
         model=ModelConfig(patch=4, width=128, depth=6),
         steps=5600,

@@ -21,6 +21,7 @@ Source:   Model-Guidance, arXiv:2502.12154, and GFT, arXiv:2501.15420, both from
 from dataclasses import replace
 
 from jaxguide.data.config import DataConfig
+from jaxguide.runtime.config_file import variant
 from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
 from jaxguide.train.small import small_run
 
@@ -37,7 +38,7 @@ LOSSES = {
 
 def get_config(arg: str = "mg") -> TrainConfig:
     """`arg`: one of `LOSSES` ("mg" by default), or "tiny", a fresh "mg" in seconds."""
-    name = "mg" if arg == "tiny" else arg
+    name = "mg" if arg == "tiny" else variant(arg, *LOSSES, "tiny")
     fresh = arg in ("weak", "tiny")
     return small_run(
         f"guided-fashion/{arg}",

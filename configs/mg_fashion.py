@@ -15,6 +15,7 @@ Expected: loss 0.2590 (plain) and 0.2598 (mg) over the last 50 steps, equal unti
 """
 
 from jaxguide.data.config import DataConfig
+from jaxguide.runtime.config_file import variant
 from jaxguide.train.config import LossConfig, ModelConfig, TrainConfig
 from jaxguide.train.small import small_run
 
@@ -23,7 +24,7 @@ WEIGHT = 0.45  # of the published run; the learnt scale is 1 / (1 - WEIGHT)
 
 def get_config(arg: str = "mg") -> TrainConfig:
     """`arg`: "mg" (default), "plain", or "tiny", which is "mg" in seconds."""
-    guided = arg != "plain"
+    guided = variant(arg, "mg", "plain", "tiny") != "plain"
     return small_run(
         f"mg-fashion/{arg}",
         arg,

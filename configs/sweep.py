@@ -8,12 +8,13 @@ Expected: outputs/sweep-emoji/sheet.png, and sweep.csv with plain statistics of 
           images. They are no measure of quality; no metric is attached.
 """
 
+from jaxguide.runtime.config_file import variant
 from jaxguide.sweep.config import SweepConfig
 
 
 def get_config(arg: str = "emoji") -> SweepConfig:
     """`arg`: "emoji" (default), "fashion", or "tiny" for two steps and four points."""
-    tiny = arg == "tiny"
+    tiny = variant(arg, "emoji", "fashion", "tiny") == "tiny"
     axes = {"cfg.scale": (1.0, 2.0, 4.0), "cfg.t_hi": (0.4, 0.6, 0.8, 1.0)}
     return SweepConfig(
         checkpoint="emoji" if tiny else arg,

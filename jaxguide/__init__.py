@@ -3,7 +3,14 @@
 Everything imported here depends on jax and numpy alone.
 """
 
+import sys as _sys
+
 __version__ = "0.2.0"
+
+if _sys.argv[:1] == ["-m"]:  # a command of this package starts, and imports for seconds
+    from jaxguide.runtime import interrupt as _interrupt
+
+    _interrupt.install()
 
 from jaxguide.errors import (
     InputError as InputError,

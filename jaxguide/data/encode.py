@@ -112,4 +112,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from jaxguide.data import encode  # configs name the classes of this module
+
+    encode.main()

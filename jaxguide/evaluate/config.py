@@ -1,7 +1,6 @@
 """The config of an evaluation, and its names into objects."""
 
 import inspect
-import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxguide.errors import InputError
 from jaxguide.evaluate import features, images, measures
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.protocols import ADM, PLAIN, PROTOCOLS, Protocol
+from jaxguide.runtime import config_file
 from jaxguide.runtime.calls import call, imported, lookup, parse_call
 from jaxguide.sample.config import SampleConfig
 
@@ -158,17 +158,7 @@ def build_sampling(text: str, config: EvaluateConfig, number: int) -> SampleConf
     Raises:
         InputError: if the file is missing or is another config.
     """
-    path, colon, argument = text.partition(":")
-    if not Path(path).is_file():
-        raise InputError(
-            f"evaluate: need an existing config, got samples={text!r}. Check the path."
-        )
-    settings = runpy.run_path(path)["get_config"](*([argument] if colon else []))
-    if not isinstance(settings, SampleConfig):
-        raise InputError(
-            f"evaluate: need a config of jaxguide.sample, got samples={text!r}. "
-            "Name one that returns a SampleConfig."
-        )
+    settings = config_file.load(text, SampleConfig, flag="--config.samples")
     if len(settings.columns) != 1:
         raise InputError(
             f"evaluate: need a config with one column, got samples={text!r} with "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxguide.errors import InputError
-from jaxguide.runtime import exits
+from jaxguide.runtime import exits, interrupt
 
 TRACEBACK = "--traceback"
 _PACKAGE = str(Path(__file__).parents[1])
@@ -37,10 +37,11 @@ def one_line(news: Callable[[], None] = lambda: None) -> Iterator[None]:
     Raises:
         SystemExit: with the codes of this module.
     """
+    interrupt.begin()
     try:
         yield
     except KeyboardInterrupt:
-        leave("stopped by Ctrl-C; the same command starts again", exits.INTERRUPTED)
+        leave(interrupt.LINE, exits.INTERRUPTED)
     except InputError as error:
         leave(str(error))
     except BrokenPipeError:  # `| head` has read enough

@@ -19,12 +19,13 @@ from jaxguide.runtime.calls import lookup
 _PACKAGE = Path(__file__).parents[1]
 
 
-def load(value: str, kind: type = object) -> Any:
+def load(value: str, kind: type = object, *, flag: str = "--config") -> Any:
     """What `get_config(arg)` of "FILE" or "FILE:arg" returns.
 
     Args:
         value: the file and its argument; configs/NAME.py is found in the package too.
         kind: what it has to return; its fields are checked.
+        flag: that names the file, for errors.
 
     Raises:
         InputError: if there is no such file, it fails, or returns something else.
@@ -33,13 +34,13 @@ def load(value: str, kind: type = object) -> Any:
     if not Path(path).is_file():
         near = difflib.get_close_matches(path, map(str, _beside(path)), n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Check the path."
-        raise InputError(f"cli: need an existing file, got --config={path!r}. {hint}")
+        raise InputError(f"cli: need an existing file, got {flag}={path!r}. {hint}")
     config = _executed(path, [argument] if colon else [])
     if kind is not object and type(config) is not kind:
         got = getattr(type(config), "__name__", str(type(config)))
         raise InputError(
-            f"cli: need a config file of this command, whose get_config returns a "
-            f"{kind.__name__}, got {path!r}, which returns a {got}."
+            f"cli: need a config file whose get_config returns a {kind.__name__}, got "
+            f"{flag}={path!r}, which returns a {got}. Use one of this command."
         )
     if kind is not object:
         values.check(config)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxguide.errors import InputError
+from jaxguide.runtime.config_file import variant
 from jaxguide.sample.config import SampleConfig
 
 # The labels of the picture in DiT's and SiT's own sample.py.
@@ -33,8 +33,7 @@ def published_run(
     Raises:
         InputError: if `arg` is none of these.
     """
-    if arg not in ARGUMENTS:
-        raise InputError(f"published_run: need arg in {ARGUMENTS}, got arg={arg!r}.")
+    variant(arg, *ARGUMENTS)
     defaults = dict(columns=("cfg",), num_steps=250, labels=LABELS, per_class=1)
     run = SampleConfig(**{**defaults, **fields})
     run.checkpoint = f"weights/{checkpoint or name}.safetensors"

@@ -36,12 +36,13 @@ def imagenet_run(
         arXiv:2401.08740, App. B; Tang et al. 2025, arXiv:2502.12154, Sec. 4.1.
     """
     words = arg.split(",")
-    pixels = next((word for word in words if word in RESOLUTIONS), "256")
+    pixels, *more = [word for word in words if word in RESOLUTIONS] or ["256"]
     sizes = [word for word in words if word not in (*RESOLUTIONS, "tiny", "")]
     size = models.dit_config(*sizes[:1] or ["XL/2"])
-    if sizes[1:]:
+    if sizes[1:] or more:
         raise InputError(
-            f"imagenet_run: need one size, got {sizes!r}. For example XL/2,512."
+            f"imagenet_run: need one size and one resolution, got arg={arg!r}. "
+            "For example XL/2,512."
         )
     same = ("patch", "width", "depth", "heads")
     model = dataclasses.replace(

@@ -157,7 +157,7 @@ def test_protocols_belong_to_inception():
         (dict(metrics=""), "got name=''"),
         (dict(samples=""), "need images, got samples=''"),
         (dict(samples="no.npz"), "need an .npz, a folder or a data set, got samples"),
-        (dict(samples="no.py"), "need an existing config, got samples='no.py'"),
+        (dict(samples="no.py"), "need an existing file, got --config.samples=.no.py."),
         (dict(reference="digitz"), "Did you mean 'digits'?"),
         (dict(reference="made_latents"), "got reference='made_latents', which holds"),
         (dict(samples="{folder}/few.npz"), "need more images than features, 5,"),

@@ -65,7 +65,7 @@ def test_the_published_set_is_named_whole(stem):
     assert config.autoencoder and config.folder.endswith("-fid")
     floor = stem in ("sit_xl2_repa", "sit_xl2_mg")
     assert config.rounding == ("floor" if floor else "nearest")
-    with pytest.raises(ValueError, match="need arg in .*got arg='big'"):
+    with pytest.raises(ValueError, match="need a name in .*got name='big'"):
         get_config(stem, "big")
 
 

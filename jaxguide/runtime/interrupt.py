@@ -1,0 +1,35 @@
+"""Ctrl-C in a command: one line and exit code 130, also while it is importing."""
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+from jaxguide.runtime import exits
+
+LINE = "stopped by Ctrl-C; the same command carries on or starts again"
+
+
+def leave_at_once(*_: object) -> NoReturn:
+    """Ends the process in a line. Not `sys.exit`: threads of JAX may be running."""
+    os.write(2, f"\n{LINE}\n".encode())
+    os._exit(exits.INTERRUPTED)
+
+
+def install() -> None:
+    """From here on Ctrl-C leaves at once: nothing has been begun.
+
+    KeyboardInterrupt would end in a traceback, or be lost in an extension module.
+    """
+    signal.signal(signal.SIGINT, leave_at_once)
+
+
+def begin() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt once, then leaves at once."""
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, leave_at_once)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is leave_at_once:
+        signal.signal(signal.SIGINT, first)
