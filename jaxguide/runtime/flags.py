@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import difflib
 import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxguide.errors import InputError
-from jaxguide.runtime import config_file, hosts, values
+from jaxguide.runtime import config_file, hosts, overrides, values
 from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
@@ -33,7 +31,6 @@ Several processes find each other on TPU pods, under srun and on Kubernetes. By 
   --coordinator ADDRESS:PORT --num_processes N --process_id I [--wait SECONDS]
 Without --coordinator they share out what needs no connection: files of samples, of
 latents, of features. --num_processes 1 runs alone, wherever it is."""
-_OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
 
 def run(
@@ -103,7 +100,7 @@ def _parse(argv: list[str], about: str, kind: type) -> tuple[Any, dict[str, Any]
         _help(argv, usage, about)
     given, argv = _config_file(argv, usage)
     config = config_file.load(given, kind)
-    _check_fields(config, argv)
+    overrides.check(config, argv)
     flag_values = flags.FlagValues()
     numbers = _define_hosts(flag_values)
     flags.DEFINE_bool(TRACEBACK.lstrip("-"), False, "", flag_values=flag_values)
@@ -179,37 +176,6 @@ def _help(argv: list[str], usage: str, about: str) -> NoReturn:
         print("Name a config to see its fields: --config FILE --help")
         raise SystemExit(0) from None
     print(f"\n{inspect.getdoc(type(config))}\n\nValues in this file:")
-    for name, value in _fields(config).items():
+    for name, value in overrides.fields(config).items():
         print(f"  --config.{name}={value!r}")
     raise SystemExit(0)
-
-
-def _check_fields(config: Any, argv: list[str]) -> None:
-    """Every overridden field exists; otherwise the nearest one is named."""
-    for word in argv:
-        match = _OVERRIDE.fullmatch(word)
-        if not match:
-            continue
-        holder = config
-        for name in re.findall(r"[^.\[\]]+", match[1]):
-            known = _fields(holder)
-            if name not in known:
-                _refuse(match[1], name, known)
-            holder = known[name]
-
-
-def _refuse(field: str, name: str, known: Mapping[str, Any]) -> NoReturn:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    hint = f"Did you mean {near[0]!r}?" if near else "It has no fields."
-    raise InputError(
-        f"cli: need a field in {sorted(known)}, got {name!r} in config.{field}. {hint}"
-    )
-
-
-def _fields(holder: Any) -> Mapping[str, Any]:
-    """Names and values one level below `holder`."""
-    if dataclasses.is_dataclass(holder):
-        return {f.name: getattr(holder, f.name) for f in dataclasses.fields(holder)}
-    if isinstance(holder, list | tuple):
-        return {str(index): value for index, value in enumerate(holder)}
-    return holder if isinstance(holder, Mapping) else {}

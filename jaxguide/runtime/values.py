@@ -13,7 +13,7 @@ from jaxguide.errors import InputError, NonFiniteError
 
 # What a config can spell, in words and as an example; any other value (an array, a
 # function) is left to the callee.
-_PLAIN = {
+WORDS = {
     bool: ("True or False", "True"),
     int: ("an integer", "2"),
     float: ("a number", "1.5"),
@@ -41,7 +41,7 @@ def plain(title: str, name: str, value: Any, hint: Any) -> Any:
         value = tuple(value)
     kind = type(value)
     kind = float if kind is int and int not in allowed and float in allowed else kind
-    if allowed and kind in _PLAIN and kind not in allowed:
+    if allowed and kind in WORDS and kind not in allowed:
         _refuse(title, name, value, allowed)
     inner = typing.get_args(allowed.get(kind, Any))
     if kind is tuple and inner[1:] == (...,):
@@ -151,7 +151,7 @@ def _allowed(hint: Any) -> dict[type, Any]:
     members = typing.get_args(hint) if union else (hint,)
     kinds = {typing.get_origin(member) or member: member for member in members}
     kinds = {dict if kind is Mapping else kind: one for kind, one in kinds.items()}
-    return {kind: member for kind, member in kinds.items() if kind in _PLAIN}
+    return {kind: member for kind, member in kinds.items() if kind in WORDS}
 
 
 def takes_function(hint: Any) -> bool:
@@ -162,8 +162,8 @@ def takes_function(hint: Any) -> bool:
 
 
 def _refuse(title: str, name: str, value: Any, allowed: Mapping[type, Any]) -> NoReturn:
-    wanted = " or ".join(_PLAIN[kind][0] for kind in allowed)
-    example = _PLAIN[next(iter(allowed))][1]
+    wanted = " or ".join(WORDS[kind][0] for kind in allowed)
+    example = WORDS[next(iter(allowed))][1]
     raise InputError(
         f"{title}: need {wanted} for {name}, got {name}={_short(value)}. "
         f"Write {name}={example}."

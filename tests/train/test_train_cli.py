@@ -52,7 +52,10 @@ def test_the_tiny_run_leaves_numbers_weights_pictures_and_its_config(tmp_path):
             [f"--config={DIGITS}:tiny", "--config.model.widht=3"],
             "Did you mean 'width'?",
         ),
-        ([f"--config={DIGITS}", "--config.steps=many"], "invalid literal"),
+        (
+            [f"--config={DIGITS}", "--config.steps=many"],
+            "need an integer for config.steps, got --config.steps=many",
+        ),
         ([f"--config={DIGITS}", "--nope=1"], "Unknown command line flag 'nope'"),
         ([f"--config={DIGITS}", "extra"], "need flags only, got 'extra'"),
         (
