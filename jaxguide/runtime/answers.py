@@ -66,7 +66,7 @@ def _unwritable(error: Exception) -> str | None:
         return None
     name = getattr(error, "filename", None) or "one that was open"
     return (
-        f"cli: need files that can be written, got {str(name)!r}: {reason}. "
+        f"cli: need files that can be read and written, got {str(name)!r}: {reason}. "
         "Make room or choose another folder."
     )
 

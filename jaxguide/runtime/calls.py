@@ -12,6 +12,11 @@ from jaxguide.errors import InputError
 from jaxguide.runtime import values
 
 Value = TypeVar("Value")
+# Modules whose functions a config names by mistake or with ill will, never as a curve.
+_ACTING = set(
+    "_io _posixsubprocess _thread builtins nt os posix runpy shutil signal socket "
+    "subprocess sys time".split()
+)
 
 
 def lookup(owner: str, name: str, known: Mapping[str, Value]) -> Value:
@@ -76,11 +81,17 @@ def imported(owner: str, text: str) -> Callable:
     module, _, name = text.partition(":")
     try:
         function = getattr(importlib.import_module(module), name, None)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever the module does when it is executed
+        said = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{owner}: need 'package.module:function', got {text!r} ({error}). "
+            f"{owner}: need 'package.module:function', got {text!r} ({said}). "
             "Start where the module can be imported."
         ) from error
+    if getattr(function, "__module__", None) in _ACTING:
+        raise InputError(
+            f"{owner}: need a function that computes, got {text!r}, which acts on the "
+            "system. Wrap it in a module of yours."
+        )
     if not callable(function):
         raise InputError(
             f"{owner}: need a function of {module}, got {text!r}, which has no such "

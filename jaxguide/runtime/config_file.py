@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import runpy
 import traceback
 from pathlib import Path
@@ -31,7 +32,7 @@ def load(value: str, kind: type = object, *, flag: str = "--config") -> Any:
         InputError: if there is no such file, it fails, or returns something else.
     """
     path, colon, argument = _find(value).partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False too where a name is too long
         near = difflib.get_close_matches(path, map(str, _beside(path)), n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Check the path."
         raise InputError(f"cli: need an existing file, got {flag}={path!r}. {hint}")
@@ -93,7 +94,7 @@ def _find(value: str) -> str:
     """The same value with a path that exists: configs/NAME.py is in the package too."""
     path, colon, argument = value.partition(":")
     packaged = _PACKAGE / "configs" / Path(path).name
-    if not Path(path).is_file() and Path(path).parent.name in ("configs", ""):
+    if not os.path.isfile(path) and Path(path).parent.name in ("configs", ""):
         path = str(packaged) if packaged.is_file() else path
     return f"{path}{colon}{argument}"
 

@@ -24,6 +24,7 @@ UNWRITABLE = frozenset(
         errno.EEXIST,
         errno.EFBIG,
         errno.EIO,
+        errno.ENAMETOOLONG,
         errno.ENOSPC,
         errno.ENOTDIR,
         errno.EPERM,

@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import os
 import re
 import sys
+import tempfile
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +22,15 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, UnwritableError
 from jaxguide.runtime import config_file, hosts, overrides, values
 from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
 _PACKAGE = str(Path(__file__).parents[1])
+_NUMBERS = {"num_processes": int, "process_id": int, "wait": float}
+# Fields of configs that name folders to write to.
+FOLDERS = ("folder", "cache")
 _HOSTS = """
 Several processes find each other on TPU pods, under srun and on Kubernetes. By hand:
   --coordinator ADDRESS:PORT --num_processes N --process_id I [--wait SECONDS]
@@ -101,6 +106,7 @@ def _parse(argv: list[str], about: str, kind: type) -> tuple[Any, dict[str, Any]
     given, argv = _config_file(argv, usage)
     config = config_file.load(given, kind)
     overrides.check(config, argv)
+    overrides.check_flags(_NUMBERS, argv)
     flag_values = flags.FlagValues()
     numbers = _define_hosts(flag_values)
     flags.DEFINE_bool(TRACEBACK.lstrip("-"), False, "", flag_values=flag_values)
@@ -116,18 +122,36 @@ def _parse(argv: list[str], about: str, kind: type) -> tuple[Any, dict[str, Any]
     config = holder.value
     if kind is not object:
         values.check(config)
-    _check_folder(config)
+    _check_folders(config)
     return config, {name: flag.value for name, flag in numbers.items()}
 
 
-def _check_folder(config: Any) -> None:
-    """Refuses the address of a bucket, which would become a local folder."""
-    folder = str(getattr(config, "folder", ""))
+def _check_folders(config: Any) -> None:
+    """Every folder of a config can be written; nothing is left in it."""
+    for name in FOLDERS:
+        if folder := getattr(config, name, ""):
+            _check_folder(f"--config.{name}", str(folder))
+
+
+def _check_folder(flag: str, folder: str) -> None:
+    """Raises InputError for a folder that cannot be made or written, or a bucket."""
     if "://" in folder:
         raise InputError(
-            f"cli: need a folder of a file system, got --config.folder={folder!r}. "
+            f"cli: need a folder of a file system, got {flag}={folder!r}. "
             "Mount the bucket, for example with gcsfuse."
         )
+    try:
+        place = Path(folder).expanduser().absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnwritableError(
+            f"cli: need a folder that can be written, got {flag}={folder!r}: {reason}. "
+            "Make room or choose another folder."
+        ) from error
 
 
 def _define_hosts(known: flags.FlagValues) -> dict[str, flags.FlagHolder]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.runtime import values
 
 _OVERRIDE = re.compile(r"--?config\.([^=]*)(?:=(.*))?", re.DOTALL)
@@ -42,6 +43,23 @@ def check(config: Any, argv: list[str]) -> None:
         if text is None and hint is not bool:
             text = (argv[position + 1 : position + 2] or [None])[0]
         _check_text(match[1], hint, text)
+
+
+def check_flags(kinds: Mapping[str, type], argv: list[str]) -> None:
+    """Checks the values of flags that are no fields, by their types.
+
+    Raises:
+        InputError: if the text is no value of the type, or not finite.
+    """
+    for position, word in enumerate(argv):
+        name, equals, text = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in kinds:
+            given = text if equals else (argv[position + 1 : position + 2] or [None])[0]
+            value = _parsed(name, kinds[name], given)
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"cli: need a finite {name}, got --{name}={given}."
+                )
 
 
 def fields(holder: Any) -> Mapping[str, Any]:
@@ -75,17 +93,21 @@ def _check_text(path: str, hint: Any, text: str | None) -> None:
             f"cli: need a field with one value, got config.{path}, which has fields of "
             f"its own. Change those, as in --config.guidance[0].scale=2, or the file."
         )
-    if kind not in _PARSERS or (text is None and kind is bool):
-        return
+    if kind in _PARSERS and not (text is None and kind is bool):
+        _parsed(f"config.{path}", kind, text)
+
+
+def _parsed(name: str, kind: type, text: str | None) -> Any:
+    """The value of a flag."""
     try:
         if text is None:
             raise ValueError
-        _PARSERS[kind].parse(text)
+        return _PARSERS[kind].parse(text)
     except ValueError:
         need, example = values.WORDS[kind]
         raise InputError(
-            f"cli: need {need} for config.{path}, got --config.{path}={text or ''}. "
-            f"Write --config.{path}={example}."
+            f"cli: need {need} for {name}, got --{name}={(text or '')[:60]}. "
+            f"Write --{name}={example}."
         ) from None
 
 

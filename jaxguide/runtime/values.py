@@ -84,12 +84,17 @@ def _filled(title: str, name: str, value: Any, inner: tuple) -> Any:
         keys = [field(title, f"a key of {name}", key, inner[0]) for key in value]
         held = [field(title, f"{name}[{key!r}]", one, inner[1]) for key, one in items]
         return dict(zip(keys, held, strict=True))
-    listed = isinstance(value, list) or inner[1:] == (...,)
-    if not isinstance(value, list | tuple) or not inner or not listed:
+    if not isinstance(value, list | tuple) or not inner:
         return value
+    alike = isinstance(value, list) or inner[1:] == (...,)
+    hints = [inner[0]] * len(value) if alike else inner
+    if len(hints) != len(value):
+        raise InputError(
+            f"{title}: need {len(hints)} values for {name}, got {name}={_short(value)}."
+        )
     return type(value)(
-        field(title, f"{name}[{index}]", one, inner[0])
-        for index, one in enumerate(value)
+        field(title, f"{name}[{index}]", one, hint)
+        for index, (one, hint) in enumerate(zip(value, hints, strict=True))
     )
 
 

@@ -5,6 +5,7 @@ Guidance is an ordered list of `dict(name=..., <arguments of that transform>)`.
 
 import dataclasses
 import inspect
+import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -197,7 +198,7 @@ def find_checkpoint(name: str) -> Path:
     inside = {file.stem: file for file in sorted(ASSETS.glob("*.safetensors"))}
     if name in inside:
         return inside[name]
-    if Path(name).is_file():
+    if os.path.isfile(name):  # False too where a name is too long
         return Path(name)
     raise InputError(
         f"checkpoint: need a .safetensors file or one of {sorted(inside)}, got "

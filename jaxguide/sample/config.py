@@ -10,6 +10,8 @@ from typing import Any
 from jaxguide.runtime import values
 
 BATCHED = {"auto": None, "yes": True, "no": False}
+LABEL_ORDERS = ("balanced", "random")
+ROUNDINGS = ("nearest", "floor")
 UNGUIDED = "none"
 
 

@@ -97,6 +97,8 @@ def build_job(config: SampleConfig) -> SampleJob:
     """
     values.check(config, "sample")
     lookup("batched", config.batched, sample_config.BATCHED)
+    lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
+    lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
     weights = build.build_weights(config.checkpoint, config.dtype)

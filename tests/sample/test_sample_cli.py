@@ -150,7 +150,7 @@ MISTAKES = {
     "unknown field": (["num_step=3"], "Did you mean 'num_steps'?"),
     "unknown field of an entry": (["guidance[0].scal=3"], "Did you mean 'scale'?"),
     "no such entry": (["guidance[9].scale=3"], "need a field in ['0', '1', '2']"),
-    "wrong type": (["num_steps=many"], "invalid literal"),
+    "wrong type": (["num_steps=many"], "need an integer for config.num_steps, got"),
     "wrong type of an entry": (["guidance[0].scale=big"], "scale"),
     "unknown flag": (["--nope=1"], "Unknown command line flag 'nope'"),
     "a word": (["more"], "need flags only, got 'more'"),

@@ -1,0 +1,63 @@
+"""One case, how it ended, and what that is called."""
+
+import dataclasses
+import re
+
+# What is not a refusal in the words of this package.
+RAW = re.compile(
+    r"invalid literal|object (is not|has no|of type)|index out of range|"
+    r"unhashable|not supported between|positional argument|NoneType|"
+    r"__\w+__\(\)|could not convert string",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A command line to try.
+
+    Attributes:
+        program: module below jaxguide.
+        words: of its command line.
+        nonsense: whether it has to be refused; else it may also be done.
+        kind: what is wrong, for the counts.
+    """
+
+    program: str
+    words: tuple[str, ...]
+    nonsense: bool
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a case ended.
+
+    Attributes:
+        code: its exit code, negative for a signal, None if it hung.
+        error: what it printed on standard error.
+        left: files that it has written.
+    """
+
+    code: int | None
+    error: str
+    left: tuple[str, ...] = ()
+
+
+def outcome(case: Case, ended: Ended) -> str:
+    """The name of the outcome; "refused" and "done" are good."""
+    if ended.code is None:
+        return "hang"
+    if ended.code == 70 or ended.code < 0 or "Traceback" in ended.error:
+        return "traceback"
+    if ended.code == 0:
+        return "accepted nonsense" if case.nonsense else "done"
+    if ended.code != 2:
+        return f"exit code {ended.code}"
+    if len(ended.error.strip().splitlines()) != 1:
+        return "not one line"
+    if RAW.search(ended.error):
+        return "words of Python"
+    return "left files" if ended.left else "refused"
+
+
+GOOD = ("refused", "done")
