@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -80,7 +81,7 @@ def odd_npz(rng: np.random.Generator) -> dict[str, bytes]:
     x, y = images(rng), np.arange(40) % 4
     sound = _npz(x=x, y=y, arr_0=x)
 
-    def with_x(x: np.ndarray, y: np.ndarray = y) -> bytes:
+    def with_x(x: Any, y: np.ndarray = y) -> bytes:
         return _npz(x=x, y=y, arr_0=x)
 
     def with_header(header: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +198,7 @@ def options(configs: Path) -> Iterator[Case]:
         yield Case("experiments", words, True, "option")
 
 
-def _convert() -> Iterator[Sequence[str]]:
+def _convert() -> Iterator[tuple[str, ...]]:
     """Command lines of `convert` that mean nothing."""
     file, out = "weights/published.safetensors", "new/out.safetensors"
     yield from ((), ("--from",), ("--from", "sit"), ("--from", "sit", file))

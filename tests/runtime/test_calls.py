@@ -42,6 +42,10 @@ WRONG = {
         dict(name="energy", weight=1.0, function="no.such:thing"),
         "need 'package.module:function', got 'no.such:thing'",
     ),
+    "a function that acts": (
+        dict(name="energy", weight=1.0, function="os:system"),
+        "need a function that computes, got 'os:system'",
+    ),
     "no function of a module": (
         dict(name="energy", weight=1.0, function="math:thing"),
         "need a function of math, got 'math:thing'",
