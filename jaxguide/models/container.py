@@ -218,9 +218,9 @@ def read(
         )
     flat = {}
     for name, array in stored.items():
-        value = read_array(path, array)
+        value = read_array(path, array).astype(np.float32, copy=False)
         check_finite(owner, path, name, value, meaning.unset.get(name, 0))
-        flat[name] = jnp.asarray(value.astype(np.float32, copy=False))
+        flat[name] = jnp.asarray(value)
     return meaning.made, traverse_util.unflatten_dict(flat, sep=".")
 
 
