@@ -110,7 +110,13 @@ def _check_out(path: Path, out: Path) -> None:
 
 
 def _check_looks(format: str, opened: Tensors) -> None:
-    """Raises InputError if the file looks like another format that is known."""
+    """Raises InputError if the file looks like another format, or is ours already."""
+    ours = next((what for name, what in looks.OURS.items() if name in opened.said), "")
+    if ours:
+        raise InputError(
+            f"convert: need a file of format {format!r}, got "
+            f"path={str(opened.path)!r}, which is converted already: it holds {ours}."
+        )
     formats = looks.published_as(opened.names)
     if formats and format not in formats:
         raise InputError(

@@ -23,7 +23,6 @@ from jaxguide.convert.tensor_files import Entry
 from jaxguide.convert.tensors import Tensors, open_tensors, take
 from jaxguide.errors import InputError
 from jaxguide.models import Params, container, efficientnet_lite, inception
-from jaxguide.models.safetensors_file import read_header
 from jaxguide.runtime.calls import lookup
 
 FORMAT = "jaxguide-features-1"
@@ -127,7 +126,7 @@ def read_inception(tensors: Tensors) -> Params:
 class _GraphAsPyTorch:
     """TensorFlow's graph of Inception under PyTorch's names, kernels transposed."""
 
-    nested = ()
+    nested, said = (), ""
 
     def __init__(self, tensors: Tensors):
         self._tensors = tensors
@@ -192,20 +191,12 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
     owner = "load_features"
     reader = lookup(owner, name, READERS)
     file = path.source if isinstance(path, Tensors) else Path(path)
-    if isinstance(path, Tensors) and not _is_ours(file):
+    if isinstance(path, Tensors) and FORMAT not in path.said:
         return reader(path)
     if file.suffix != ".safetensors":
         return reader(open_tensors(path))
     understand = functools.partial(_meaning, name)
     return container.read(owner, file, FORMAT, "save_features", understand)[1]
-
-
-def _is_ours(file: Path) -> bool:
-    """Whether a file says that `save_features` wrote it."""
-    if file.suffix != ".safetensors":
-        return False
-    said = read_header("load_features", file).metadata.get("jaxguide", "")
-    return FORMAT in said
 
 
 def _meaning(name: str, about: dict[str, Any]) -> container.Meaning:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxguide.convert.stored import Entry
 from jaxguide.errors import InputError
 from jaxguide.models import looks
 from jaxguide.models.container import few
@@ -60,7 +61,7 @@ class Network(NamedTuple):
 
 def find(
     path: Path,
-    shapes: Mapping[str, tuple[int, ...]],
+    entries: Mapping[str, Entry],
     *,
     key: str = "",
     prefix: str = "",
@@ -70,7 +71,7 @@ def find(
 
     Args:
         path: of the file, for errors.
-        shapes: of all arrays, by their names in the file.
+        entries: all arrays, by their names in the file.
         key: the state dict or root to take; "" takes the only one, or the first of
             `KEYS` where all are state dicts of one training checkpoint.
         prefix: what stands before the names, if it is not known here.
@@ -80,8 +81,10 @@ def find(
         InputError: if there are no arrays, several networks, or none under `key` or
             `prefix`, or two arrays get one name.
     """
-    counters = tuple(name for name, shape in shapes.items() if _is_counter(name, shape))
-    arrays = [name for name in shapes if name not in set(counters)]
+    counters = tuple(
+        name for name, entry in entries.items() if _is_counter(name, entry)
+    )
+    arrays = [name for name in entries if name not in set(counters)]
     inside = [name for name in arrays if name.startswith(prefix)]
     if not inside:
         begins = f" under prefix={prefix!r}" if prefix else ""
@@ -121,12 +124,13 @@ def about(network: Network) -> str:
     return "; ".join(told)
 
 
-def _is_counter(name: str, shape: tuple[int, ...]) -> bool:
+def _is_counter(name: str, entry: Entry) -> bool:
     """Whether an array is a single number beside the weights.
 
     A scale of quantised weights is a single number too, but no counter.
     """
-    return shape == () and "scale" not in name.rpartition(".")[2]
+    single = entry.shape == () or (entry.shape == (1,) and "float" not in entry.dtype)
+    return single and "scale" not in name.rpartition(".")[2]
 
 
 def _split(name: str, owners: frozenset[str]) -> tuple[Root, str]:
@@ -163,11 +167,13 @@ def _chosen(
             "Take another key."
         )
     # The documented layout of a training checkpoint: its average is taken.
-    if all(len(root) == 1 and {*root} <= {*nested} & {*KEYS} for root in roots):
+    firsts = {root[0] for root in roots if root}
+    if len(firsts) == len(roots) and firsts <= {*nested} & {*KEYS}:
         return min(roots, key=lambda root: KEYS.index(root[0]))
+    average = next((name for name in known if "ema" in name), known[-1])
     raise InputError(
         f"open_tensors: need one network, got those under {known} in "
-        f"path={str(path)!r}. Choose one with --key, such as --key {known[-1]}."
+        f"path={str(path)!r}. Choose one with --key, such as --key {average}."
     )
 
 

@@ -30,10 +30,17 @@ class Entry(NamedTuple):
 
 
 class File(Protocol):
-    """One file of arrays, which are read when asked for."""
+    """One file of arrays, which are read when asked for.
+
+    Attributes:
+        entries: what every array is, by its name.
+        nested: names of state dicts in it.
+        said: the JSON text of a file of ours; "" in others.
+    """
 
     entries: dict[str, Entry]
     nested: tuple[str, ...]
+    said: str
 
     def get(self, name: str) -> np.ndarray:
         """A copy of one array, in the type as stored."""

@@ -40,7 +40,8 @@ class _Safetensors:
     nested = ()
 
     def __init__(self, path: Path):
-        self._path, self._arrays = path, read_header(OWNER, path).arrays
+        metadata, self._arrays = read_header(OWNER, path)
+        self._path, self.said = path, metadata.get("jaxguide", "")
         self.entries = {n: Entry(a.shape, a.dtype) for n, a in self._arrays.items()}
 
     def get(self, name: str) -> np.ndarray:
@@ -50,7 +51,7 @@ class _Safetensors:
 class _Graph:
     """The constants of one frozen TensorFlow graph."""
 
-    nested = ()
+    nested, said = (), ""
 
     def __init__(self, path: Path):
         self._constants = tf_graph.read_constants(path)

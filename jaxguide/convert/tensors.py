@@ -38,6 +38,7 @@ class Tensors:
         source: what `open_tensors` was given: that file, or a folder around it.
         config: what `config.json` beside the arrays says; {} where there is none.
         key: which state dict of a training checkpoint this is; "" for a bare one.
+        said: what our own files say of themselves; "" in those of others.
         network: where the names come from; see `convert.roots`.
     """
 
@@ -53,10 +54,11 @@ class Tensors:
     ):
         self.path, self.config = path, config
         self.source = source or path
+        self.said = "".join(file.said for file in files)
         holders = _holders(path, files)
-        shapes = {name: file.entries[name].shape for name, file in holders.items()}
+        entries = {name: file.entries[name] for name, file in holders.items()}
         nested = [name for file in files for name in file.nested]
-        self.network = roots.find(path, shapes, key=key, prefix=prefix, nested=nested)
+        self.network = roots.find(path, entries, key=key, prefix=prefix, nested=nested)
         self.key = self.network.key
         self._holders = {
             name: (holders[original], original)

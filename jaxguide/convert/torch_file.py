@@ -22,8 +22,8 @@ from jaxguide.errors import InputError
 DEEPEST = 4
 # A mapped file is opened anew after so many bytes: its pages count as memory.
 REOPEN = 128 * 2**20
-# Classes of NumPy that stand in checkpoints beside the tensors.
-_NUMPY = (
+# What stands in checkpoints beside the tensors: NumPy's numbers, and paths.
+_BESIDE = (
     *(
         f"numpy.{core}.multiarray.{n}"
         for core in ("core", "_core")
@@ -37,6 +37,9 @@ _NUMPY = (
     "numpy.dtypes.BoolDType",
     "numpy.dtypes.StrDType",
     "numpy.dtype",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib._local.PosixPath",
     "numpy.ndarray",
     "_codecs.encode",
 )
@@ -78,9 +81,10 @@ class TorchFile:
     """The tensors of one file; those of state dicts under "state_dict.name".
 
     Attributes:
-        nested: names of the state dicts.
-        entries: what every tensor is, by its name.
+        entries, nested, said: as of any `stored.File`.
     """
+
+    said = ""
 
     def __init__(self, path: Path):
         self._path, self.nested = path, ()
@@ -142,7 +146,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _load(torch: Any, path: Path) -> Mapping[str, Any]:
     """What the file holds; what is no tensor is data without a value."""
-    stand_ins: list[Any] = [argparse.Namespace, *((Passed, name) for name in _NUMPY)]
+    stand_ins: list[Any] = [argparse.Namespace, *((Passed, name) for name in _BESIDE)]
     try:
         with torch.serialization.safe_globals(stand_ins):
             load = {"map_location": "cpu", "weights_only": True}
@@ -183,7 +187,9 @@ def _flattened(
 def _check_plain(torch: Any, path: Path, name: str, value: Any) -> None:
     """Refuses a tensor whose values do not lie in the file one by one."""
     odd = ""
-    if value.layout != torch.strided:
+    if value.is_nested:
+        odd = "a nested tensor"
+    elif value.layout != torch.strided:
         odd = f"a tensor of layout {value.layout}"
     elif value.is_quantized:
         odd = f"a quantised tensor, {value.dtype}"
@@ -206,5 +212,9 @@ def _dtype(value: Any) -> str:
 def _reason(error: Exception) -> str:
     """What the safe loader objects to, without its page of advice."""
     text = " ".join(str(error).split())
-    match = re.search(r"Unsupported \S+: \w+ \S+|WeightsUnpickler error: .*", text)
+    match = re.search(
+        r"unsupported \w+:? (\w+ )?\S+\.\S+|WeightsUnpickler error: .*",
+        text,
+        re.IGNORECASE,
+    )
     return (match[0] if match else text)[:120] or type(error).__name__

@@ -205,7 +205,7 @@ def read(
         meaning = understand(about)
     except InputError as error:
         raise InputError(
-            f"{owner}: need a header that can be, got path={str(path)!r}, where {error}"
+            f"{owner}: need a sound header, got path={str(path)!r}, where {error}"
         ) from error
     shapes = {name: array.shape for name, array in stored.items()}
     _check_shown(owner, path, meaning.shown(shapes))
@@ -333,7 +333,7 @@ def hint(names: Any) -> str:
     option = f" --option prefix={cut}" if cut else ""
     return (
         f"It looks like a published {' or '.join(formats)}: "
-        f"python -m jaxguide.convert --from {formats[0]} FILE OUT{option}."
+        f"python -m jaxguide.convert --from {formats[0]}{option} FILE OUT."
     )
 
 
@@ -376,7 +376,7 @@ def _foreign(
 ) -> InputError:
     """What to say of a file that `writer` did not write."""
     known = looks.OURS.get(said) if isinstance(said, str) else None
-    advice = f"It is {known}." if known else hint(names)
+    advice = f"It holds {known}." if known else hint(names)
     return InputError(
         f"{owner}: need a file of format {format!r}, got format={said!r} in "
         f"path={str(path)!r}. {advice or f'Write it with {writer}.'}"
@@ -392,7 +392,7 @@ def _check_shown(owner: str, path: Path, shown: list[Shown]) -> None:
     said = ", ".join(f"{one.field}={one.said!r}" for one in other)
     found = ", ".join(f"{one.field}={one.found!r}" for one in other)
     fault = f"{said} in the header and {found} in the arrays"
-    fault = fault if other else f"no arrays that show {few(lost)},"
+    fault = f"no arrays that show {few(lost)}," if lost else fault
     raise InputError(
         f"{owner}: need arrays as the header says, got {fault} of path={str(path)!r}. "
         "Write the file anew."

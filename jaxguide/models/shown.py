@@ -83,7 +83,7 @@ def by_tiny(config: TinyAutoencoderConfig, shapes: Shapes) -> list[Shown]:
                 last,
                 _axis(shapes, f"{half}.conv_out.kernel", 3),
             ),
-            Shown(f"{half}_blocks", blocks, _blocks(shapes, half, len(blocks))),
+            Shown(f"{half}_blocks", blocks, _blocks(shapes, half)),
         ]
     return found
 
@@ -98,7 +98,7 @@ def _kl_encoder(config: AutoencoderKLConfig, shapes: Shapes) -> list[Shown]:
             config.in_channels,
             _axis(shapes, "encoder.conv_in.kernel", 2),
         ),
-        Shown("widths", config.widths, _widths(shapes, "encoder", len(config.widths))),
+        Shown("widths", config.widths, _widths(shapes, "encoder")),
         Shown(
             "2 * latent_channels",
             2 * config.latent_channels,
@@ -111,7 +111,7 @@ def _kl_encoder(config: AutoencoderKLConfig, shapes: Shapes) -> list[Shown]:
 
 
 def _kl_decoder(config: AutoencoderKLConfig, shapes: Shapes) -> list[Shown]:
-    widths = _widths(shapes, "decoder", len(config.widths))
+    widths = _widths(shapes, "decoder")
     layers = _count(shapes, "decoder.stage_0.block_")
     return [
         Shown(
@@ -159,14 +159,15 @@ def _count(shapes: Shapes, prefix: str) -> int | None:
     return len(found) or None
 
 
-def _widths(shapes: Shapes, half: str, stages: int) -> tuple[Any, ...] | None:
-    """Channels of the stages, in the order in which they run."""
-    number = max(stages, _count(shapes, f"{half}.stage_") or 0)
+def _widths(shapes: Shapes, half: str) -> tuple[Any, ...] | None:
+    """Channels of the stages, in the order in which they run; None if some lack."""
+    number = _count(shapes, f"{half}.stage_") or 0
     names = [f"{half}.stage_{i}.block_0.conv1.kernel" for i in range(number)]
-    return tuple(_axis(shapes, name, 3) for name in names)
+    widths = tuple(_axis(shapes, name, 3) for name in names)
+    return widths if widths and None not in widths else None
 
 
-def _blocks(shapes: Shapes, half: str, stages: int) -> tuple[int, ...]:
+def _blocks(shapes: Shapes, half: str) -> tuple[int, ...]:
     """Blocks of the stages, in the order in which they run."""
     between = _count(shapes, f"{half}.{'halve' if half == 'encoder' else 'double'}_")
     number = 1 + (between or 0)

@@ -115,7 +115,7 @@ def test_files_of_something_else_are_refused(tmp_path):
     strange = dataclasses.replace(make(TINY), note={"made": "elsewhere"})
     save_autoencoder(tmp_path / "x", strange)
     with pytest.raises(
-        ValueError, match="got format='jaxguide-autoencoder-1' in .*It is an auto"
+        ValueError, match="got format='jaxguide-autoencoder-1' in .*It holds an auto"
     ):
         load_weights(tmp_path / "x")
 
