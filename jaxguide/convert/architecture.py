@@ -10,8 +10,8 @@ from jaxguide.convert.layouts import EMBEDDERS
 from jaxguide.convert.tensors import Shape, Tensors
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
-from jaxguide.models.container import few, hint
 from jaxguide.models.dit_config import SIZES
+from jaxguide.models.looks import few, hint
 
 # Of a latent of a picture of 8192 pixels; the table of positions is made in full.
 MOST_PATCHES = 2**20

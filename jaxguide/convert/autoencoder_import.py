@@ -13,9 +13,10 @@ from jaxguide.errors import InputError
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.autoencoders import FAMILIES, KL, TINY, Autoencoder
-from jaxguide.models.container import hint, write_arrays, write_text
 from jaxguide.models.convolution import parameter_shapes
+from jaxguide.models.looks import hint
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
+from jaxguide.models.written import write_arrays, write_text
 from jaxguide.runtime.calls import lookup
 
 # What diffusers takes where an old config.json says nothing.

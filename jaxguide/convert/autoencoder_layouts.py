@@ -19,7 +19,7 @@ from flax import traverse_util
 from jaxguide.convert.tensors import Shape, Tensors, take, whole
 from jaxguide.errors import InputError
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
-from jaxguide.models.container import hint
+from jaxguide.models.looks import hint
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 
 INSIDE_A_CHECKPOINT = "first_stage_model."

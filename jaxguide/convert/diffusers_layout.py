@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxguide.convert.folders import read_json
 from jaxguide.convert.layouts import Placement, label_table, linear, patch_in
-from jaxguide.convert.tensors import Tensors, read_json, whole
+from jaxguide.convert.tensors import Tensors, whole
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
-from jaxguide.models.container import write_arrays, write_text
+from jaxguide.models.written import write_arrays, write_text
 
 # What our network is, in the words of their configuration.
 ARCHITECTURE = {

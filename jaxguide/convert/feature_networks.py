@@ -22,7 +22,7 @@ from jax import Array
 from jaxguide.convert.tensor_files import Entry
 from jaxguide.convert.tensors import Tensors, open_tensors, take
 from jaxguide.errors import InputError
-from jaxguide.models import Params, container, efficientnet_lite, inception
+from jaxguide.models import Params, container, efficientnet_lite, header, inception
 from jaxguide.runtime.calls import lookup
 
 FORMAT = "jaxguide-features-1"
@@ -199,9 +199,9 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
     return container.read(owner, file, FORMAT, "save_features", understand)[1]
 
 
-def _meaning(name: str, about: dict[str, Any]) -> container.Meaning:
+def _meaning(name: str, about: dict[str, Any]) -> header.Meaning:
     """What the header of a file means, which should be of the network `name`."""
-    network = container.field(about, "network", str, ...)
+    network = header.field(about, "network", str, ...)
     if network != name:
         raise InputError(
             f"header: need weights of {name!r}, got network={network!r}. Take the "
@@ -209,7 +209,7 @@ def _meaning(name: str, about: dict[str, Any]) -> container.Meaning:
         )
     flat: Any = traverse_util.flatten_dict(SHAPES[name](), sep=".")
     wanted = {place: tuple(leaf.shape) for place, leaf in flat.items()}
-    return container.Meaning(network, lambda shapes: [], lambda names: wanted)
+    return header.Meaning(network, lambda shapes: [], lambda names: wanted)
 
 
 def find_efficientnet_lite0(path: str | Path | None = None) -> Path:

@@ -29,9 +29,10 @@ from jaxguide.convert.layouts import Placement
 from jaxguide.convert.tensors import Tensors, open_tensors
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
-from jaxguide.models.container import DTYPES, write_arrays
+from jaxguide.models.container import DTYPES
 from jaxguide.models.dit import position_table
 from jaxguide.models.weights import Weights, shapes
+from jaxguide.models.written import write_arrays
 from jaxguide.paths import KINDS, PATHS
 from jaxguide.runtime.calls import call, lookup
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from jaxguide.convert.stored import Entry
 from jaxguide.errors import InputError
 from jaxguide.models import looks
-from jaxguide.models.container import few
+from jaxguide.models.looks import few
 
 # What torch.nn.DataParallel, torch.compile, FSDP and checkpointing put into names.
 WRAPPERS = frozenset(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from flax import traverse_util
 from jax import Array
 
 from jaxguide.errors import InputError
-from jaxguide.models import autoencoder_kl, container, tiny_autoencoder
+from jaxguide.models import autoencoder_kl, container, header, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.convolution import parameter_shapes
 from jaxguide.models.shown import by_kl, by_tiny
@@ -139,22 +138,21 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     return dataclasses.replace(autoencoder, params=params)
 
 
-def _meaning(about: dict[str, Any]) -> container.Meaning:
+def _meaning(about: dict[str, Any]) -> header.Meaning:
     """What the header of a file means; the parameters are still missing."""
-    kind = container.field(about, "kind", str, ...)
-    config = container.architecture(lookup("header", kind, KINDS), about, "config")
-    scale, shift = (container.field(about, n, float, ...) for n in ("scale", "shift"))
-    if not (math.isfinite(scale) and scale > 0 and math.isfinite(shift)):
+    kind = header.field(about, "kind", str, ...)
+    config = header.architecture(lookup("header", kind, KINDS), about, "config")
+    scale, shift = (header.field(about, n, float, ...) for n in ("scale", "shift"))
+    if scale <= 0:
         raise InputError(
-            "header: need a scale above 0 and a finite shift, got "
-            f"scale={scale!r}, shift={shift!r}. Write the file anew."
+            f"header: need scale > 0, got scale={scale!r}. Write the file anew."
         )
-    note = container.field(about, "note", dict, ...)
+    note = header.field(about, "note", dict, ...)
     model, shown = (
         (autoencoder_kl, by_kl) if kind == KL else (tiny_autoencoder, by_tiny)
     )
 
-    def wanted(names: container.Shapes) -> container.Shapes:
+    def wanted(names: header.Shapes) -> header.Shapes:
         """Of the halves that are there."""
         shapes = parameter_shapes(model.init, config)
         there = {name.split(".")[0] for name in names} & set(shapes) or set(shapes)
@@ -164,7 +162,7 @@ def _meaning(about: dict[str, Any]) -> container.Meaning:
         return {name: tuple(leaf.shape) for name, leaf in flat.items()}
 
     autoencoder = Autoencoder(config, {}, scale, shift, note)
-    return container.Meaning(autoencoder, functools.partial(shown, config), wanted)
+    return header.Meaning(autoencoder, functools.partial(shown, config), wanted)
 
 
 def encode_moments(autoencoder: Autoencoder, images: Array) -> Array:

@@ -7,60 +7,23 @@ the shapes of the arrays, and no NaN is written or read.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
-from jaxguide.errors import InputError, NonFiniteError, UnwritableError
-from jaxguide.models import looks
+from jaxguide.errors import InputError, NonFiniteError
+from jaxguide.models import header
+from jaxguide.models.header import Meaning, Shapes
+from jaxguide.models.looks import few
 from jaxguide.models.safetensors_file import check_regular, read_array, read_header
-from jaxguide.runtime import exits
-from jaxguide.runtime.calls import call
+from jaxguide.models.written import write_arrays
 
 DTYPES = ("float16", "bfloat16", "float32")
-SHOWN = 6
-
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
-Made = TypeVar("Made")
-
-
-class Shown(NamedTuple):
-    """A field that the shapes of arrays show.
-
-    Attributes:
-        field: of the architecture.
-        said: its value in the header.
-        found: what the arrays say; None if those that show it are missing.
-    """
-
-    field: str
-    said: Any
-    found: Any
-
-
-class Meaning(NamedTuple):
-    """What a header means.
-
-    Attributes:
-        made: the object that it describes; the caller's business.
-        shown: from the shapes of arrays to the fields that they show.
-        wanted: from the names of arrays to the shapes that there should be.
-        unset: rows at the end of an array that may be NaN, by its name.
-    """
-
-    made: Any
-    shown: Callable[[Shapes], list[Shown]]
-    wanted: Callable[[Shapes], Shapes]
-    unset: Mapping[str, int] = {}
 
 
 def write(
@@ -102,74 +65,6 @@ def write(
     write_arrays(owner, Path(path), stored, {"jaxguide": json.dumps(about)})
 
 
-def write_arrays(
-    owner: str,
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    metadata: dict[str, str] | None = None,
-    *,
-    save: Callable[[Path, dict[str, np.ndarray]], None] | None = None,
-) -> None:
-    """Writes named arrays as safetensors, or as `save` does.
-
-    A reader, and a run that is killed, never see half a file. Its rights are those of
-    any new file (the umask's), also where the library that writes it asks for less.
-
-    Args:
-        owner: the public name that an error begins with.
-        path: of the file; its folder is made if missing.
-        arrays: contiguous, by name.
-        metadata: texts by name, for safetensors.
-        save: `(path, arrays)`, writes another format.
-
-    Raises:
-        UnwritableError: if the file cannot be written.
-    """
-
-    def fill(beside: Path) -> None:
-        if save is None:
-            save_file(arrays, str(beside), metadata=metadata)
-        else:
-            save(beside, arrays)
-
-    _write_beside(owner, path, fill)
-
-
-def write_text(owner: str, path: Path, text: str) -> None:
-    """Writes a text file whole or not at all; `write_arrays` has the errors."""
-    _write_beside(owner, path, lambda beside: _write_line(beside, text))
-
-
-def _write_line(path: Path, text: str) -> None:
-    path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _write_beside(owner: str, path: Path, fill: Callable[[Path], None]) -> None:
-    """Lets `fill` write a file beside `path`, then puts it there."""
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(b"")
-        rights = beside.stat().st_mode & 0o777
-        fill(beside)
-        beside.chmod(rights)
-        beside.replace(path)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = exits.why_unwritable(error) or _in_the_way(path)
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if reason is None:
-            raise
-        raise UnwritableError(
-            f"{owner}: need a folder that can be written, got path={str(path)!r}: "
-            f"{reason}. Make room or use another folder."
-        ) from error
-
-
-def _in_the_way(path: Path) -> str | None:
-    return "a folder is in the way" if path.is_dir() else None
-
-
 def read(
     owner: str,
     path: str | Path,
@@ -196,11 +91,13 @@ def read(
     """
     path = Path(path)
     check_regular(owner, path)
-    _check_no_pickle(owner, path)
+    header.check_no_pickle(owner, path)
     metadata, stored = read_header(owner, path)
-    about = _about(owner, path, metadata)
+    about = header.parsed(owner, path, metadata)
     if about.get("format") != format:
-        raise _foreign(owner, path, about.get("format"), format, writer, set(stored))
+        raise header.foreign(
+            owner, path, about.get("format"), format, writer, set(stored)
+        )
     try:
         meaning = understand(about)
     except InputError as error:
@@ -208,7 +105,7 @@ def read(
             f"{owner}: need a sound header, got path={str(path)!r}, where {error}"
         ) from error
     shapes = {name: array.shape for name, array in stored.items()}
-    _check_shown(owner, path, meaning.shown(shapes))
+    header.check_shown(owner, path, meaning.shown(shapes))
     check_shapes(owner, path, shapes, meaning.wanted(shapes), "Write the file anew.")
     other = [f"{n} {a.dtype}" for n, a in stored.items() if a.dtype not in DTYPES]
     if other:
@@ -222,47 +119,6 @@ def read(
         check_finite(owner, path, name, value, meaning.unset.get(name, 0))
         flat[name] = jnp.asarray(value)
     return meaning.made, traverse_util.unflatten_dict(flat, sep=".")
-
-
-def field(about: Mapping[str, Any], name: str, kind: type[Made], default: Any) -> Made:
-    """One field of a header, of the type that it must have.
-
-    Args:
-        about: the header, or a part of it.
-        name: of the field.
-        kind: its type; a float may be written as a whole number.
-        default: if it is not there; `...` if it must be.
-
-    Raises:
-        InputError: if it is missing or of another type.
-    """
-    value = about.get(name, default)
-    allowed = (int, float) if kind is float else (kind,)
-    if type(value) not in allowed:
-        shown = "none" if value is ... else repr(value)
-        raise InputError(
-            f"header: need {name} of type {kind.__name__}, got {name}={shown:.80}. "
-            "Write the file anew."
-        )
-    return kind(value)  # pyright: ignore[reportCallIssue]
-
-
-def architecture(config: type[Made], about: Mapping[str, Any], name: str) -> Made:
-    """The configuration that a part of a header describes.
-
-    Args:
-        config: a dataclass that checks its fields.
-        about: the header.
-        name: of the part: a dict of all fields.
-
-    Raises:
-        InputError: if a field is missing, unknown, of another type or out of range.
-    """
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in field(about, name, dict, ...).items()
-    }
-    return call("header", config, fields)
 
 
 def check_shapes(
@@ -320,80 +176,3 @@ def check_finite(
             f"that are NaN, infinite or too large for {array.dtype}, in {name} of "
             f"path={str(path)!r}. Use another file, or a wider dtype."
         )
-
-
-def hint(names: Any) -> str:
-    """Which published layout names look like, and how it is converted; or ""."""
-    formats = looks.published_as(names)
-    behind = looks.inside(names)
-    if not formats and not behind:
-        return ""
-    cut = "" if formats else next(iter(behind))
-    formats = formats or behind[cut]
-    option = f" --option prefix={cut}" if cut else ""
-    return (
-        f"It looks like a published {' or '.join(formats)}: "
-        f"python -m jaxguide.convert --from {formats[0]}{option} FILE OUT."
-    )
-
-
-def few(names: Any) -> str:
-    """The first names of many."""
-    names = list(names)
-    shown = ", ".join(names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown}, ..."
-
-
-def _about(owner: str, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON text of a file; {} where there is none."""
-    try:
-        about = json.loads(metadata.get("jaxguide", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{owner}: need JSON in the header, got path={str(path)!r}: {error}. "
-            "Write the file anew."
-        ) from error
-    if not isinstance(about, dict):
-        raise InputError(
-            f"{owner}: need a dict in the header, got a {type(about).__name__} in "
-            f"path={str(path)!r}. Write the file anew."
-        )
-    return about
-
-
-def _check_no_pickle(owner: str, path: Path) -> None:
-    with path.open("rb") as file:
-        first = file.read(4)
-    if first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-        raise InputError(
-            f"{owner}: need a safetensors file of ours, got path={str(path)!r}, which "
-            "looks like PyTorch's: python -m jaxguide.convert --from FORMAT FILE OUT."
-        )
-
-
-def _foreign(
-    owner: str, path: Path, said: Any, format: str, writer: str, names: set[str]
-) -> InputError:
-    """What to say of a file that `writer` did not write."""
-    known = looks.OURS.get(said) if isinstance(said, str) else None
-    advice = f"It holds {known}." if known else hint(names)
-    return InputError(
-        f"{owner}: need a file of format {format!r}, got format={said!r} in "
-        f"path={str(path)!r}. {advice or f'Write it with {writer}.'}"
-    )
-
-
-def _check_shown(owner: str, path: Path, shown: list[Shown]) -> None:
-    """Raises InputError where the arrays show another architecture than the header."""
-    lost = [one.field for one in shown if one.found is None]
-    other = [one for one in shown if one.said != one.found and one.found is not None]
-    if not lost and not other:
-        return
-    said = ", ".join(f"{one.field}={one.said!r}" for one in other)
-    found = ", ".join(f"{one.field}={one.found!r}" for one in other)
-    fault = f"{said} in the header and {found} in the arrays"
-    fault = f"no arrays that show {few(lost)}," if lost else fault
-    raise InputError(
-        f"{owner}: need arrays as the header says, got {fault} of path={str(path)!r}. "
-        "Write the file anew."
-    )

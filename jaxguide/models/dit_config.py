@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class DiTConfig:
         self._need(fits, "width", f"a multiple of 4 and of heads={self.heads}")
         self._need(self.dtype in DTYPES, "dtype", f"in {DTYPES}")
         for name in ("time_scale", "time_offset", "downscale_freq_shift"):
-            self._need(math.isfinite(getattr(self, name)), name, "finite")
+            finite = abs(getattr(self, name)) <= sys.float_info.max
+            self._need(finite, name, "finite")
         known = set(self.inputs) <= set(INPUT_UNITS)
         self._need(known, "inputs", f"of {tuple(INPUT_UNITS)}")
 

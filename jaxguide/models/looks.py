@@ -23,6 +23,7 @@ LANDMARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("softmax/weights", ("inception",)),
     ("_conv_stem.weight", ("efficientnet-lite0",)),
 )
+SHOWN = 6
 # Our files: what they are for, by the format that they say.
 OURS = {
     "jaxguide-weights-1": "weights to sample: load_weights, or --config.checkpoint",
@@ -55,3 +56,25 @@ def inside(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
                 found.setdefault(name.removesuffix(landmark), formats)
                 break
     return found
+
+
+def hint(names: Collection[str]) -> str:
+    """Which published layout names look like, and how it is converted; or ""."""
+    formats = published_as(names)
+    behind = inside(names)
+    if not formats and not behind:
+        return ""
+    cut = "" if formats else next(iter(behind))
+    formats = formats or behind[cut]
+    option = f" --option prefix={cut}" if cut else ""
+    return (
+        f"It looks like a published {' or '.join(formats)}: "
+        f"python -m jaxguide.convert --from {formats[0]}{option} FILE OUT."
+    )
+
+
+def few(names: Iterable[str]) -> str:
+    """The first names of many."""
+    names = list(names)
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, ..."

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
-from jaxguide.models.container import Shapes, Shown
 from jaxguide.models.dit_config import DiTConfig
+from jaxguide.models.header import Shapes, Shown
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 
 

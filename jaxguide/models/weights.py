@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from flax import traverse_util
 
 from jaxguide.errors import InputError
-from jaxguide.models import container
+from jaxguide.models import container, header
 from jaxguide.models.convolution import parameter_shapes
 from jaxguide.models.dit import init
 from jaxguide.models.dit_config import DiTConfig
@@ -92,16 +92,16 @@ def load_weights(path: str | Path) -> Weights:
     return weights._replace(params=params)
 
 
-def _meaning(about: dict[str, Any]) -> container.Meaning:
+def _meaning(about: dict[str, Any]) -> header.Meaning:
     """What the header of a file means; the parameters are still missing."""
-    model = container.architecture(DiTConfig, about, "model")
-    names = container.field(about, "class_names", list, ...)
+    model = header.architecture(DiTConfig, about, "model")
+    names = header.field(about, "class_names", list, ...)
     path, kind, latents = (
-        container.field(about, name, str, default)
+        header.field(about, name, str, default)
         for name, default in (("path", ...), ("kind", ...), ("latents", ""))
     )
-    guided = container.field(about, "guided_channels", int, 0)
-    note = container.field(about, "note", dict, ...)
+    guided = header.field(about, "guided_channels", int, 0)
+    note = header.field(about, "note", dict, ...)
     lookup("header", path, PATHS)
     lookup("header", kind, dict.fromkeys(KINDS))
     if not 0 <= guided <= model.channels:
@@ -115,7 +115,7 @@ def _meaning(about: dict[str, Any]) -> container.Meaning:
             f"got {len(names)} class_names. Write the file anew."
         )
     weights = Weights({}, model, path, kind, tuple(names), note, guided, latents)
-    return container.Meaning(
+    return header.Meaning(
         made=weights,
         shown=functools.partial(by_dit, model),
         wanted=lambda names: shapes(model),
