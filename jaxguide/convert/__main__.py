@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxguide.convert.folders import check_there
 from jaxguide.convert.formats import FORMATS, Format, Opened
 from jaxguide.convert.tensors import Tensors, open_tensors, table
 from jaxguide.errors import InputError, UnwritableError
 from jaxguide.models import looks
 from jaxguide.models.container import DTYPES
+from jaxguide.models.safetensors_file import check_regular
 from jaxguide.runtime import flags
 from jaxguide.runtime.calls import lookup
 
@@ -59,6 +61,7 @@ def import_file(
             f"convert: need out ending in .safetensors and dtype in {DTYPES}, got "
             f"out={str(out)!r}, dtype={dtype!r}."
         )
+    check_there(path)
     _check_out(path, out)
     start = time.perf_counter()
     opened = _opened(chosen, path, key, _text("prefix", options.pop("prefix", "")))
@@ -149,6 +152,7 @@ def export_file(format: str, path: str | Path, out: str | Path) -> str:
             f"convert: need a format that is written, one of {known}, got "
             f"format={format!r}."
         )
+    check_regular("convert", path)
     _check_out(path, out)
     start = time.perf_counter()
     chosen.export(out, chosen.load(path))

@@ -15,7 +15,15 @@ INDEX = ".index.json"
 
 
 def check_there(path: Path) -> None:
-    if not path.exists():
+    """Raises InputError unless there is such a file or folder."""
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder without rights
+        raise InputError(
+            f"open_tensors: need a path that can be read, got path={str(path)!r}: "
+            f"{error.strerror}. Check the path."
+        ) from error
+    if not there:
         raise InputError(
             f"open_tensors: need an existing file or folder, got path={str(path)!r}. "
             "Check the path."
@@ -28,7 +36,6 @@ def shards(path: Path) -> list[File]:
     Raises:
         InputError: if the index is none, leaves its folder, or does not fit its files.
     """
-    check_there(path)
     given = read_json(path).get("weight_map")
     places = given if isinstance(given, dict) else {}
     if not places or not all(isinstance(name, str) for name in places.values()):

@@ -162,8 +162,9 @@ def _chosen(
         return roots[0]
     known = sorted(".".join(root) for root in fitting or groups)
     if not roots:
+        keys = [name for name in known if name] or "none, for a bare file"
         raise InputError(
-            f"open_tensors: need a key of {known}, got key={key!r} in {path.name}. "
+            f"open_tensors: need a key of {keys}, got key={key!r} in {path.name}. "
             "Take another key."
         )
     # The documented layout of a training checkpoint: its average is taken.

@@ -126,6 +126,7 @@ def open_tensors(
     if isinstance(path, Tensors):
         return path
     source = path = Path(path)
+    check_there(path)
     config = {}
     if path.is_dir():
         path = component_of(path, component)
@@ -134,7 +135,6 @@ def open_tensors(
     if path.name.endswith(INDEX):
         files = shards(path)
     else:
-        check_there(path)
         files = [open_file(path)]
     return Tensors(path, files, config, key=key, prefix=prefix, source=source)
 

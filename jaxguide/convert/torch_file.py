@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,10 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         InputError: if PyTorch is missing.
     """
     torch = needed_torch(path)
-    # Without the file's own name, so that equal arrays give equal files.
-    with path.open("wb") as file:
+    # Without the file's own name, so that equal arrays give equal files. The warning
+    # is of arrays that may not be written to; nobody does.
+    with path.open("wb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         torch.save({n: torch.from_numpy(a) for n, a in arrays.items()}, file)
 
 

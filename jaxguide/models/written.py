@@ -68,14 +68,16 @@ def _write_beside(owner: str, path: Path, fill: Callable[[Path], None]) -> None:
         beside.replace(path)
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = exits.why_unwritable(error) or _in_the_way(path)
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        reason = reason or getattr(error, "strerror", None)
         if reason is None:
             raise
         raise UnwritableError(
             f"{owner}: need a folder that can be written, got path={str(path)!r}: "
             f"{reason}. Make room or use another folder."
         ) from error
+    finally:  # also after Ctrl-C
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _in_the_way(path: Path) -> str | None:
