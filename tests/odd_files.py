@@ -11,8 +11,9 @@ import struct
 
 import jax
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save, save_file
 
+from jaxguide.convert.autoencoder_import import export_autoencoder
 from jaxguide.convert.published import _layout
 from jaxguide.models import (
     Autoencoder,
@@ -31,6 +32,7 @@ from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 MODEL = DiTConfig(8, 4, 2, 24, 2, 2, num_classes=5)
 KL = AutoencoderKLConfig(widths=(8, 8), layers=1, groups=4)
 TINY = TinyAutoencoderConfig(4, 4, (0, 1), (1, 0))
+FILE_OF_DIFFUSERS = "diffusion_pytorch_model.safetensors"
 NAMES = ("bag", "coat", "shoe", "hat", "sock")
 # What may stand where a number, a name or a list should.
 VALUES = (None, True, -1, 0, 7, 10**9, 2**70, 0.5, 1e999, "", "x", "2", [], [3], {})
@@ -282,3 +284,56 @@ def weight_files(folder, rng, count=200, kinds=tuple(SOUND)):
         path = folder / f"{kind}.safetensors"
         path.write_bytes(edit(files[kind], rng))
         yield f"{kind}, {edit.__name__[1:]}", path
+
+
+def _pick(rng, values):
+    values = list(values)
+    return values[int(rng.integers(len(values)))]
+
+
+def _edited(arrays, rng):
+    """The arrays with one that is missing, of another shape or called otherwise."""
+    name, way = _pick(rng, arrays), int(rng.integers(6))
+    one = arrays[name]
+    axes = (int(rng.integers(1, 9)),) * int(rng.integers(5))
+    others = [
+        {},
+        {name: one.reshape(-1)},
+        {name: one[:0]},
+        {name: np.concatenate([one, one])},
+        {name: np.ones(axes, np.float32)},
+        {f"{name}.x": one},
+    ]
+    rest = {key: value for key, value in arrays.items() if key != name}
+    return rest | others[way]
+
+
+def published_folders(folder, rng, count=100):
+    """Draws odd folders of autoencoders as diffusers has them.
+
+    Args:
+        folder: where they are written; one is overwritten by the next.
+        rng: NumPy's generator.
+        count: how many.
+
+    Yields:
+        The format, and the folder or the file in it.
+    """
+    kinds, name = {"autoencoder-kl": KL, "taesd": TINY}, FILE_OF_DIFFUSERS
+    for kind, config in kinds.items():
+        export_autoencoder(folder / kind, autoencoder(config))
+    odd = folder / "odd"
+    odd.mkdir(exist_ok=True)
+    for _ in range(count):
+        kind = _pick(rng, kinds)
+        arrays = load_file(folder / kind / name)
+        config = json.loads((folder / kind / "config.json").read_text())
+        if rng.random() < 0.7:
+            arrays = _edited(arrays, rng)
+        else:
+            config[_pick(rng, config)] = _pick(rng, VALUES)
+        texts = [json.dumps(config)] * 20
+        text = _pick(rng, [*texts, "[]", "{", "null", "1", ""])
+        save_file(arrays, str(odd / name))
+        (odd / "config.json").write_text(text)
+        yield kind, _pick(rng, (odd, odd / name))

@@ -307,6 +307,20 @@ def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path, seed):
     assert refusals > 80
 
 
+@pytest.mark.exhaustive
+def test_folders_of_diffusers_are_read_or_refused(tmp_path):
+    refusals, rng = 0, np.random.default_rng(0)
+    out = tmp_path / "out.safetensors"
+    for format, path in odd_files.published_folders(tmp_path, rng, 300):
+        given = {} if path.is_dir() or format == "taesd" else {"family": "sd"}
+        try:
+            convert.import_file(format, path, out, **given)
+        except InputError as error:
+            assert "\n" not in str(error), path
+            refusals += 1
+    assert 150 < refusals < 300
+
+
 class Stranger:
     """Anything that is no tensor; it leaves a trace if it is made."""
 
