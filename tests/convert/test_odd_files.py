@@ -296,6 +296,8 @@ MORE = [pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 20
 def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path, seed):
     refusals, rng = 0, np.random.default_rng(seed)
     for name, path in odd_files.weight_files(tmp_path, rng, 80, ("published",)):
+        if path.suffix == ".pt" and not seed:  # importing PyTorch takes seconds
+            continue
         try:
             weights = read_published(path, "sit", heads=2)
         except InputError as error:
