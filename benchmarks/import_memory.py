@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxguide import models
 from jaxguide.convert import layouts
-from jaxguide.models.container import write_arrays
+from jaxguide.models.written import write_arrays
 
 
 def make(path: Path, model: models.DiTConfig) -> None:

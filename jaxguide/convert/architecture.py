@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxguide.convert.layouts import EMBEDDERS
 from jaxguide.convert.tensors import Shape, Tensors
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 from jaxguide.models.dit_config import SIZES
+from jaxguide.models.looks import few, hint
 
+# Of a latent of a picture of 8192 pixels; the table of positions is made in full.
+MOST_PATCHES = 2**20
 # No array shows the number of heads: the layers of queries, keys and values have the
 # same shape for any.
 HEADS = {width: heads for width, _, heads in SIZES.values()}
@@ -93,40 +96,56 @@ def infer(
     width, channels, patch, _ = _shape(tensors, landmarks.patch, 4)
     rows = _shape(tensors, landmarks.table, 2)[0]
     hidden = _shape(tensors, landmarks.hidden, 2)[0]
-    outputs = _shape(tensors, landmarks.last, 2)[0] / patch**2 / channels
+    outputs = _shape(tensors, landmarks.last, 2)[0] / max(patch**2 * channels, 1)
     series = tuple(_count(tensors.names, name) for name in landmarks.blocks)
-    model = DiTConfig(
-        image_size=image_size or _edge(tensors, landmarks, patch),
-        channels=channels,
-        patch=patch,
-        width=width,
-        depth=sum(series),
-        heads=heads or _heads(tensors, width),
-        num_classes=_classes(tensors, rows, num_classes),
-        learn_sigma=_twice(tensors, landmarks, outputs),
-        mlp_ratio=hidden // width,
-        inputs=tuple(
+    fields: dict[str, Any] = {
+        "image_size": image_size or _edge(tensors, landmarks, patch),
+        "channels": channels,
+        "patch": patch,
+        "width": width,
+        "depth": sum(series),
+        "heads": heads or _heads(tensors, width),
+        "num_classes": _classes(tensors, rows, num_classes),
+        "learn_sigma": _twice(tensors, landmarks, outputs),
+        "mlp_ratio": _ratio(tensors, landmarks, hidden, width),
+        "inputs": tuple(
             name
             for name, theirs in EMBEDDERS.items()
             if f"{theirs}.mlp.0.weight" in tensors.names
         ),
-    )
-    return Architecture(model, rows, series)
+    }
+    return Architecture(_model(tensors, fields), rows, series)
+
+
+def _model(tensors: Tensors, fields: dict[str, Any]) -> DiTConfig:
+    """The architecture of these fields.
+
+    Raises:
+        InputError: if there is none, or its table of positions has no measure.
+    """
+    try:
+        model = DiTConfig(**fields)
+    except InputError as error:
+        raise InputError(
+            f"read_published: need an architecture that can be, got "
+            f"path={tensors.path.name!r}: {error}"
+        ) from error
+    if math.prod(model.grid) > MOST_PATCHES:
+        raise InputError(
+            f"read_published: need at most {MOST_PATCHES:,} patches, got "
+            f"image_size={model.image_size!r} for path={tensors.path.name!r}. Give the "
+            "edge of the latents, such as 32."
+        )
+    return model
 
 
 def _shape(tensors: Tensors, name: str, rank: int) -> Shape:
     if name in tensors.names and len(tensors.shape(name)) == rank:
         return tensors.shape(name)
-    names = set(tensors.names)
-    for layout, other in (("diffusers-dit", DIFFUSERS), ("dit, sit, repa", OFFICIAL)):
-        if other.patch in names and other.patch != name:
-            hint = f"It looks like {layout}."
-            break
-    else:
-        hint = f"It has {', '.join(tensors.names[:4])}, ..."
+    advice = hint(tensors.names) or f"It has {few(tensors.names)}."
     raise InputError(
         f"read_published: need an array {name} of {rank} axes, got none in "
-        f"path={tensors.path.name!r}. {hint}"
+        f"path={tensors.path.name!r}. {advice}"
     )
 
 
@@ -166,6 +185,15 @@ def _classes(tensors: Tensors, rows: int, wanted: int) -> int:
             f"labels of path={tensors.path.name!r}, got num_classes={wanted!r}."
         )
     return wanted or rows - 1
+
+
+def _ratio(tensors: Tensors, landmarks: Landmarks, hidden: int, width: int) -> int:
+    if not width or hidden % width:
+        raise InputError(
+            f"read_published: need {landmarks.hidden} with a multiple of width {width} "
+            f"outputs, got {hidden} in path={tensors.path.name!r}."
+        )
+    return hidden // width
 
 
 def _twice(tensors: Tensors, landmarks: Landmarks, outputs: float) -> bool:

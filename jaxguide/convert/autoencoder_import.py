@@ -6,17 +6,17 @@ import json
 import re
 from pathlib import Path
 
-from safetensors.numpy import save_file
-
 from jaxguide.convert import autoencoder_layouts as layouts
 from jaxguide.convert.tensor_files import PICKLED
-from jaxguide.convert.tensors import Tensors, open_tensors
+from jaxguide.convert.tensors import Tensors, number, open_tensors
 from jaxguide.errors import InputError
 from jaxguide.models import autoencoder_kl, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
 from jaxguide.models.autoencoders import FAMILIES, KL, TINY, Autoencoder
 from jaxguide.models.convolution import parameter_shapes
+from jaxguide.models.looks import hint
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
+from jaxguide.models.written import write_arrays, write_text
 from jaxguide.runtime.calls import lookup
 
 # What diffusers takes where an old config.json says nothing.
@@ -50,7 +50,7 @@ def read_autoencoder_kl(
         raise InputError(
             f"{owner}: need an AutoencoderKL of diffusers or latent-diffusion, got "
             f"path={str(tensors.source)!r} without encoder.conv_in or decoder.conv_in. "
-            "Choose another format."
+            f"{hint(tensors.names) or 'Choose another format.'}"
         )
     config = layouts.kl_config(tensors, names, groups)
     scale, shift = _scale(owner, tensors, family, config.latent_channels, KL)
@@ -85,7 +85,8 @@ def read_tiny_autoencoder(
         if f"{half}.layers.0.weight" not in names[half]:
             raise InputError(
                 f"{owner}: need layers of a tiny {half}, got path={str(files[half])!r} "
-                f"without {half}.layers.0.weight. Choose another file or format."
+                f"without {half}.layers.0.weight. "
+                f"{hint(opened[half].names) or 'Choose another file or format.'}"
             )
         fields |= layouts.tiny_config(opened[half], names[half], half)
     config = TinyAutoencoderConfig(**fields)
@@ -100,8 +101,7 @@ def read_tiny_autoencoder(
     first = opened["encoder"]
     if family:
         _scale(owner, first, family, config.latent_channels, TINY)
-    scale = float(first.config.get("scaling_factor", 1.0))
-    shift = float(first.config.get("shift_factor") or 0.0)
+    scale, shift = _published_scale(owner, first, 1.0)
     return Autoencoder(config, params, scale, shift, _note(source, family))
 
 
@@ -126,13 +126,16 @@ def export_autoencoder(folder: str | Path, autoencoder: Autoencoder) -> None:
     else:
         about, name = _tiny_json(config), layouts.tiny_name(config)
     about |= {"scaling_factor": autoencoder.scale, "shift_factor": autoencoder.shift}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    owner, folder = "export_autoencoder", Path(folder)
+    if folder.suffix in (".safetensors", *PICKLED):
+        raise InputError(
+            f"{owner}: need a folder, got folder={str(folder)!r}. It gets a file of "
+            "weights and config.json: leave out the suffix."
+        )
     arrays = layouts.give_params(autoencoder.params, name)
     file = folder / "diffusion_pytorch_model.safetensors"
-    save_file(arrays, str(file), metadata={"format": "pt"})
-    text = json.dumps(about, indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_arrays(owner, file, arrays, {"format": "pt"})
+    write_text(owner, folder / "config.json", json.dumps(about, indent=2))
 
 
 def _scale(
@@ -154,9 +157,20 @@ def _scale(
             f"{owner}: need a family in {known} for a file without config.json, got "
             "family=''. It gives the scale of the latents."
         )
-    shift = tensors.config.get("shift_factor")
-    scale = float(tensors.config.get("scaling_factor", SCALE))
-    return scale, SHIFT if shift is None else float(shift)
+    return _published_scale(owner, tensors, SCALE)
+
+
+def _published_scale(
+    owner: str, tensors: Tensors, default: float
+) -> tuple[float, float]:
+    """Scale and shift as config.json has them."""
+    scale = float(number(tensors, "scaling_factor", default))
+    if scale <= 0:
+        raise InputError(
+            f"{owner}: need scaling_factor above 0 in config.json, got "
+            f"scaling_factor={scale!r} for path={str(tensors.source)!r}. Mend it."
+        )
+    return scale, float(number(tensors, "shift_factor", SHIFT))
 
 
 def _note(source: Path, family: str) -> dict:

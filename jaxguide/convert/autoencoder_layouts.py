@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from jaxguide.convert.tensors import Shape, Tensors, take
+from jaxguide.convert.tensors import Shape, Tensors, take, whole
+from jaxguide.errors import InputError
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
+from jaxguide.models.looks import hint
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 
 INSIDE_A_CHECKPOINT = "first_stage_model."
@@ -102,7 +104,7 @@ def kl_config(
     """The architecture that the shapes show; the groups are not among them."""
 
     def shape(name: str) -> Shape:
-        return tensors.shape(names[name])
+        return _kernel(tensors, names, name)
 
     stages = _count(names, r"encoder\.down_blocks\.(\d+)\.")
     first = [f"encoder.down_blocks.{i}.resnets.0.conv1.weight" for i in range(stages)]
@@ -110,7 +112,7 @@ def kl_config(
         widths=tuple(shape(name)[0] for name in first),
         layers=_count(names, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
         latent_channels=shape("decoder.conv_in.weight")[1],
-        groups=groups or int(tensors.config.get("norm_num_groups", 32)),
+        groups=groups or whole(tensors, "norm_num_groups", 32),
         in_channels=shape("encoder.conv_in.weight")[1],
         out_channels=shape("decoder.conv_out.weight")[0],
         quant_conv="quant_conv.weight" in names,
@@ -160,6 +162,8 @@ def tiny_config(tensors: Tensors, names: Mapping[str, str], half: str) -> dict:
     for name in names:
         if match := re.match(rf"{half}\.layers\.(\d+)\.(.*)", name):
             layers.setdefault(int(match[1]), []).append(match[2])
+    # A list that does not begin with a convolution is another network.
+    _kernel(tensors, names, f"{half}.layers.{min(layers, default=0)}.weight")
     blocks, pooled = [], False
     for number in sorted(layers):
         # Stages are not named in the list: a plain convolution stands between two, and
@@ -169,7 +173,9 @@ def tiny_config(tensors: Tensors, names: Mapping[str, str], half: str) -> dict:
         else:
             blocks[-1] += 1
             pooled |= "pool.0.weight" in layers[number]
-    ends = [tensors.shape(names[f"{half}.layers.{i}.weight"]) for i in (0, max(layers))]
+    ends = [
+        _kernel(tensors, names, f"{half}.layers.{i}.weight") for i in (0, max(layers))
+    ]
     (width, inputs, *_), (outputs, *_) = ends
     channels, latent = (inputs, outputs) if half == "encoder" else (outputs, inputs)
     return {
@@ -179,6 +185,22 @@ def tiny_config(tensors: Tensors, names: Mapping[str, str], half: str) -> dict:
         "channels": channels,
         "pooled": pooled,
     }
+
+
+def _kernel(tensors: Tensors, names: Mapping[str, str], name: str) -> Shape:
+    """Shape of a convolution's kernel, by what diffusers calls it.
+
+    Raises:
+        InputError: if there is none.
+    """
+    shape = tensors.shape(names[name]) if name in names else ()
+    if len(shape) != 4:
+        raise InputError(
+            f"read_autoencoder: need an array {name} of 4 axes, got "
+            f"{list(shape) if shape else 'none'} in path={str(tensors.source)!r}. "
+            f"{hint(tensors.names) or 'Choose another file or format.'}"
+        )
+    return shape
 
 
 def take_params(

@@ -8,13 +8,18 @@ Source: huggingface/diffusers 0.42, models/transformers/dit_transformer_2d.py: e
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from jaxguide.convert.folders import read_json
 from jaxguide.convert.layouts import Placement, label_table, linear, patch_in
-from jaxguide.convert.tensors import Tensors, read_json
+from jaxguide.convert.tensors import Tensors, whole
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
+from jaxguide.models.written import write_arrays, write_text
 
 # What our network is, in the words of their configuration.
 ARCHITECTURE = {
@@ -76,8 +81,8 @@ def sizes(tensors: Tensors) -> dict[str, Any]:
     config = tensors.config
     compare("config.json", config, ARCHITECTURE)
     return {
-        "heads": config.get("num_attention_heads", 0),
-        "image_size": config.get("sample_size", 0),
+        "heads": whole(tensors, "num_attention_heads", 0),
+        "image_size": whole(tensors, "sample_size", 0),
     }
 
 
@@ -100,10 +105,32 @@ def pipeline(folder: Path) -> tuple[str, ...]:
     """
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     compare("scheduler_config.json", scheduler, SCHEDULER)
-    names = read_json(folder / "model_index.json").get("id2label", {})
-    ordered = [names[str(label)] for label in range(len(names))]
+    names = read_json(folder / "model_index.json").get("id2label") or {}
+    labels = [str(label) for label in range(len(names))]
+    sound = isinstance(names, dict) and set(labels) == set(names)
+    if not sound or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(
+            "read_published: need id2label of names by the labels '0', '1', ..., got "
+            f"another in model_index.json of path={str(folder)!r}. Mend it."
+        )
+    ordered = [names[label] for label in labels]
     short = tuple(name.split(",")[0] for name in ordered)
     return short if len(set(short)) == len(short) else tuple(ordered)
+
+
+def write_folder(
+    owner: str, folder: Path, model: DiTConfig, arrays: dict[str, np.ndarray]
+) -> None:
+    """Writes what diffusers' `from_pretrained` loads.
+
+    Raises:
+        UnwritableError: if the folder cannot be written.
+    """
+    file = folder / "diffusion_pytorch_model.safetensors"
+    write_arrays(owner, file, arrays, {"format": "pt"})
+    write_text(
+        owner, folder / "config.json", json.dumps(configuration(model), indent=2)
+    )
 
 
 def configuration(model: DiTConfig) -> dict[str, Any]:

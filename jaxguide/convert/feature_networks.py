@@ -8,6 +8,7 @@ The networks themselves are `models.inception` and `models.efficientnet_lite`.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from jax import Array
 from jaxguide.convert.tensor_files import Entry
 from jaxguide.convert.tensors import Tensors, open_tensors, take
 from jaxguide.errors import InputError
-from jaxguide.models import Params, container, efficientnet_lite, inception
+from jaxguide.models import Params, container, efficientnet_lite, header, inception
 from jaxguide.runtime.calls import lookup
 
 FORMAT = "jaxguide-features-1"
@@ -50,10 +51,11 @@ def folded(arrays: Arrays, conv: str, norm: str) -> Params:
     """
     # float64, so that folding adds one rounding to float32 and no more.
     part = {name: arrays[f"{norm}.{name}"].astype(np.float64) for name in NORM}
-    scale = part["weight"] / np.sqrt(part["running_var"] + EPS)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a variance below 0
+        scale = part["weight"] / np.sqrt(part["running_var"] + EPS)
     kernel = arrays[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale
     bias = part["bias"] - part["running_mean"] * scale
-    return {"kernel": _float32(kernel), "bias": _float32(bias)}
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
 def _read(
@@ -79,7 +81,8 @@ def _read(
     }
     for place, (conv, norm) in layers.items():
         for name, value in folded(arrays, conv, norm).items():
-            flat[*place, name] = value.reshape(shapes[*place, name].shape)
+            container.check_finite(owner, tensors.path, f"{conv}.{name}", value)
+            flat[*place, name] = jnp.asarray(value.reshape(shapes[*place, name].shape))
     return traverse_util.unflatten_dict(flat)
 
 
@@ -88,10 +91,6 @@ def _kernel(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) == 2:
         return (1, 1, *shape)
     return shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
-
-
-def _float32(value: np.ndarray) -> Array:
-    return jnp.asarray(value.astype(np.float32))
 
 
 def read_efficientnet_lite0(tensors: Tensors) -> Params:
@@ -126,6 +125,8 @@ def read_inception(tensors: Tensors) -> Params:
 
 class _GraphAsPyTorch:
     """TensorFlow's graph of Inception under PyTorch's names, kernels transposed."""
+
+    nested, said = (), ""
 
     def __init__(self, tensors: Tensors):
         self._tensors = tensors
@@ -185,30 +186,30 @@ def load_features(name: str, path: str | Path | Tensors) -> Params:
 
     Raises:
         InputError: if the file is missing, holds something else, or PyTorch is missing.
+        NonFiniteError: if a value is NaN or infinite.
     """
-    reader = lookup("load_features", name, READERS)
+    owner = "load_features"
+    reader = lookup(owner, name, READERS)
     file = path.source if isinstance(path, Tensors) else Path(path)
+    if isinstance(path, Tensors) and FORMAT not in path.said:
+        return reader(path)
     if file.suffix != ".safetensors":
         return reader(open_tensors(path))
-    about, params = container.read("load_features", file, FORMAT, "save_features")
-    if about["network"] != name:
-        raise InputError(
-            f"load_features: need weights of {name!r}, got "
-            f"network={about['network']!r} in {file.name}. Take the other file."
-        )
-    actual, wanted = (_shapes(tree) for tree in (params, SHAPES[name]()))
-    if actual != wanted:
-        raise InputError(
-            f"load_features: need the layers of {name!r}, got path={str(file)!r} with "
-            f"{len(actual)} arrays instead of {len(wanted)} or of another shape. "
-            "Convert the published file anew."
-        )
-    return params
+    understand = functools.partial(_meaning, name)
+    return container.read(owner, file, FORMAT, "save_features", understand)[1]
 
 
-def _shapes(params: Params) -> dict[tuple[str, ...], tuple[int, ...]]:
-    flat: Any = traverse_util.flatten_dict(params)
-    return {place: leaf.shape for place, leaf in flat.items()}
+def _meaning(name: str, about: dict[str, Any]) -> header.Meaning:
+    """What the header of a file means, which should be of the network `name`."""
+    network = header.field(about, "network", str, ...)
+    if network != name:
+        raise InputError(
+            f"header: need weights of {name!r}, got network={network!r}. Take the "
+            "other file."
+        )
+    flat: Any = traverse_util.flatten_dict(SHAPES[name](), sep=".")
+    wanted = {place: tuple(leaf.shape) for place, leaf in flat.items()}
+    return header.Meaning(network, lambda shapes: [], lambda names: wanted)
 
 
 def find_efficientnet_lite0(path: str | Path | None = None) -> Path:

@@ -10,16 +10,12 @@ Source: facebookresearch/DiT@ed81ce2 and willisma/SiT@947f95b, models.py;
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from flax import traverse_util
 
-from jaxguide import models
-from jaxguide.convert.tensors import Shape, Tensors, check
+from jaxguide.convert.tensors import Shape, Tensors, check, read
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
 
@@ -73,13 +69,6 @@ FORMS = {
     "negated": Form(lambda a: -a, lambda a, shape: -a),
     "negated linear": Form(lambda a: -a.T, lambda a, shape: -a.T),
 }
-
-
-def shapes(model: DiTConfig) -> dict[str, Shape]:
-    """Shape of every leaf of our parameters, under dotted names."""
-    tree = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
-    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep=".")
-    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
 
 
 def linear(
@@ -197,34 +186,50 @@ def legacy(encoder_depth: int) -> Callable[[int], str]:
     return name
 
 
+def check_layout(
+    owner: str,
+    tensors: Tensors,
+    placements: Sequence[Placement],
+    ignore: Iterable[str] = (),
+) -> None:
+    """All names and shapes before the first value: an error costs no reading.
+
+    Args:
+        owner: the public name that an error begins with.
+        tensors: theirs.
+        placements: the layout.
+        ignore: shell patterns of names of theirs that are not needed.
+
+    Raises:
+        InputError: if names, shapes or types are not those of the layout.
+    """
+    wanted = {placement.name: placement.shape for placement in placements}
+    check(owner, tensors, wanted, tuple(ignore))
+
+
 def fill(
     owner: str,
     tensors: Tensors,
     placements: Sequence[Placement],
     leaves: Mapping[str, np.ndarray],
-    ignore: Iterable[str] = (),
 ) -> None:
-    """Reads their arrays, one at a time, into ours.
+    """Reads their arrays, one at a time, into ours; `check_layout` comes before.
 
     Args:
         owner: the public name that an error begins with.
         tensors: theirs.
         placements: the layout.
         leaves: ours, already of the right shapes; overwritten.
-        ignore: shell patterns of names of theirs that are not needed.
 
     Raises:
-        InputError: if names or shapes are not those of the layout, or two arrays that
-            are one part of ours (diffusers repeats some) differ.
+        InputError: if two arrays that are one part of ours (diffusers repeats some)
+            differ.
+        NonFiniteError: if a value is NaN or infinite, or too large for ours.
     """
-    wanted = {placement.name: placement.shape for placement in placements}
-    # All names and shapes before the first value: an error costs no reading.
-    check(owner, tensors, wanted, tuple(ignore))
     seen: dict[str, str] = {}
     for name, _, leaf, part, form in placements:
-        value = FORMS[form].ours(tensors.get(name))
         target, place = leaves[leaf], f"{leaf}{part}"
-        value = value.astype(target.dtype, copy=False)
+        value = FORMS[form].ours(read(owner, tensors, name, target.dtype))
         # diffusers stores the embedders of time and label once per block; one copy
         # stands for all, but only if all are equal.
         if place not in seen:

@@ -17,28 +17,29 @@ Differs from the source: SiT with `learn_sigma` returns twice the channels and i
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from jaxguide.convert import architecture, diffusers_layout, layouts
+from jaxguide.convert import architecture, diffusers_layout, layouts, torch_file
 from jaxguide.convert.architecture import Architecture
 from jaxguide.convert.layouts import Placement
-from jaxguide.convert.tensor_files import save_pickled
 from jaxguide.convert.tensors import Tensors, open_tensors
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
-from jaxguide.models.container import write_arrays
+from jaxguide.models.container import DTYPES
 from jaxguide.models.dit import position_table
-from jaxguide.models.weights import Weights
+from jaxguide.models.weights import Weights, shapes
+from jaxguide.models.written import write_arrays
+from jaxguide.paths import KINDS, PATHS
 from jaxguide.runtime.calls import call, lookup
 
 VAE = "sd-vae-ft-ema"
 DIFFUSERS = "diffusers-dit"
 LEGACY = "repa-legacy"
+WRITTEN = (".safetensors", ".pt", ".pth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,7 @@ def read_published(
     format: str,
     *,
     key: str = "",
+    prefix: str = "",
     dtype: str = "float32",
     **options: Any,
 ) -> Weights:
@@ -145,6 +147,7 @@ def read_published(
             "diffusers-dit" also the folder of a whole pipeline.
         format: one of `CONVENTIONS`.
         key: of a training checkpoint, "ema" or "model"; "" takes the average.
+        prefix: what stands before all names, if `open_tensors` does not know it.
         dtype: of the parameters: float32, or the type that they will be stored in.
         **options: see `ReadOptions`.
 
@@ -154,10 +157,12 @@ def read_published(
     Raises:
         InputError: if the format or an option is unknown, or the file is of another
             layout.
+        NonFiniteError: if a value is NaN or infinite, or too large for `dtype`.
     """
     convention = lookup("read_published", format, CONVENTIONS)
     chosen = call("read_published", ReadOptions, options)
-    tensors = open_tensors(path, key=key, component="transformer")
+    _check_options(chosen, dtype)
+    tensors = open_tensors(path, key=key, prefix=prefix, component="transformer")
     known = _sizes(tensors, format, chosen)
     inferred = architecture.infer(tensors, _landmarks(format), **known)
     model = dataclasses.replace(inferred.model, **convention.times())
@@ -167,16 +172,18 @@ def read_published(
     )
     note = {"published": format, "file": tensors.source.name}
     note |= _note(inferred, tensors)
-    leaves = _blank(model, dtype)
-    placements = _layout(format, model, kind, note)
-    layouts.fill("read_published", tensors, placements, leaves, convention.ignore)
     pipeline = diffusers_layout.pipeline(tensors.source) if format == DIFFUSERS else ()
+    class_names = _class_names(chosen.class_names or pipeline, model)
+    placements = _layout(format, model, kind, note)
+    layouts.check_layout("read_published", tensors, placements, convention.ignore)
+    leaves = _blank(model, dtype)
+    layouts.fill("read_published", tensors, placements, leaves)
     return Weights(
         params=traverse_util.unflatten_dict(leaves, sep="."),
         model=model,
         path=noise_path,
         kind=kind,
-        class_names=_class_names(chosen.class_names or pipeline, model),
+        class_names=class_names,
         note=note,
         guided_channels=convention.guided_channels,
         latents=chosen.latents or (VAE if model.channels == 4 else ""),
@@ -203,19 +210,37 @@ def write_published(path: str | Path, weights: Weights, format: str) -> None:
     arrays = layouts.gathered(placements, leaves)
     path = Path(path)
     if format == DIFFUSERS and not path.suffix:
-        path.mkdir(parents=True, exist_ok=True)
-        config = json.dumps(diffusers_layout.configuration(weights.model), indent=2)
-        (path / "config.json").write_text(f"{config}\n", encoding="utf-8")
-        path = path / "diffusion_pytorch_model.safetensors"
-    pickled = path.suffix in (".pt", ".pth")
-    write_arrays(
-        "write_published", path, arrays, save=save_pickled if pickled else None
-    )
+        diffusers_layout.write_folder("write_published", path, weights.model, arrays)
+        return
+    if path.suffix not in WRITTEN:
+        folder = ", or a folder" if format == DIFFUSERS else ""
+        raise InputError(
+            f"write_published: need a file ending in one of {WRITTEN}{folder}, got "
+            f"path={str(path)!r}. Rename it."
+        )
+    save = None if path.suffix == ".safetensors" else torch_file.save
+    write_arrays("write_published", path, arrays, save=save)
 
 
 def _landmarks(format: str) -> architecture.Landmarks:
     other = {DIFFUSERS: architecture.DIFFUSERS, LEGACY: architecture.LEGACY}
     return other.get(format, architecture.OFFICIAL)
+
+
+def _check_options(options: ReadOptions, dtype: str) -> None:
+    """Raises InputError for a name or number that no file can have."""
+    owner = "read_published"
+    lookup(owner, dtype, dict.fromkeys(DTYPES))
+    if options.kind:
+        lookup(owner, options.kind, dict.fromkeys(KINDS))
+    if options.noise_path:
+        lookup(owner, options.noise_path, PATHS)
+    for name in ("heads", "image_size", "num_classes"):
+        if getattr(options, name) < 0:
+            raise InputError(
+                f"{owner}: need {name} >= 1, or 0 to read it off the file, got "
+                f"{name}={getattr(options, name)!r}. Leave it out."
+            )
 
 
 def _sizes(tensors: Tensors, format: str, options: ReadOptions) -> dict[str, int]:
@@ -239,8 +264,7 @@ def _note(inferred: Architecture, tensors: Tensors) -> dict[str, Any]:
 
 def _blank(model: DiTConfig, dtype: str) -> dict[str, np.ndarray]:
     """Our leaves, before a file is read into them."""
-    shapes = layouts.shapes(model)
-    leaves = {name: np.empty(shape, dtype) for name, shape in shapes.items()}
+    leaves = {n: np.empty(shape, dtype) for n, shape in shapes(model).items()}
     leaves["pos_embed"][...] = position_table(model)  # diffusers does not store it
     leaves["label_table"][-1] = np.nan  # of a table without a row for "no class"
     return leaves

@@ -8,19 +8,31 @@ of diffusers, a whole pipeline of it, or shards with an index.
 from __future__ import annotations
 
 import fnmatch
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxguide.convert.tensor_files import PICKLED, Entry, File, open_file
+from jaxguide.convert import roots
+from jaxguide.convert.folders import (
+    INDEX,
+    check_there,
+    component_of,
+    read_json,
+    shards,
+    weights_file,
+)
+from jaxguide.convert.stored import FLOATS, Entry, File
+from jaxguide.convert.tensor_files import open_file
 from jaxguide.errors import InputError
+from jaxguide.models.container import check_finite, check_shapes
+from jaxguide.models.looks import few
 
-INDEX = ".index.json"
-# What wrappers put before every name.
-WRAPPERS = ("module.", "_orig_mod.")
-SHOWN = 6
+# Ends of names of what weights of 8 or 4 bits are multiplied with.
+SCALES = ("scale", "scales", "scale_weight", "weight_scale", "weight_scale_inv")
+SCALES += ("scale_input", "input_scale", "scaled_fp8", "SCB", "absmax", "qzeros")
 
 Shape = tuple[int, ...]
 
@@ -33,6 +45,8 @@ class Tensors:
         source: what `open_tensors` was given: that file, or a folder around it.
         config: what `config.json` beside the arrays says; {} where there is none.
         key: which state dict of a training checkpoint this is; "" for a bare one.
+        said: what our own files say of themselves; "" in those of others.
+        network: where the names come from; see `convert.roots`.
     """
 
     def __init__(
@@ -40,17 +54,22 @@ class Tensors:
         path: Path,
         files: Sequence[File],
         config: dict,
+        *,
         key: str = "",
+        prefix: str = "",
         source: Path | None = None,
     ):
-        self.path, self.config, self.key = path, config, key
+        self.path, self.config = path, config
         self.source = source or path
-        names = [name for file in files for name in file.entries]
-        cut = _wrapper(names)
+        self.said = "".join(file.said for file in files)
+        holders = _holders(path, files)
+        entries = {name: file.entries[name] for name, file in holders.items()}
+        nested = [name for file in files for name in file.nested]
+        self.network = roots.find(path, entries, key=key, prefix=prefix, nested=nested)
+        self.key = self.network.key
         self._holders = {
-            name.removeprefix(cut): (file, name)
-            for file in files
-            for name in file.entries
+            name: (holders[original], original)
+            for name, original in self.network.names.items()
         }
 
     @property
@@ -79,13 +98,13 @@ class Tensors:
         if name not in self._holders:
             raise InputError(
                 f"Tensors: need a name of {self.path.name}, got name={name!r}. It has "
-                f"{_few(self.names)}."
+                f"{few(self.names)}."
             )
         return self._holders[name]
 
 
 def open_tensors(
-    path: str | Path | Tensors, *, key: str = "", component: str = ""
+    path: str | Path | Tensors, *, key: str = "", prefix: str = "", component: str = ""
 ) -> Tensors:
     """Opens named arrays; reads names and shapes, but no values yet.
 
@@ -95,46 +114,74 @@ def open_tensors(
             is returned as it is.
         key: of a training checkpoint, the state dict to take; "" takes the first there
             is of "ema", "state_dict" and "model".
+        prefix: what stands before all names, such as "net.", where it is none of those
+            that are known; see `convert.roots`.
         component: of a folder with `model_index.json`, the subfolder to take, such as
             "transformer" or "vae".
 
     Raises:
-        InputError: if there is no such file, it cannot be read safely, or PyTorch is
-            missing for a file that needs it.
+        InputError: if there is no such file, it cannot be read safely, PyTorch is
+            missing for a file that needs it, or it holds several networks.
     """
     if isinstance(path, Tensors):
         return path
     source = path = Path(path)
-    if not path.exists():
-        raise InputError(
-            f"open_tensors: need an existing file or folder, got path={str(path)!r}. "
-            "Check the path."
-        )
+    check_there(path)
     config = {}
     if path.is_dir():
-        path = _component(path, component)
+        path = component_of(path, component)
         config = read_json(path / "config.json")
-        path = _weights_file(path)
+        path = weights_file(path)
     if path.name.endswith(INDEX):
-        shards = sorted(set(read_json(path)["weight_map"].values()))
-        files = [open_file(path.parent / name, key)[0] for name in shards]
-        return Tensors(path, files, config, source=source)
-    file, key = open_file(path, key)
-    return Tensors(path, [file], config, key, source)
+        files = shards(path)
+    else:
+        files = [open_file(path)]
+    return Tensors(path, files, config, key=key, prefix=prefix, source=source)
 
 
-def read_json(path: Path) -> dict:
-    """What a JSON file says; {} where there is none.
+def _holders(path: Path, files: Sequence[File]) -> dict[str, File]:
+    """The file of every array.
 
     Raises:
-        InputError: if it is no JSON.
+        InputError: if two shards have an array of one name.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+    found: dict[str, File] = {}
+    for file in files:
+        for name in file.entries:
+            if found.setdefault(name, file) is not file:
+                raise InputError(
+                    f"open_tensors: need every array once, got {name} in two shards of "
+                    f"path={str(path)!r}. Remove one of them."
+                )
+    return found
+
+
+def number(tensors: Tensors, name: str, default: float) -> float:
+    """A number of `config.json`; the default where it is missing or null.
+
+    Raises:
+        InputError: if it is something else than a finite number.
+    """
+    value = tensors.config.get(name)
+    if value is None:
+        return default
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise InputError(
-            f"open_tensors: need JSON, got path={str(path)!r}. {error}."
-        ) from error
+            f"open_tensors: need a number for {name} in the config.json of "
+            f"path={str(tensors.source)!r}, got {name}={value!r:.80}. Mend it."
+        )
+    return value
+
+
+def whole(tensors: Tensors, name: str, default: int) -> int:
+    """A whole number of `config.json`, as `number`."""
+    value = number(tensors, name, default)
+    if value != int(value):
+        raise InputError(
+            f"open_tensors: need a whole {name} in the config.json of "
+            f"path={str(tensors.source)!r}, got {name}={value!r}. Mend it."
+        )
+    return int(value)
 
 
 def check(
@@ -153,28 +200,28 @@ def check(
 
     Raises:
         InputError: one line with all that is missing, extra or of another shape; the
-            first few of each kind where they are many.
+            first few of each kind where they are many. Also if they are whole numbers
+            or have scales beside them, as quantised weights.
     """
-    names = set(tensors.names)
-    extra = [
-        name
+    actual = {
+        name: tensors.shape(name)
         for name in tensors.names
-        if name not in wanted and not any(fnmatch.fnmatch(name, p) for p in ignore)
+        if name in wanted or not any(fnmatch.fnmatch(name, p) for p in ignore)
+    }
+    scales = [name for name in actual if name.rpartition(".")[2] in SCALES]
+    whole = [
+        f"{name} {tensors.dtype(name)}"
+        for name in wanted
+        if name in actual and tensors.dtype(name) not in FLOATS
     ]
-    other = [
-        f"{name} {list(tensors.shape(name))} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in names and tensors.shape(name) != tuple(shape)
-    ]
-    missing = [name for name in wanted if name not in names]
-    differences = {"missing": missing, "extra": extra, "of another shape": other}
-    faults = [f"{len(f)} {kind} ({_few(f)})" for kind, f in differences.items() if f]
-    if faults:
+    if whole or any(name not in wanted for name in scales):
         raise InputError(
-            f"{owner}: need {len(wanted)} arrays of this layout, got "
-            f"path={tensors.path.name!r} with {'; '.join(faults)}. Check the format "
-            "and its options."
+            f"{owner}: need weights of floating point, got path={str(tensors.path)!r} "
+            f"with {few(whole or scales)}. Quantised weights mean nothing without "
+            "their scales: convert them to float16 with what wrote them."
         )
+    advice = "Check the format and its options."
+    check_shapes(owner, tensors.path, actual, wanted, advice)
 
 
 def take(
@@ -196,25 +243,37 @@ def take(
 
     Raises:
         InputError: as `check`.
+        NonFiniteError: if a value is NaN or infinite.
     """
     check(owner, tensors, wanted, ignore)
-    return {name: tensors.get(name).astype(np.float32, copy=False) for name in wanted}
+    return {name: read(owner, tensors, name, "float32") for name in wanted}
+
+
+def read(owner: str, tensors: Tensors, name: str, dtype: Any) -> np.ndarray:
+    """One array of weights in the type that is wanted.
+
+    Raises:
+        NonFiniteError: if a value is NaN or infinite, or too large for the type.
+    """
+    with np.errstate(over="ignore"):  # it is named below
+        value = tensors.get(name).astype(dtype, copy=False)
+    check_finite(owner, tensors.path, name, value)
+    return value
 
 
 def table(tensors: Tensors, *, longest: int = 40) -> str:
     """Names, shapes and types as text; numbered groups in one line when it is long.
 
-    >>> from pathlib import Path
-    >>> table(Tensors(Path("empty.pt"), [], {}))
-    '0 arrays, 0 values'
+    A last line has what was cut before the names, and what was passed over.
     """
     rows = [(n, str(list(tensors.shape(n))), tensors.dtype(n)) for n in tensors.names]
-    total = sum(int(np.prod(tensors.shape(name))) for name in tensors.names)
+    total = sum(math.prod(tensors.shape(name)) for name in tensors.names)
     foot = f"{len(rows)} arrays, {total:,} values"
     lines = rows if len(rows) <= longest else _grouped(rows)
     widths = [max((len(row[i]) for row in lines), default=0) for i in range(2)]
     text = [f"{n:<{widths[0]}}  {s:<{widths[1]}}  {d}" for n, s, d in lines]
-    return "\n".join([*text, foot])
+    told = roots.about(tensors.network)
+    return "\n".join([*text, foot, *([told] if told else [])])
 
 
 def _grouped(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -229,55 +288,3 @@ def _grouped(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]
         else (pattern, shape, f"{dtype}  x {len(names)}")
         for (pattern, shape, dtype), names in groups.items()
     ]
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown}, ..."
-
-
-def _wrapper(names: Sequence[str]) -> str:
-    """What stands before every name and belongs to none; wrappers may be nested."""
-    cut = ""
-    while names and (
-        more := next(
-            (w for w in WRAPPERS if all(n.startswith(cut + w) for n in names)), ""
-        )
-    ):
-        cut += more
-    return cut
-
-
-def _component(folder: Path, component: str) -> Path:
-    """The folder itself, or the component of a pipeline."""
-    index = read_json(folder / "model_index.json")
-    if not index:
-        return folder
-    if not (folder / component).is_dir() or not component:
-        known = sorted(name for name in index if (folder / name).is_dir())
-        raise InputError(
-            f"open_tensors: need a component of {known}, got component={component!r} "
-            f"in {str(folder)!r}. Give the subfolder."
-        )
-    return folder / component
-
-
-def _weights_file(folder: Path) -> Path:
-    """The one file of weights in a folder, safetensors before PyTorch's files."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
-    for kind in (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *PICKLED):
-        matching = [file for file in files if file.name.endswith(kind)]
-        plain = [file for file in matching if ".fp16." not in file.name] or matching
-        if len(plain) == 1:
-            return plain[0]
-        if plain:
-            raise InputError(
-                "open_tensors: need one file of weights, got "
-                f"path={str(folder)!r} with {_few([file.name for file in plain])}. "
-                "Name the file."
-            )
-    raise InputError(
-        "open_tensors: need a folder with a .safetensors, .pt, .pth or .bin file, got "
-        f"path={str(folder)!r} with {_few([f.name for f in files]) or 'no files'}. "
-        "Check the path."
-    )

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax import Array
 
 from jaxguide.errors import InputError
-from jaxguide.models import autoencoder_kl, container, tiny_autoencoder
+from jaxguide.models import autoencoder_kl, container, header, tiny_autoencoder
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig
+from jaxguide.models.convolution import parameter_shapes
+from jaxguide.models.shown import by_kl, by_tiny
 from jaxguide.models.tiny_autoencoder import TinyAutoencoderConfig
 from jaxguide.runtime.calls import lookup
 
@@ -107,7 +110,8 @@ def save_autoencoder(
 
     Raises:
         InputError: if `dtype` is unknown.
-        OSError: if the file cannot be written.
+        NonFiniteError: if a value is NaN or infinite, or too large for `dtype`.
+        UnwritableError: if the file cannot be written.
     """
     kinds = {config: name for name, config in KINDS.items()}
     about = {
@@ -125,16 +129,40 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
     """Reads a file of `save_autoencoder`; parameters come back as float32.
 
     Raises:
-        InputError: if the file is missing or was not written by `save_autoencoder`.
+        InputError: if the file is missing, was not written by `save_autoencoder`, or
+            says something else of the network than its arrays show.
+        NonFiniteError: if a value is NaN or infinite.
     """
     owner, writer = "load_autoencoder", "save_autoencoder or jaxguide.convert"
-    about, params = container.read(owner, path, FORMAT, writer)
-    fields = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in about["config"].items()
-    }
-    config = lookup(owner, about["kind"], KINDS)(**fields)
-    return Autoencoder(config, params, about["scale"], about["shift"], about["note"])
+    autoencoder, params = container.read(owner, path, FORMAT, writer, _meaning)
+    return dataclasses.replace(autoencoder, params=params)
+
+
+def _meaning(about: dict[str, Any]) -> header.Meaning:
+    """What the header of a file means; the parameters are still missing."""
+    kind = header.field(about, "kind", str, ...)
+    config = header.architecture(lookup("header", kind, KINDS), about, "config")
+    scale, shift = (header.field(about, n, float, ...) for n in ("scale", "shift"))
+    if scale <= 0:
+        raise InputError(
+            f"header: need scale > 0, got scale={scale!r}. Write the file anew."
+        )
+    note = header.field(about, "note", dict, ...)
+    model, shown = (
+        (autoencoder_kl, by_kl) if kind == KL else (tiny_autoencoder, by_tiny)
+    )
+
+    def wanted(names: header.Shapes) -> header.Shapes:
+        """Of the halves that are there."""
+        shapes = parameter_shapes(model.init, config)
+        there = {name.split(".")[0] for name in names} & set(shapes) or set(shapes)
+        flat: dict[str, Any] = traverse_util.flatten_dict(
+            {half: shapes[half] for half in there}, sep="."
+        )
+        return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+    autoencoder = Autoencoder(config, {}, scale, shift, note)
+    return header.Meaning(autoencoder, functools.partial(shown, config), wanted)
 
 
 def encode_moments(autoencoder: Autoencoder, images: Array) -> Array:

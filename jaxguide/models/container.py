@@ -1,29 +1,40 @@
 """One safetensors file that says what it is: named arrays and a JSON text.
 
 The arrays stand under dotted names, the text in the metadata. Such a file can be read
-without this package, and reading it runs no code.
+without this package, and reading it runs no code. What the text says is held against
+the shapes of the arrays, and no NaN is written or read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from jaxguide.errors import InputError, UnwritableError
-from jaxguide.runtime import exits
+from jaxguide.errors import InputError, NonFiniteError
+from jaxguide.models import header
+from jaxguide.models.header import Meaning, Shapes
+from jaxguide.models.looks import few
+from jaxguide.models.safetensors_file import check_regular, read_array, read_header
+from jaxguide.models.written import write_arrays
 
 DTYPES = ("float16", "bfloat16", "float32")
 
 
-def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) -> None:
+def write(
+    owner: str,
+    path: str | Path,
+    about: dict,
+    params: Any,
+    dtype: str,
+    *,
+    unset: Mapping[str, int] = {},  # noqa: B006
+) -> None:
     """Writes parameters and what they are to one file.
 
     Args:
@@ -32,10 +43,12 @@ def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) ->
         about: JSON-able facts, "format" among them.
         params: nested dict of arrays.
         dtype: storage type of the parameters, one of `DTYPES`.
+        unset: rows at the end of an array that may be NaN, by its dotted name.
 
     Raises:
         InputError: if `dtype` is unknown.
-        OSError: if the file cannot be written.
+        NonFiniteError: if a value is NaN or infinite, or too large for `dtype`.
+        UnwritableError: if the file cannot be written.
     """
     if dtype not in DTYPES:
         raise InputError(
@@ -43,57 +56,22 @@ def write(owner: str, path: str | Path, about: dict, params: Any, dtype: str) ->
             "float16 suits trained weights."
         )
     flat = traverse_util.flatten_dict(params, sep=".")
-    stored = {  # no copy where nothing changes: large networks fill the memory
-        name: np.asarray(leaf).astype(dtype, order="C", copy=False)
-        for name, leaf in flat.items()
-    }
+    stored = {}
+    for name, leaf in flat.items():
+        with np.errstate(over="ignore"):  # it is named below
+            # No copy where nothing changes: large networks fill the memory.
+            stored[name] = np.asarray(leaf).astype(dtype, order="C", copy=False)
+        check_finite(owner, path, name, stored[name], unset.get(name, 0))
     write_arrays(owner, Path(path), stored, {"jaxguide": json.dumps(about)})
 
 
-def write_arrays(
-    owner: str,
-    path: Path,
-    arrays: dict[str, np.ndarray],
-    metadata: dict[str, str] | None = None,
-    *,
-    save: Callable[[Path, dict[str, np.ndarray]], None] | None = None,
-) -> None:
-    """Writes named arrays as safetensors, or as `save` does.
-
-    A reader, and a run that is killed, never see half a file.
-
-    Args:
-        owner: the public name that an error begins with.
-        path: of the file; its folder is made if missing.
-        arrays: contiguous, by name.
-        metadata: texts by name, for safetensors.
-        save: `(path, arrays)`, writes another format.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        if save is None:
-            save_file(arrays, str(beside), metadata=metadata)
-        else:
-            save(beside, arrays)
-        beside.replace(path)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        beside.unlink(missing_ok=True)
-        reason = exits.why_unwritable(error)
-        if reason is None:
-            raise
-        raise UnwritableError(
-            f"{owner}: need a folder that can be written, got path={str(path)!r}: "
-            f"{reason}. Make room or use another folder."
-        ) from error
-
-
 def read(
-    owner: str, path: str | Path, format: str, writer: str
-) -> tuple[dict, dict[str, Any]]:
+    owner: str,
+    path: str | Path,
+    format: str,
+    writer: str,
+    understand: Callable[[dict[str, Any]], Meaning],
+) -> tuple[Any, dict[str, Any]]:
     """What `write` wrote; parameters come back as float32.
 
     Args:
@@ -101,31 +79,100 @@ def read(
         path: of the file.
         format: what the file must say it is.
         writer: the function that writes such files, for the error.
+        understand: the header -> what it means. It may raise InputError.
 
     Returns:
-        The facts and the nested parameters.
+        What `understand` made, and the nested parameters.
 
     Raises:
-        InputError: if the file is missing or of another format.
+        InputError: if the file is missing, damaged or of another format, or its header
+            and its arrays contradict each other; all before an array is read.
+        NonFiniteError: if a value is NaN or infinite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{owner}: need an existing file, got path={str(path)!r}. Check the path."
+    check_regular(owner, path)
+    header.check_no_pickle(owner, path)
+    metadata, stored = read_header(owner, path)
+    about = header.parsed(owner, path, metadata)
+    if about.get("format") != format:
+        raise header.foreign(
+            owner, path, about.get("format"), format, writer, set(stored)
         )
     try:
-        with safe_open(str(path), framework="flax") as file:
-            about = json.loads((file.metadata() or {}).get("jaxguide", "{}"))
-            if about.get("format") != format:
-                raise InputError(
-                    f"{owner}: need a file of format {format!r}, got "
-                    f"format={about.get('format')!r} in {path.name}. "
-                    f"Write it with {writer}."
-                )
-            names = file.keys()
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in names}
-    except SafetensorError as error:
+        meaning = understand(about)
+    except InputError as error:
         raise InputError(
-            f"{owner}: need a safetensors file, got path={str(path)!r}. {error}."
+            f"{owner}: need a sound header, got path={str(path)!r}, where {error}"
         ) from error
-    return about, traverse_util.unflatten_dict(flat, sep=".")
+    shapes = {name: array.shape for name, array in stored.items()}
+    header.check_shown(owner, path, meaning.shown(shapes))
+    check_shapes(owner, path, shapes, meaning.wanted(shapes), "Write the file anew.")
+    other = [f"{n} {a.dtype}" for n, a in stored.items() if a.dtype not in DTYPES]
+    if other:
+        raise InputError(
+            f"{owner}: need arrays of {', '.join(DTYPES)}, got path={str(path)!r} with "
+            f"{few(other)}. Write it with {writer}."
+        )
+    flat = {}
+    for name, array in stored.items():
+        value = read_array(path, array).astype(np.float32, copy=False)
+        check_finite(owner, path, name, value, meaning.unset.get(name, 0))
+        flat[name] = jnp.asarray(value)
+    return meaning.made, traverse_util.unflatten_dict(flat, sep=".")
+
+
+def check_shapes(
+    owner: str, path: Path, actual: Shapes, wanted: Shapes, advice: str
+) -> None:
+    """Raises InputError unless the arrays are those that are wanted.
+
+    One line has all that is missing, extra or of another shape; the first few of each
+    kind where they are many.
+    """
+    other = [
+        f"{name} {list(actual[name])} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in actual and tuple(actual[name]) != tuple(shape)
+    ]
+    differences = {
+        "missing": [name for name in wanted if name not in actual],
+        "extra": [name for name in actual if name not in wanted],
+        "of another shape": other,
+    }
+    faults = [f"{len(f)} {kind} ({few(f)})" for kind, f in differences.items() if f]
+    if faults:
+        raise InputError(
+            f"{owner}: need {len(wanted)} arrays of this layout, got "
+            f"path={str(path)!r} with {'; '.join(faults)}. "
+            f"{advice}"
+        )
+
+
+def check_finite(
+    owner: str, path: str | Path, name: str, array: np.ndarray, unset: int = 0
+) -> None:
+    """Refuses an array with NaN or infinite values; one pass over it.
+
+    Args:
+        owner: the public name that an error begins with.
+        path: of its file.
+        name: of the array.
+        array: of floating point.
+        unset: rows at its end that may be NaN.
+
+    Raises:
+        NonFiniteError: names the array and how many values are not finite.
+    """
+    whole = array[: len(array) - unset] if unset else array
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum takes a fifth of the time of `isfinite`, and is finite if all values
+        # are and it does not overflow.
+        if np.isfinite(whole.sum(dtype=np.float32)):
+            return
+        count = whole.size - int(np.isfinite(whole).sum())
+    if count:
+        raise NonFiniteError(
+            f"{owner}: need finite weights, got {count} of {whole.size} values "
+            f"that are NaN, infinite or too large for {array.dtype}, in {name} of "
+            f"path={str(path)!r}. Use another file, or a wider dtype."
+        )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
+
+import numpy as np
 
 from jaxguide.errors import InputError
 
@@ -69,11 +72,16 @@ class DiTConfig:
         for name in ("channels", "patch", "width", "depth", "heads", "mlp_ratio"):
             self._need(getattr(self, name) >= 1, name, ">= 1")
         self._need(self.num_classes >= 0, "num_classes", ">= 0")
+        whole = all(isinstance(edge, int | np.integer) for edge in self._edges)
+        self._need(whole, "image_size", "an integer or two")
         divisible = all(edge > 0 and edge % self.patch == 0 for edge in self._edges)
         self._need(divisible, "image_size", f"divisible by patch={self.patch}")
         fits = self.width % self.heads == 0 and self.width % 4 == 0
         self._need(fits, "width", f"a multiple of 4 and of heads={self.heads}")
         self._need(self.dtype in DTYPES, "dtype", f"in {DTYPES}")
+        for name in ("time_scale", "time_offset", "downscale_freq_shift"):
+            finite = abs(getattr(self, name)) <= sys.float_info.max
+            self._need(finite, name, "finite")
         known = set(self.inputs) <= set(INPUT_UNITS)
         self._need(known, "inputs", f"of {tuple(INPUT_UNITS)}")
 
@@ -87,7 +95,7 @@ class DiTConfig:
     @property
     def _edges(self) -> tuple[int, int]:
         size = self.image_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return size if isinstance(size, tuple) and len(size) == 2 else (size, size)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -104,6 +112,11 @@ class DiTConfig:
     def out_channels(self) -> int:
         """Channels that the network returns."""
         return self.channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def takes_scale(self) -> bool:
+        """Whether the network takes a scale of guidance, or its inverse."""
+        return bool({"scale", "beta"} & set(self.inputs))
 
     @property
     def null_label(self) -> int:

@@ -8,10 +8,20 @@ a note. It can be read without this package, and reading it runs no code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxguide.models import DiTConfig, container
+from flax import traverse_util
+
+from jaxguide.errors import InputError
+from jaxguide.models import container, header
+from jaxguide.models.convolution import parameter_shapes
+from jaxguide.models.dit import init
+from jaxguide.models.dit_config import DiTConfig
+from jaxguide.models.shown import by_dit
+from jaxguide.paths import KINDS, PATHS
+from jaxguide.runtime.calls import lookup
 
 FORMAT = "jaxguide-weights-1"
 
@@ -52,7 +62,8 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
 
     Raises:
         InputError: if `dtype` is unknown.
-        OSError: if the file cannot be written.
+        NonFiniteError: if a value is NaN or infinite, or too large for `dtype`.
+        UnwritableError: if the file cannot be written.
     """
     about = {
         "format": FORMAT,
@@ -64,27 +75,61 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
         "guided_channels": weights.guided_channels,
         "latents": weights.latents,
     }
-    container.write("save_weights", path, about, weights.params, dtype)
+    params, unset = weights.params, _unset(weights.note)
+    container.write("save_weights", path, about, params, dtype, unset=unset)
 
 
 def load_weights(path: str | Path) -> Weights:
     """Reads a file of `save_weights`; parameters come back as float32.
 
     Raises:
-        InputError: if the file is missing or was not written by `save_weights`.
+        InputError: if the file is missing, was not written by `save_weights`, or says
+            something else of the network than its arrays show.
+        NonFiniteError: if a value is NaN or infinite.
     """
-    about, params = container.read("load_weights", path, FORMAT, "save_weights")
-    model = dict(about["model"])
-    size = model["image_size"]
-    model["image_size"] = tuple(size) if isinstance(size, list) else size
-    model["inputs"] = tuple(model.get("inputs", ()))
-    return Weights(
-        params=params,
-        model=DiTConfig(**model),
-        path=about["path"],
-        kind=about["kind"],
-        class_names=tuple(about["class_names"]),
-        note=about["note"],
-        guided_channels=about.get("guided_channels", 0),
-        latents=about.get("latents", ""),
+    owner = "load_weights"
+    weights, params = container.read(owner, path, FORMAT, "save_weights", _meaning)
+    return weights._replace(params=params)
+
+
+def _meaning(about: dict[str, Any]) -> header.Meaning:
+    """What the header of a file means; the parameters are still missing."""
+    model = header.architecture(DiTConfig, about, "model")
+    names = header.field(about, "class_names", list, ...)
+    path, kind, latents = (
+        header.field(about, name, str, default)
+        for name, default in (("path", ...), ("kind", ...), ("latents", ""))
     )
+    guided = header.field(about, "guided_channels", int, 0)
+    note = header.field(about, "note", dict, ...)
+    lookup("header", path, PATHS)
+    lookup("header", kind, dict.fromkeys(KINDS))
+    if not 0 <= guided <= model.channels:
+        raise InputError(
+            f"header: need guided_channels from 0 to channels={model.channels}, got "
+            f"guided_channels={guided!r}. Write the file anew."
+        )
+    if len(names) != model.num_classes or not all(isinstance(n, str) for n in names):
+        raise InputError(
+            f"header: need a class name for each of num_classes={model.num_classes}, "
+            f"got {len(names)} class_names. Write the file anew."
+        )
+    weights = Weights({}, model, path, kind, tuple(names), note, guided, latents)
+    return header.Meaning(
+        made=weights,
+        shown=functools.partial(by_dit, model),
+        wanted=lambda names: shapes(model),
+        unset=_unset(note),
+    )
+
+
+def shapes(model: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of a DiT, under dotted names."""
+    tree = parameter_shapes(init, model)
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep=".")
+    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def _unset(note: dict) -> dict[str, int]:
+    """A table of labels without a row for "no class" has NaN there."""
+    return {"label_table": 1} if note.get("null_row") is False else {}

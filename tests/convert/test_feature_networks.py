@@ -72,10 +72,10 @@ def test_written_weights_come_back_bit_for_bit_and_need_no_torch(tmp_path, monke
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "network.safetensors"
     feature_networks.save_features(path, "efficientnet-lite0", {"a": np.zeros(3)})
-    message = "load_features: need weights of 'inception', got network='effici"
+    message = "load_features: .*need weights of 'inception', got network='effici"
     with pytest.raises(ValueError, match=message):
         features.inception(path)
-    with pytest.raises(ValueError, match="need the layers of .* with 1 arrays instead"):
+    with pytest.raises(ValueError, match="need .* of this layout, .* 1 extra .a."):
         features.efficientnet_lite0(path)
     with pytest.raises(ValueError, match="save_features: .*Did you mean 'inception'"):
         feature_networks.save_features(path, "incepton", {})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxguide.convert import tensor_files
+from jaxguide.convert import torch_file
 from jaxguide.convert.tensors import check, open_tensors, table, take
 
 A = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -38,8 +38,11 @@ def test_a_file_is_read_array_by_array_as_stored(tmp_path):
 
 
 def test_a_file_is_opened_anew_when_much_was_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensor_files, "REOPEN", 30)
-    found = open_tensors(written(tmp_path / "a.safetensors", a=A, b=B))
+    torch = pytest.importorskip("torch", reason=".pt files are PyTorch's")
+    monkeypatch.setattr(torch_file, "REOPEN", 30)
+    state = {"a": torch.from_numpy(A), "b": torch.from_numpy(B)}
+    torch.save(state, tmp_path / "a.pt")
+    found = open_tensors(tmp_path / "a.pt")
     for _ in range(3):
         np.testing.assert_array_equal(found.get("a"), A)
         np.testing.assert_array_equal(found.get("b"), B)

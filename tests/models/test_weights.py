@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxguide.models import DiTConfig, Weights, load_weights, save_weights
+from jaxguide.models import (
+    DiTConfig,
+    Weights,
+    init,
+    load_weights,
+    parameter_count,
+    save_weights,
+)
+from tests.drawn import drawn
 
 MODEL = DiTConfig((4, 8), 1, 2, 8, 2, 2, num_classes=2, time_scale=10.0)
 
 
 def weights():
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
-    params = {"patch_in": {"kernel": draw(4, 8)}, "blocks": {"fc1": draw(2, 8, 8)}}
+    params = drawn(init, MODEL)
     return Weights(params, MODEL, "gvp", "noise", ("cat", "dog"), {"steps": 7})
 
 
@@ -40,7 +46,8 @@ def test_half_precision_halves_the_file(tmp_path):
     for dtype in ("float32", "float16"):
         save_weights(tmp_path / dtype, weights(), dtype=dtype)
     sizes = [(tmp_path / d).stat().st_size for d in ("float32", "float16")]
-    assert sizes[0] - sizes[1] == 2 * (4 * 8 + 2 * 8 * 8)
+    # The rest are digits of offsets in the header.
+    assert abs(sizes[0] - sizes[1] - 2 * parameter_count(MODEL)) < 64
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
@@ -48,7 +55,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
         load_weights(tmp_path / "missing.safetensors")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": np.zeros(2)}, str(foreign), metadata={"jaxguide": json.dumps({})})
-    with pytest.raises(ValueError, match="got format=None in foreign.safetensors"):
+    with pytest.raises(ValueError, match="got format=None in .*foreign.safetensors"):
         load_weights(foreign)
     (tmp_path / "text").write_text("no tensors here")
     with pytest.raises(ValueError, match="need a safetensors file"):
