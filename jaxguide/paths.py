@@ -43,6 +43,8 @@ Array = jax.Array  # shapes stand in the docstrings
 ArrayLike = jax.Array | np.ndarray | float
 
 KINDS = ("velocity", "denoised", "noise", "score")
+SCHEDULES = ("linear", "scaled_linear")
+MAX_TIMESTEPS = 1_000_000  # of a table; above is a slip of the hand
 
 
 class Node(NamedTuple):
@@ -116,10 +118,11 @@ class VP:
     beta_max: float = 20.0
 
     def __post_init__(self):
-        if not 0 < self.beta_min <= self.beta_max:
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise InputError(
-                "VP: need 0 < beta_min <= beta_max, got "
-                f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}."
+                "VP: need 0 < beta_min <= beta_max, both finite, got "
+                f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}. "
+                "0.1 and 20 are published."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -141,8 +144,10 @@ class VP:
 
 @dataclasses.dataclass(frozen=True)
 class DDPM:
-    """The discrete linear-beta table of DDPM and DiT, read at continuous time.
+    """A discrete table of betas, as DDPM and DiT have it, read at continuous time.
 
+    `schedule` says what is equally spaced from `beta_start` to `beta_end`: beta
+    ("linear") or its root ("scaled_linear", see the function of that name).
     Timestep i in 0..num_timesteps-1 of the table sits at t = (i + 1) / num_timesteps,
     so that t = 0 is clean data; log alpha is interpolated linearly in between.
     Exact at the knots, which are all that `respaced` grids visit.
@@ -151,13 +156,25 @@ class DDPM:
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    schedule: str = "linear"
 
     def __post_init__(self):
-        if self.num_timesteps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
+        steps = self.num_timesteps
+        whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+        if not whole or not 1 <= steps <= MAX_TIMESTEPS:
             raise InputError(
-                "DDPM: need num_timesteps >= 1 and 0 < beta_start <= beta_end < 1, got "
-                f"num_timesteps={self.num_timesteps!r}, "
-                f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}."
+                f"DDPM: need an integer num_timesteps from 1 to {MAX_TIMESTEPS}, got "
+                f"num_timesteps={steps!r}. Published tables have 1000."
+            )
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise InputError(
+                "DDPM: need 0 < beta_start <= beta_end < 1, got "
+                f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}. "
+                "1e-4 and 0.02 are published."
+            )
+        if self.schedule not in SCHEDULES:
+            raise InputError(
+                f"DDPM: need schedule in {SCHEDULES}, got schedule={self.schedule!r}."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -186,6 +203,23 @@ class DDPM:
         return xp.interp(-log_alpha, xp.asarray(-log_alphas), xp.asarray(times))
 
 
+def scaled_linear(
+    num_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+) -> DDPM:
+    """The table of latent diffusion: equal steps in sqrt(beta).
+
+        beta_i = (sqrt(beta_start) + i / (T - 1) (sqrt(beta_end) - sqrt(beta_start)))^2
+
+    Stable Diffusion 1.x and 2.x, SDXL; CogVideoX shifts and rescales this table.
+
+    Raises:
+        InputError: as `DDPM`.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752; diffusers' "scaled_linear".
+    """
+    return DDPM(num_timesteps, beta_start, beta_end, "scaled_linear")
+
+
 @dataclasses.dataclass(frozen=True)
 class EDM:
     """Variance exploding (Karras et al. 2022): alpha = 1, sigma = sigma_max t.
@@ -197,9 +231,10 @@ class EDM:
     sigma_max: float = 80.0
 
     def __post_init__(self):
-        if not self.sigma_max > 0:
+        if not 0 < self.sigma_max < math.inf:
             raise InputError(
-                f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}."
+                "EDM: need a finite sigma_max > 0, got "
+                f"sigma_max={self.sigma_max!r}. 80 is published."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -225,7 +260,9 @@ def _variance_preserving(xp: Any, t: Any, log_alpha: Any, slope: Any) -> Node:
 @functools.lru_cache
 def _ddpm_table(path: DDPM) -> tuple[np.ndarray, np.ndarray]:
     """Knots (t, log alpha), float64, [num_timesteps + 1]."""
-    betas = np.linspace(path.beta_start, path.beta_end, path.num_timesteps)
+    power = 1 if path.schedule == "linear" else 2
+    ends = path.beta_start ** (1 / power), path.beta_end ** (1 / power)
+    betas = np.linspace(*ends, path.num_timesteps) ** power
     log_alphas = np.concatenate([[0.0], np.cumsum(0.5 * np.log1p(-betas))])
     return np.arange(path.num_timesteps + 1) / path.num_timesteps, log_alphas
 
@@ -306,6 +343,15 @@ def _per_velocity(node: Node, kind: str) -> Any:
     return noise if kind == "noise" else -noise / node.sigma
 
 
+def check_path(name: str, path: Any) -> None:
+    """Raises InputError unless `path` is a noise path."""
+    if isinstance(path, type) or not callable(getattr(path, "node", None)):
+        raise InputError(
+            f"{name}: need a noise path such as paths.Linear(), got path={path!r}. "
+            f"By name: paths.PATHS[...]() of {sorted(PATHS)}."
+        )
+
+
 def check_kind(name: str, kind: str) -> None:
     """Raises InputError unless `kind` is one of `KINDS`."""
     if kind not in KINDS:
@@ -318,6 +364,7 @@ PATHS: dict[str, Callable[..., Path]] = {
     "gvp": GVP,
     "vp": VP,
     "ddpm": DDPM,
+    "scaled_linear": scaled_linear,
     "edm": EDM,
 }
 
@@ -329,11 +376,29 @@ def check_grid(name: str, grid: Any) -> np.ndarray:
             f"{name}: need a grid known on the host, got a traced array. Build it with "
             "numpy outside jit; windows and costs are worked out from it."
         )
-    grid = np.asarray(grid, np.float64)
-    ok = grid.ndim == 1 and len(grid) > 1 and np.all(np.diff(grid) < 0)
-    if not ok or grid[0] > 1 or grid[-1] < 0:
+    try:
+        times = np.asarray(grid, np.float64)
+    except (TypeError, ValueError):  # words, ragged lists, complex numbers
+        times = np.zeros(())
+    if times.ndim != 1 or len(times) < 2:
+        shape = np.shape(times) or type(grid).__name__
+        raise InputError(
+            f"{name}: need a strictly decreasing grid of at least two noise times [N + "
+            f"1], got grid={shape}. jg.uniform(50) is one."
+        )
+    inside = (times >= 0) & (times <= 1)  # NaN is in no range
+    falls = np.append(np.diff(times) < 0, True)
+    if not np.all(inside & falls):
+        at = int(np.argmin(inside & falls))
         raise InputError(
             f"{name}: need a strictly decreasing grid of noise times in [0, 1], got "
-            f"grid={np.array2string(grid, threshold=6)}."
+            f"{_neighbours(times, at)}. Timesteps of 1000 are divided by 1000; "
+            "jg.uniform(50) is a grid."
         )
-    return grid
+    return times
+
+
+def _neighbours(times: np.ndarray, at: int) -> str:
+    """One entry of a grid and the next, for a message."""
+    pair = enumerate(times[at : at + 2], start=at)
+    return ", ".join(f"grid[{i}]={float(t)!r}" for i, t in pair)

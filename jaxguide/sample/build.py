@@ -76,6 +76,7 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "karras": grids.karras,
     "respaced": grids.respaced,
     "shifted": grids.shifted,
+    "shifted_twice": grids.shifted_twice,
     "uniform": grids.uniform,
 }
 

@@ -39,5 +39,6 @@ from jaxguide.samplers.grids import (
     karras as karras,
     respaced as respaced,
     shifted as shifted,
+    shifted_twice as shifted_twice,
     uniform as uniform,
 )

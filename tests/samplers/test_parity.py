@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxguide as jg
 from jaxguide import paths
@@ -49,6 +50,23 @@ def discrete(scheduler, steps):
     grid = np.append((stamps + 1) / 1000, 0.0)
     begin = NOISE * float(path.node(grid[0]).sigma)
     return path, grid, begin, lambda t: (t + 1) / 1000
+
+
+def test_the_scaled_linear_table_is_that_of_stable_diffusion():
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    )
+    node = paths.PATHS["scaled_linear"]().node(np.arange(1, 1001) / 1000)
+    np.testing.assert_allclose(node.alpha**2, scheduler.alphas_cumprod, rtol=3e-5)
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(28, 3.0), (1, 3.0), (50, 1.7)])
+def test_shifted_twice_is_the_grid_of_the_flow_matching_scheduler(steps, shift):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    grid = jg.shifted_twice(steps, shift)
+    np.testing.assert_allclose(grid, scheduler.sigmas, atol=1e-6)
+    assert steps != 28 or 0.09 < np.abs(grid - jg.shifted(28, 3.0)).max() < 0.092
 
 
 def test_ddim_is_the_ddim_scheduler():
