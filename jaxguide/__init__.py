@@ -94,6 +94,7 @@ from jaxguide.samplers import (
     res_2m as res_2m,
     res_2s as res_2s,
     sample_keys as sample_keys,
+    sde_heun as sde_heun,
     unipc as unipc,
 )
 from jaxguide.samplers.grids import (

@@ -44,6 +44,8 @@ ArrayLike = jax.Array | np.ndarray | float
 
 KINDS = ("velocity", "denoised", "noise", "score")
 SCHEDULES = ("linear", "scaled_linear")
+# Of alpha or sigma, below which nothing is left: alpha of GVP at t = 1 is 6e-17.
+NOTHING = 1e-8
 MAX_TIMESTEPS = 1_000_000  # of a table; above is a slip of the hand
 
 
@@ -321,6 +323,29 @@ def convert(prediction: Array, x: Array, node: Node, source: str, to: str) -> Ar
         return prediction
     converted = from_pair(to, *to_pair(source, prediction, x, node), node)
     return converted.astype(prediction.dtype)
+
+
+def undetermined(kind: str, node: Node) -> tuple[Any, Any]:
+    """Where a prediction of `kind` gives no data, and where it gives no noise.
+
+    The denominators of Eqs. (4) and (6) are 0 or infinite there in float32. A velocity
+    gives no noise where sigma' is infinite: at t = 0 of `VP` and `DDPM`.
+
+    Args:
+        kind: one of `KINDS`.
+        node: of noise times [N], float64 on the host.
+
+    Returns:
+        Two bool arrays [N].
+    """
+    no_data, no_noise = np.abs(node.alpha) < NOTHING, np.abs(node.sigma) < NOTHING
+    never = np.zeros_like(no_data)
+    if kind == "velocity":
+        with np.errstate(all="ignore"):
+            size = np.abs(node.alpha * node.dsigma - node.sigma * node.dalpha)
+        single = np.finfo(np.float32)
+        return size < single.tiny, ~(size <= single.max)
+    return (never, no_noise) if kind == "denoised" else (no_data, never)
 
 
 def difference_factor(node: Node, source: str, to: str) -> Any:

@@ -14,19 +14,6 @@ from jaxguide.paths import Array, Path
 _INITIAL = 0x7FFFFFFF
 
 
-def is_integer(value: Any) -> bool:
-    """Whether `value` is a whole number as a type; True and 2.0 are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def as_number(value: Any) -> float:
-    """`value` as a float; NaN, which is in no range, where it is no single number."""
-    try:
-        return np.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
-
-
 class Sampler:
     """A fixed-step sampler. Subclasses write `coefficients` and `step`, and what else
     differs from one evaluation per step without noise or memory.
@@ -84,6 +71,14 @@ class Sampler:
         """Memory before the first step, such as a multistep history; x is [B, *D]."""
         del x
         return ()
+
+    def churn(self, x: Array, c: Any, fresh: Array) -> Array:
+        """x [B, *D] with noise that is added before the prediction of a step.
+
+        Called of stochastic samplers alone, with the noise that `step` gets too.
+        """
+        del c, fresh
+        return x
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: Any, fresh: Array | None

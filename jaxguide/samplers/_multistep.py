@@ -19,6 +19,7 @@ from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
 from jaxguide.paths import Array, Node, Path, expand
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import as_number, check_finite
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 
@@ -65,9 +66,10 @@ class Multistep(Sampler):
             decay = self.eta * np.diff(log_snr(node)) if self.eta else 0.0
             alpha, sigma = node.alpha[1:], node.sigma[1:]
             kept, fresh = np.exp(-decay), np.sqrt(-np.expm1(-2 * decay))
-            return MultistepTerms(
+            terms = MultistepTerms(
                 alpha, sigma * kept, sigma * fresh, self.rule.past(node)
             )
+        return check_finite(self, terms, path, grid)
 
     def init(self, x: Array) -> History:
         return History((jnp.zeros_like(x),) * self.rule.memory)
@@ -190,5 +192,5 @@ def res_2m(eta: float = 0.0) -> Multistep:
 
 
 def _check_eta(name: str, eta: float) -> None:
-    if not 0 <= eta < np.inf:
+    if not 0 <= as_number(eta) < np.inf:
         raise InputError(f"{name}: need a finite eta >= 0, got eta={eta!r}.")

@@ -6,8 +6,7 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.paths import Path, check_path
-from jaxguide.samplers._base import as_number, is_integer
-
+from jaxguide.samplers._checks import as_number, is_integer
 
 # A scan walks every step: a grid above this is a slip of the hand, not a wish.
 MAX_STEPS = 1_000_000

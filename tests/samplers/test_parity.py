@@ -106,6 +106,19 @@ def test_euler_is_the_flow_matching_scheduler():
     np.testing.assert_allclose(out, want, atol=1e-4, rtol=1e-4)
 
 
+def test_heun_to_the_end_is_heun2_of_torchdiffeq():
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    path, times = paths.Linear(), torch.linspace(0, 1, 21)  # in SiT's time
+
+    def velocity(t, x):
+        return -predict("velocity", path, x, 1 - float(t))
+
+    want = torchdiffeq.odeint(velocity, torch.from_numpy(NOISE), times, method="heun2")
+    out = ours(jg.heun(last="heun"), "velocity", path, jg.uniform(20))
+    np.testing.assert_allclose(out, want[-1], atol=3e-6)
+    assert np.abs(ours(jg.heun(), "velocity", path, jg.uniform(20)) - out).max() > 1e-4
+
+
 def test_heun_is_the_flow_matching_heun_scheduler():
     scheduler, sigmas = flow(diffusers.FlowMatchHeunDiscreteScheduler)
     path = paths.Linear()
