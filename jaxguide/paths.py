@@ -162,8 +162,7 @@ class DDPM:
 
     def __post_init__(self):
         steps = self.num_timesteps
-        whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-        if not whole or not 1 <= steps <= MAX_TIMESTEPS:
+        if not is_integer(steps) or not 1 <= steps <= MAX_TIMESTEPS:
             raise InputError(
                 f"DDPM: need an integer num_timesteps from 1 to {MAX_TIMESTEPS}, got "
                 f"num_timesteps={steps!r}. Published tables have 1000."
@@ -366,6 +365,19 @@ def _per_velocity(node: Node, kind: str) -> Any:
         return -node.sigma / wronskian
     noise = node.alpha / wronskian
     return noise if kind == "noise" else -noise / node.sigma
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is a whole number as a type; True and 2.0 are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def as_number(value: Any) -> float:
+    """`value` as a float; NaN, which is in no range, where it is no single number."""
+    try:
+        return np.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
 
 
 def check_path(name: str, path: Any) -> None:

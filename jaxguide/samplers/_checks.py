@@ -8,19 +8,7 @@ from jax.core import Tracer
 
 from jaxguide import paths
 from jaxguide.errors import InputError
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is a whole number as a type; True and 2.0 are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def as_number(value: Any) -> float:
-    """`value` as a float; NaN, which is in no range, where it is no single number."""
-    try:
-        return np.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
+from jaxguide.paths import as_number
 
 
 def check_flag(name: str, **given: Any) -> None:

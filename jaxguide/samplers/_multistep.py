@@ -17,9 +17,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.paths import Array, Node, Path, as_number, expand
 from jaxguide.samplers._base import Sampler
-from jaxguide.samplers._checks import as_number, check_finite
+from jaxguide.samplers._checks import check_finite
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 

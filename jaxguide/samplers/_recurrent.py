@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Path, expand
+from jaxguide.paths import Array, Path, expand, is_integer
 from jaxguide.samplers._base import Sampler
-from jaxguide.samplers._checks import check_finite, is_integer
+from jaxguide.samplers._checks import check_finite
 from jaxguide.samplers._multistep import Multistep
 from jaxguide.samplers._unipc import UniPCRule
 

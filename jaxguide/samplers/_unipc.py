@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 
 from jaxguide.errors import InputError
-from jaxguide.paths import Node
-from jaxguide.samplers._checks import check_flag, is_integer
+from jaxguide.paths import Node, is_integer
+from jaxguide.samplers._checks import check_flag
 from jaxguide.samplers._exponential import log_snr, moment
 from jaxguide.samplers._multistep import Multistep
 

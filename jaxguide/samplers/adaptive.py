@@ -26,13 +26,8 @@ from jaxguide.guidance import (
     guided_prediction,
 )
 from jaxguide.guidance._evaluate import as_pair
-from jaxguide.paths import Array
-from jaxguide.samplers._checks import (
-    as_number,
-    check_determined,
-    check_tolerances,
-    is_integer,
-)
+from jaxguide.paths import Array, as_number, is_integer
+from jaxguide.samplers._checks import check_determined, check_tolerances
 from jaxguide.samplers._generation import as_chain
 from jaxguide.samplers._solver import traced
 

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 
 from jaxguide.errors import InputError
-from jaxguide.paths import Path, check_path
-from jaxguide.samplers._checks import as_number, is_integer
+from jaxguide.paths import Path, as_number, check_path, is_integer
 
 # A scan walks every step: a grid above this is a slip of the hand, not a wish.
 MAX_STEPS = 1_000_000
