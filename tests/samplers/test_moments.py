@@ -32,6 +32,7 @@ SAMPLERS = {
     "ddim_half": (jg.ddim(0.5), 100),
     "ddpm": (jg.ddpm(), 250),
     "euler_maruyama": (jg.euler_maruyama(), 250),
+    "sde_heun_half": (jg.sde_heun(scale=0.5), 150),
 }
 COUNT = 4000
 MODEL = GaussianMixture(
