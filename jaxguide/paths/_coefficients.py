@@ -1,29 +1,4 @@
-"""Noise paths: how data turns into noise, and every prediction into every other.
-
-A path mixes clean data `x0` and unit Gaussian `noise` at noise time `t` in [0, 1]
-(1 = noise, 0 = data):
-
-    x_t = alpha(t) x0 + sigma(t) noise                                        (1)
-
-A network predicts one of four `kind`s, which hold the same information at fixed
-`(x, t)`. With a' = d alpha / dt and s' = d sigma / dt:
-
-    velocity = a' x0 + s' noise              = dx / dt                        (2)
-    denoised = E[x0 | x_t]                                                    (3)
-    noise    = (x - alpha denoised) / sigma                                   (4)
-    score    = grad log p_t(x) = -noise / sigma                               (5)
-
-`denoised` follows from `velocity` by eliminating `noise` from (1) and (2):
-
-    denoised = (s' x - sigma velocity) / (alpha s' - sigma a')                (6)
-
-Each conversion is affine in the prediction, so differences of predictions at one
-`(x, t)` convert by a factor alone (`difference_factor`). A conversion is undefined
-where its denominator is 0: `denoised` from `noise` where alpha = 0 (t = 1 of `Linear`
-and `GVP`), `noise` and `score` from `denoised` where sigma = 0 (t = 0).
-
-All functions of time take host numbers (computed in float64) and JAX arrays alike.
-"""
+"""alpha(t), sigma(t) and their slopes on every path."""
 
 import dataclasses
 import functools
@@ -34,18 +9,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxguide.errors import InputError
+from jaxguide.paths._checks import is_integer
 
-Array = jax.Array  # shapes stand in the docstrings
 # Functions of time take float64 numbers on the host and JAX arrays inside a program.
 ArrayLike = jax.Array | np.ndarray | float
 
-KINDS = ("velocity", "denoised", "noise", "score")
 SCHEDULES = ("linear", "scaled_linear")
-# Of alpha or sigma, below which nothing is left: alpha of GVP at t = 1 is 6e-17.
-NOTHING = 1e-8
 MAX_TIMESTEPS = 1_000_000  # of a table; above is a slip of the hand
 
 
@@ -268,133 +239,6 @@ def _ddpm_table(path: DDPM) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(path.num_timesteps + 1) / path.num_timesteps, log_alphas
 
 
-def expand(value: ArrayLike, x: Array) -> Array:
-    """`value` [] or [B] in the dtype of `x` [B, *D], shaped to broadcast against it."""
-    value = jnp.asarray(value).astype(x.dtype)
-    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
-
-
-def widen(value: Array) -> Array:
-    """`value` in float32 if its own dtype is narrower."""
-    narrow = jnp.finfo(value.dtype).bits < 32
-    return value.astype(jnp.float32) if narrow else value
-
-
-def corrupt(x0: Array, noise: Array, node: Node) -> Array:
-    """The noisy state `x_t` [B, *D] of Eq. (1)."""
-    return expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
-
-
-def target(kind: str, x0: Array, noise: Array, node: Node) -> Array:
-    """What a network of this `kind` regresses on, [B, *D]; Eqs. (2) to (5)."""
-    check_kind("target", kind)
-    if kind == "velocity":
-        return expand(node.dalpha, x0) * x0 + expand(node.dsigma, x0) * noise
-    if kind == "denoised":
-        return x0
-    return noise if kind == "noise" else -noise / expand(node.sigma, x0)
-
-
-def to_pair(kind: str, prediction: Array, x: Array, node: Node) -> tuple[Array, Array]:
-    """(denoised, noise), both [B, *D], of a prediction made at `(x, node)`."""
-    check_kind("to_pair", kind)
-    alpha, sigma, dalpha, dsigma = (expand(c, x) for c in node[1:])
-    prediction = prediction.astype(x.dtype)
-    if kind == "velocity":
-        wronskian = alpha * dsigma - sigma * dalpha
-        denoised = (dsigma * x - sigma * prediction) / wronskian
-        return denoised, (alpha * prediction - dalpha * x) / wronskian
-    if kind == "denoised":
-        return prediction, (x - alpha * prediction) / sigma
-    noise = prediction if kind == "noise" else -sigma * prediction
-    return (x - sigma * noise) / alpha, noise
-
-
-def from_pair(kind: str, denoised: Array, noise: Array, node: Node) -> Array:
-    """The prediction of this `kind` that holds the pair (denoised, noise)."""
-    return target(kind, denoised, noise, node)
-
-
-def convert(prediction: Array, x: Array, node: Node, source: str, to: str) -> Array:
-    """A `source` prediction at `(x, node)` as kind `to`; [B, *D], dtype kept."""
-    check_kind("convert", to)
-    if source == to:
-        return prediction
-    converted = from_pair(to, *to_pair(source, prediction, x, node), node)
-    return converted.astype(prediction.dtype)
-
-
-def undetermined(kind: str, node: Node) -> tuple[Any, Any]:
-    """Where a prediction of `kind` gives no data, and where it gives no noise.
-
-    The denominators of Eqs. (4) and (6) are 0 or infinite there in float32. A velocity
-    gives no noise where sigma' is infinite: at t = 0 of `VP` and `DDPM`.
-
-    Args:
-        kind: one of `KINDS`.
-        node: of noise times [N], float64 on the host.
-
-    Returns:
-        Two bool arrays [N].
-    """
-    no_data, no_noise = np.abs(node.alpha) < NOTHING, np.abs(node.sigma) < NOTHING
-    never = np.zeros_like(no_data)
-    if kind == "velocity":
-        with np.errstate(all="ignore"):
-            size = np.abs(node.alpha * node.dsigma - node.sigma * node.dalpha)
-        single = np.finfo(np.float32)
-        return size < single.tiny, ~(size <= single.max)
-    return (never, no_noise) if kind == "denoised" else (no_data, never)
-
-
-def difference_factor(node: Node, source: str, to: str) -> Any:
-    """The number that turns a difference of `source` predictions into one of `to`.
-
-    Holds for two predictions at the same `(x, t)`, where the parts in `x` cancel.
-    """
-    return _per_velocity(node, to) / _per_velocity(node, source)
-
-
-def _per_velocity(node: Node, kind: str) -> Any:
-    """d prediction / d velocity at fixed `(x, t)`, [] or [B]."""
-    check_kind("difference_factor", kind)
-    wronskian = node.alpha * node.dsigma - node.sigma * node.dalpha
-    if kind == "velocity":
-        return wronskian / wronskian
-    if kind == "denoised":
-        return -node.sigma / wronskian
-    noise = node.alpha / wronskian
-    return noise if kind == "noise" else -noise / node.sigma
-
-
-def is_integer(value: Any) -> bool:
-    """Whether `value` is a whole number as a type; True and 2.0 are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def as_number(value: Any) -> float:
-    """`value` as a float; NaN, which is in no range, where it is no single number."""
-    try:
-        return np.nan if isinstance(value, str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
-
-
-def check_path(name: str, path: Any) -> None:
-    """Raises InputError unless `path` is a noise path."""
-    if isinstance(path, type) or not callable(getattr(path, "node", None)):
-        raise InputError(
-            f"{name}: need a noise path such as paths.Linear(), got path={path!r}. "
-            f"By name: paths.PATHS[...]() of {sorted(PATHS)}."
-        )
-
-
-def check_kind(name: str, kind: str) -> None:
-    """Raises InputError unless `kind` is one of `KINDS`."""
-    if kind not in KINDS:
-        raise InputError(f"{name}: need kind in {KINDS}, got kind={kind!r}.")
-
-
 # By name, for configs and weight files.
 PATHS: dict[str, Callable[..., Path]] = {
     "linear": Linear,
@@ -406,36 +250,10 @@ PATHS: dict[str, Callable[..., Path]] = {
 }
 
 
-def check_grid(name: str, grid: Any) -> np.ndarray:
-    """`grid` as float64 [N + 1], strictly decreasing inside [0, 1]."""
-    if isinstance(grid, Tracer):
+def check_path(name: str, path: Any) -> None:
+    """Raises InputError unless `path` is a noise path."""
+    if isinstance(path, type) or not callable(getattr(path, "node", None)):
         raise InputError(
-            f"{name}: need a grid known on the host, got a traced array. Build it with "
-            "numpy outside jit; windows and costs are worked out from it."
+            f"{name}: need a noise path such as paths.Linear(), got path={path!r}. "
+            f"By name: paths.PATHS[...]() of {sorted(PATHS)}."
         )
-    try:
-        times = np.asarray(grid, np.float64)
-    except (TypeError, ValueError):  # words, ragged lists, complex numbers
-        times = np.zeros(())
-    if times.ndim != 1 or len(times) < 2:
-        shape = np.shape(times) or type(grid).__name__
-        raise InputError(
-            f"{name}: need a strictly decreasing grid of at least two noise times [N + "
-            f"1], got grid={shape}. jg.uniform(50) is one."
-        )
-    inside = (times >= 0) & (times <= 1)  # NaN is in no range
-    falls = np.append(np.diff(times) < 0, True)
-    if not np.all(inside & falls):
-        at = int(np.argmin(inside & falls))
-        raise InputError(
-            f"{name}: need a strictly decreasing grid of noise times in [0, 1], got "
-            f"{_neighbours(times, at)}. Timesteps of 1000 are divided by 1000; "
-            "jg.uniform(50) is a grid."
-        )
-    return times
-
-
-def _neighbours(times: np.ndarray, at: int) -> str:
-    """One entry of a grid and the next, for a message."""
-    pair = enumerate(times[at : at + 2], start=at)
-    return ", ".join(f"grid[{i}]={float(t)!r}" for i, t in pair)
