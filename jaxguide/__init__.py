@@ -101,11 +101,13 @@ from jaxguide.samplers import (
     res_2m as res_2m,
     res_2s as res_2s,
     sample_keys as sample_keys,
+    sde_heun as sde_heun,
     unipc as unipc,
 )
 from jaxguide.samplers.grids import (
     karras as karras,
     respaced as respaced,
     shifted as shifted,
+    shifted_twice as shifted_twice,
     uniform as uniform,
 )

@@ -17,6 +17,7 @@ PATHS = {
     "vp_constant_rate": paths.VP(5.0, 5.0),
     "ddpm": paths.DDPM(),
     "ddpm_short": paths.DDPM(50),
+    "scaled_linear": paths.scaled_linear(),
     "edm": paths.EDM(10.0),
 }
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -187,9 +188,14 @@ def test_the_score_is_the_gradient_of_the_log_density():
     [
         (lambda: paths.VP(0.0, 1.0), "VP: need 0 < beta_min <= beta_max.*beta_min=0.0"),
         (lambda: paths.VP(2.0, 1.0), "VP: need 0 < beta_min <= beta_max.*beta_max=1.0"),
-        (lambda: paths.DDPM(0), "DDPM: need num_timesteps >= 1.*num_timesteps=0"),
+        (lambda: paths.VP(beta_max=np.inf), "VP: need .*finite.*beta_max=inf"),
+        (lambda: paths.DDPM(0), "DDPM: need an integer num_timesteps.*num_timesteps=0"),
+        (lambda: paths.DDPM(10**11), "from 1 to 1000000, got num_timesteps=1000000000"),
+        (lambda: paths.DDPM(50.0), "DDPM: need an integer.*num_timesteps=50.0"),
+        (lambda: paths.DDPM(schedule="cosine"), "need schedule in .*schedule='cosine'"),
         (lambda: paths.DDPM(beta_end=1.0), "DDPM: need .* < 1, got.*beta_end=1.0"),
-        (lambda: paths.EDM(0.0), "EDM: need sigma_max > 0, got sigma_max=0.0"),
+        (lambda: paths.EDM(0.0), "EDM: need a finite sigma_max > 0.*sigma_max=0.0"),
+        (lambda: paths.EDM(np.nan), "EDM: need a finite sigma_max.*sigma_max=nan"),
     ],
 )
 def test_impossible_paths_are_refused(make, match):

@@ -74,10 +74,10 @@ def cfgpp(
     get shorter: with twice the steps, the same scale guides twice as much.
 
     Samplers use the pair as follows. `euler`, `ddim`, `ddpm` take one step from it.
-    Multistep ones renoise with this noise and keep guided `denoised` as history
-    (ports of k-diffusion keep the unconditional one). `heun` and `res_2s` predict so
-    and average two such steps. `diffrax` has no renoising: it follows the pair's
-    velocity, which is not the method.
+    Multistep ones renoise with this noise and keep guided `denoised` as history; the
+    authors keep the unconditional one: `dpmpp_2m("mixed")`. `heun` and `res_2s`
+    predict so and average two such steps. `diffrax` has no renoising: it follows the
+    pair's velocity, which is not the method.
 
     Args:
         scale: the paper's lambda in [0, 1]; number, array [B], function, `Schedule`.
@@ -98,6 +98,9 @@ def cfgpp(
         CFGpp-diffusion/CFGpp, latent_diffusion.py.
     Differs from the source: for any path; on flows it renoises with the noise of the
         unconditional velocity, as the authors advise, not with that velocity itself.
+        Inverted, the network is told the cleaner time of a step, at which x is, as in
+        Algorithm 2; the authors' code tells it the noisier one. DPM++(2M) has their
+        history by name only (see above).
     """
     check_number("cfgpp", "scale", scale, low=0.0)
     if isinstance(scale, int | float) and scale > 1:

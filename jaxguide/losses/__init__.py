@@ -18,6 +18,7 @@ from jaxguide.losses.base import (
     Batch as Batch,
     Noisy as Noisy,
     Predict as Predict,
+    check_weighting as check_weighting,
     corrupt as corrupt,
     drop_labels as drop_labels,
     squared_error as squared_error,

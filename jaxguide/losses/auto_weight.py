@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from jaxguide.errors import InputError
+from jaxguide.paths import as_number
 
 Quality = Callable[[Any], float]  # images -> distance to real data; lower is better
 
@@ -38,9 +39,9 @@ def trial_scales(spread: float = 1.25) -> tuple[float, float, float]:
     Raises:
         InputError: if `spread` is not above 1.
     """
-    if not spread > 1:
+    if not 1 < as_number(spread) < math.inf:
         raise InputError(
-            f"trial_scales: need spread > 1, got spread={spread!r}. Use 1.25."
+            f"trial_scales: need a finite spread > 1, got spread={spread!r}. Use 1.25."
         )
     return 1 / spread, 1.0, spread
 
@@ -58,6 +59,11 @@ def best_scale(distances: Sequence[float], *, spread: float = 1.25) -> float:
     >>> best_scale([2.0, 1.0, 2.0])
     1.0
     """
+    if len(distances) != 3:
+        raise InputError(
+            f"best_scale: need three distances, got {len(distances)}. They are those "
+            "at trial_scales(spread)."
+        )
     low, middle, high = (float(distance) for distance in distances)
     if not math.isfinite(low + middle + high):
         return 1.0
@@ -93,10 +99,12 @@ def next_weight(
     >>> round(next_weight(0.0, [3.0, 2.0, 1.0]), 3)
     0.06
     """
-    if not (0 < rate <= 1 and 0 <= max_weight < 1 and 0 <= weight < 1):
+    rates = as_number(rate), as_number(max_weight), as_number(weight)
+    if not (0 < rates[0] <= 1 and 0 <= rates[1] < 1 and 0 <= rates[2] < 1):
         raise InputError(
             "next_weight: need 0 < rate <= 1 and 0 <= weight, max_weight < 1, got "
-            f"weight={weight!r}, rate={rate!r}, max_weight={max_weight!r}."
+            f"weight={weight!r}, rate={rate!r}, max_weight={max_weight!r}. "
+            "rate=0.3 and max_weight=0.75 are the defaults."
         )
     wanted = 1 - (1 - weight) / best_scale(distances, spread=spread)
     wanted = min(max(wanted, 0.0), max_weight)

@@ -63,9 +63,60 @@ def drop_labels(draws: Draws, label: Array, rate: float, null_label: int) -> Arr
 
 
 def squared_error(prediction: Array, target: Array) -> Array:
-    """Mean over all but the first axis of the squared difference; float32 [B]."""
+    """Mean over all but the first axis of the squared difference; float32 [B].
+
+    Raises:
+        InputError: if the shapes differ, which would be broadcast without a word.
+    """
+    if getattr(prediction, "shape", None) != target.shape:
+        got = getattr(prediction, "shape", type(prediction).__name__)
+        raise InputError(
+            f"loss: need a prediction shaped like x, got {got} for x.shape="
+            f"{target.shape}. A network with a learnt variance is for ddpm_hybrid."
+        )
     error = (prediction - target).astype(jnp.float32)
     return jnp.square(error).mean(axis=tuple(range(1, error.ndim)))
+
+
+WEIGHTINGS = ("none", "velocity", "likelihood")
+
+
+def kind_error(
+    kind: str, prediction: Array, target: Array, node: paths.Node, weighting: str
+) -> Array:
+    """Squared error of a prediction of `kind`, weighted; float32 [B].
+
+    A score counts sigma^2 times, which makes it the error of the noise: its own target
+    is noise / sigma, whose square has no mean over t.
+
+        none        1
+        velocity    (alpha s' - sigma a')^2 / alpha^2        the error of the velocity
+        likelihood  (alpha s' - sigma a') / (alpha sigma)    that of the bound
+
+    the last two for noise and score.
+    """
+    if kind == "score":
+        sigma = paths.expand(node.sigma, prediction)
+        prediction, target = sigma * prediction, sigma * target
+    error = squared_error(prediction, target)
+    if weighting == "none":
+        return error
+    rate = (node.alpha * node.dsigma - node.sigma * node.dalpha) / node.alpha
+    weight = jnp.square(rate) if weighting == "velocity" else rate / node.sigma
+    return weight.astype(jnp.float32) * error
+
+
+def check_weighting(owner: str, kind: str, weighting: str) -> None:
+    """Raises an InputError unless `kind_error` has this weighting for this kind."""
+    if weighting not in WEIGHTINGS:
+        raise InputError(
+            f"{owner}: need weighting in {WEIGHTINGS}, got weighting={weighting!r}."
+        )
+    if weighting != "none" and kind not in ("noise", "score"):
+        raise InputError(
+            f"{owner}: need kind 'noise' or 'score' for a weighting, got "
+            f"kind={kind!r}, weighting={weighting!r}. Use weighting='none'."
+        )
 
 
 def add_change(
@@ -91,21 +142,3 @@ def add_change(
     if isinstance(on, float | int):
         return moved() if on else target
     return lax.cond(jnp.any(on != 0), moved, lambda: target)
-
-
-def check_scales(owner: str, scales: tuple[float, float]) -> None:
-    """Raises an InputError unless `scales` is a range of guidance scales."""
-    low, high = scales
-    if not 1 <= low <= high:
-        raise InputError(
-            f"{owner}: need 1 <= scales[0] <= scales[1], got scales={scales!r}. "
-            "1 is unguided."
-        )
-
-
-def check_share(owner: str, name: str, value: float) -> None:
-    """Raises an InputError unless `value` is a probability."""
-    if not 0 <= value <= 1:
-        raise InputError(
-            f"{owner}: need 0 <= {name} <= 1, got {name}={value!r}. 0.1 is common."
-        )

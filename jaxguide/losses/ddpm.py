@@ -16,11 +16,11 @@ from jaxguide.losses.base import (
     Batch,
     Noisy,
     Predict,
-    check_share,
     corrupt,
     drop_labels,
     squared_error,
 )
+from jaxguide.losses.checks import check_common, check_not_negative
 from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 
 
@@ -63,7 +63,13 @@ def ddpm_hybrid(
     Differs from the source: the first step uses the exact normal distribution function
         where the code has an approximation by tanh.
     """
-    check_share("ddpm_hybrid", "label_drop", label_drop)
+    check_common(
+        "ddpm_hybrid", batch, path, label_drop=label_drop, null_label=null_label,
+        t_sampling=t_sampling,
+    )  # fmt: skip
+    check_not_negative("ddpm_hybrid", "bound_weight", bound_weight)
+    if not isinstance(path, paths.DDPM):
+        raise InputError(f"ddpm_hybrid: need a paths.DDPM table, got path={path!r}.")
     steps = path.num_timesteps
     if steps < 2:
         raise InputError(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
-from jaxguide.losses.base import Batch, Predict, check_scales, corrupt, squared_error
+from jaxguide.losses.base import Batch, Predict, corrupt, squared_error
+from jaxguide.losses.checks import check_common, check_scales
 from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 
 
@@ -49,6 +50,9 @@ def cfg_distillation(
     Differs from the source: its w is s - 1; the error is that of the network's own
         kind of prediction at every noise time, there of the denoised image, weighted.
     """
+    check_common(
+        "cfg_distillation", batch, path, null_label=null_label, t_sampling=t_sampling
+    )
     check_scales("cfg_distillation", scales)
     x0, label = batch
     noising, _, scaling = draws(key, len(label)).split(3)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxguide.errors import InputError
+from jaxguide.paths import as_number
 
 
 class Draws(NamedTuple):
@@ -63,9 +64,21 @@ def draws(key: Array | Draws, count: int, *, first: Any = 0, total: int = 0) -> 
         count: examples B.
         first: place of the first one in the whole batch; may be traced.
         total: examples in the whole batch; 0 means `count`.
+
+    Raises:
+        InputError: for no key, or draws of another number of examples.
     """
     if isinstance(key, Draws):
+        if len(key.place) != count:
+            raise InputError(
+                f"draws: need draws of {count} examples, got {len(key.place)}. Make "
+                "them for the batch that they go with."
+            )
         return key
+    if not isinstance(key, jax.Array):
+        raise InputError(
+            f"draws: need a PRNG key, got key={key!r:.60}. Pass jax.random.key(0)."
+        )
     each, shared = jax.random.split(key)
     place = first + jnp.arange(count, dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(each, place)
@@ -118,8 +131,14 @@ def logit_normal_t(
 
     Source: Esser et al. 2024, arXiv:2403.03206, Sec. 3.1.
     """
-    if not std > 0:
-        raise InputError(f"logit_normal_t: need std > 0, got std={std!r}. Use 1.0.")
+    if not 0 < as_number(std) < jnp.inf:
+        raise InputError(
+            f"logit_normal_t: need a finite std > 0, got std={std!r}. Use 1.0."
+        )
+    if not abs(as_number(mean)) < jnp.inf:
+        raise InputError(
+            f"logit_normal_t: need a finite mean, got mean={mean!r}. Use 0.0."
+        )
 
     def sample(draws: Draws) -> Array:
         quantile = base(draws)

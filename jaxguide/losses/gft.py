@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
-from jaxguide.errors import InputError
-from jaxguide.losses.base import Batch, Predict, check_share, corrupt, squared_error
+from jaxguide.losses.base import Batch, Predict, corrupt, kind_error
+from jaxguide.losses.checks import check_betas, check_common
 from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 
 
@@ -59,12 +59,11 @@ def gft(
         gives the network 1 but mixes with the drawn beta, which makes the gradient of
         such samples smaller by that factor and leaves the optimum where it is.
     """
-    check_share("gft", "label_drop", label_drop)
-    if not 0 <= betas[0] <= betas[1] <= 1:
-        raise InputError(
-            f"gft: need 0 <= betas[0] <= betas[1] <= 1, got betas={betas!r}. "
-            "1 / beta is the scale; (0, 1) is published."
-        )
+    check_common(
+        "gft", batch, path, kind=kind, label_drop=label_drop, null_label=null_label,
+        t_sampling=t_sampling,
+    )  # fmt: skip
+    check_betas("gft", betas)
     x0, label = batch
     noising, dropping, mixing = draws(key, len(label)).split(3)
     noisy = corrupt(x0, noising, path=path, t_sampling=t_sampling)
@@ -76,4 +75,4 @@ def gft(
     away = predict(noisy.x, noisy.t, null, beta=jnp.ones_like(beta))
     share = paths.expand(beta, guided)
     mix = share * guided + (1 - share) * lax.stop_gradient(away)
-    return squared_error(mix, noisy.target(kind))
+    return kind_error(kind, mix, noisy.target(kind), noisy.node, "none")

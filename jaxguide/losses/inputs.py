@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from jaxguide.errors import InputError
+from jaxguide.paths import as_number
 
 
 def inputs_at(scale: float, names: Iterable[str]) -> dict[str, float]:
@@ -22,7 +24,9 @@ def inputs_at(scale: float, names: Iterable[str]) -> dict[str, float]:
     >>> inputs_at(2.0, ("beta",))
     {'beta': 0.5}
     """
-    if not scale > 0:
-        raise InputError(f"inputs_at: need scale > 0, got scale={scale!r}. 1 is plain.")
+    if not 0 < as_number(scale) < math.inf:
+        raise InputError(
+            f"inputs_at: need a finite scale > 0, got scale={scale!r}. 1 is plain."
+        )
     values = {"scale": scale, "beta": 1 / scale, "duration": 0.0}
     return {name: values[name] for name in names}

@@ -13,9 +13,14 @@ from jaxguide.losses.base import (
     Noisy,
     Predict,
     add_change,
-    check_share,
     corrupt_at,
     squared_error,
+)
+from jaxguide.losses.checks import (
+    check_common,
+    check_not_negative,
+    check_share,
+    check_window,
 )
 from jaxguide.losses.draws import Draws, TimeSampling, draws, logit_normal_t
 
@@ -74,8 +79,14 @@ def mean_flow(
     Differs from the source: the error is a mean over pixels, there a sum, so that
         c = 0.001 counts for more. Where r = t, t is one draw, there the larger of two.
     """
-    _check(omega, kappa, flow_ratio, label_drop)
     t_sampling = t_sampling or logit_normal_t(-0.4, 1.0)
+    check_common(
+        "mean_flow", batch, path, label_drop=label_drop, null_label=null_label,
+        t_sampling=t_sampling,
+    )  # fmt: skip
+    check_window("mean_flow", t_lo, t_hi)
+    check_not_negative("mean_flow", "power", power)
+    _check(omega, kappa, flow_ratio)
     x0, label = batch
     noising, dropping, ending = draws(key, len(label)).split(3)
     t, duration, around = _stretch(noising, ending, t_sampling, flow_ratio)
@@ -132,11 +143,10 @@ def _change(
     return change
 
 
-def _check(omega: float, kappa: float, flow_ratio: float, label_drop: float) -> None:
-    check_share("mean_flow", "label_drop", label_drop)
+def _check(omega: float, kappa: float, flow_ratio: float) -> None:
     check_share("mean_flow", "flow_ratio", flow_ratio)
-    if not (omega > 0 and 0 <= kappa < 1):
+    if not (0 < paths.as_number(omega) < jnp.inf and 0 <= paths.as_number(kappa) < 1):
         raise InputError(
-            "mean_flow: need omega > 0 and 0 <= kappa < 1, got "
+            "mean_flow: need a finite omega > 0 and 0 <= kappa < 1, got "
             f"omega={omega!r}, kappa={kappa!r}. The scale is omega / (1 - kappa)."
         )

@@ -19,10 +19,15 @@ from jaxguide.losses.base import (
     Batch,
     Predict,
     add_change,
+    corrupt,
+    kind_error,
+)
+from jaxguide.losses.checks import (
+    check_common,
     check_scales,
     check_share,
-    corrupt,
-    squared_error,
+    check_window,
+    traced,
 )
 from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 from jaxguide.losses.references import Reference, null_class
@@ -73,7 +78,7 @@ def model_guidance(
         float32 [B].
 
     Raises:
-        InputError: if `weight` or `label_drop` is out of range.
+        InputError: if a number, a name, the batch or the prediction's shape is wrong.
 
     Source: Tang et al. 2025, arXiv:2502.12154, Eq. 17 to 20 and Algorithm 1.
     Differs from the source: the paper has no window and the algorithm uses the network
@@ -82,8 +87,13 @@ def model_guidance(
         the last tenth of each batch. A first phase without guidance (100,000 steps
         there) is a weight that starts at 0.
     """
-    check_share("model_guidance", "label_drop", label_drop)
-    if isinstance(weight, float | int) and not 0 <= weight < 1:
+    check_common(
+        "model_guidance", batch, path, kind=kind, label_drop=label_drop,
+        null_label=null_label, t_sampling=t_sampling,
+    )  # fmt: skip
+    check_window("model_guidance", t_lo, t_hi)
+    known = not traced(weight) and jnp.ndim(weight) == 0
+    if known and not 0 <= paths.as_number(weight) < 1:
         raise InputError(
             f"model_guidance: need 0 <= weight < 1, got weight={weight!r}. "
             "The learnt scale is 1 / (1 - weight); 0.45 is published."
@@ -102,7 +112,8 @@ def model_guidance(
     strength = jnp.where(guided, jnp.asarray(weight, jnp.float32), 0.0)
     target = add_change(noisy.target(kind), strength, change, on=weight)
     shown = jnp.where(dropped, jnp.asarray(null_label, label.dtype), label)
-    return squared_error(predict(noisy.x, noisy.t, shown), target)
+    prediction = predict(noisy.x, noisy.t, shown)
+    return kind_error(kind, prediction, target, noisy.node, "none")
 
 
 def scale_aware_model_guidance(
@@ -153,7 +164,11 @@ def scale_aware_model_guidance(
         drawn one by one, there they are parts of the batch in a fixed order.
     """
     owner = "scale_aware_model_guidance"
-    check_share(owner, "label_drop", label_drop)
+    check_common(
+        owner, batch, path, kind=kind, label_drop=label_drop, null_label=null_label,
+        t_sampling=t_sampling,
+    )  # fmt: skip
+    check_window(owner, t_lo, t_hi)
     check_share(owner, "guided_share", guided_share)
     check_share(owner, "guided_share + label_drop", guided_share + label_drop)
     check_scales(owner, scales)
@@ -176,4 +191,5 @@ def scale_aware_model_guidance(
     target = add_change(noisy.target(kind), strength, change, on=start)
     scale = jnp.where(guided, drawn, jnp.where(dropped, 0.0, ones))
     shown = jnp.where(dropped, null, label)
-    return squared_error(predict(noisy.x, noisy.t, shown, scale=scale), target)
+    prediction = predict(noisy.x, noisy.t, shown, scale=scale)
+    return kind_error(kind, prediction, target, noisy.node, "none")

@@ -14,6 +14,7 @@ from jax import Array, lax
 from jaxguide.errors import InputError
 from jaxguide.losses.base import Noisy, Predict
 from jaxguide.losses.draws import Draws
+from jaxguide.paths import is_integer
 
 Reference = Callable[[Predict, Noisy, Array, Draws], Array]
 
@@ -73,6 +74,10 @@ def mean_class(num_classes: int, count: int = 0) -> Reference:
         law of total probability weights each class by its posterior p(c_i | x_t),
         which a network that predicts velocities does not give.
     """
+    if not is_integer(count) or count < 0:
+        raise InputError(
+            f"mean_class: need an integer count >= 0, got count={count!r}. 0 takes all."
+        )
     _check_classes("mean_class", num_classes, max(count, 1))
     count = count or num_classes
 
@@ -89,8 +94,9 @@ def mean_class(num_classes: int, count: int = 0) -> Reference:
 
 
 def _check_classes(owner: str, num_classes: int, least: int) -> None:
-    if num_classes < least:
+    if not is_integer(num_classes) or num_classes < least:
         raise InputError(
-            f"{owner}: need num_classes >= {least}, got num_classes={num_classes!r}. "
+            f"{owner}: need an integer num_classes >= {least}, got "
+            f"num_classes={num_classes!r}. "
             "Use null_class, or fewer classes in the mean."
         )

@@ -23,6 +23,7 @@ from jaxguide.paths import PATHS, Path as NoisePath
 from jaxguide.runtime.calls import call, described_call, lookup, parse_call
 from jaxguide.sample.config import UNGUIDED, SampleConfig
 from jaxguide.samplers import grids
+from jaxguide.samplers._checks import check_tolerances
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -40,11 +41,17 @@ class Adaptive:
     Args:
         rtol, atol: tolerances; these are SiT's.
         per_sample: False controls the error of the whole batch, as SiT does.
+
+    Raises:
+        InputError: for tolerances that are negative, not finite, or both 0.
     """
 
     rtol: float = 1e-3
     atol: float = 1e-6
     per_sample: bool = True
+
+    def __post_init__(self):
+        check_tolerances("dopri5", self.rtol, self.atol)
 
 
 def recurrent(sampler: str, repeats: int) -> samplers.Sampler:
@@ -71,12 +78,14 @@ SAMPLERS: dict[str, Callable[..., samplers.Sampler | Adaptive]] = {
     "recurrent": recurrent,
     "res_2m": samplers.res_2m,
     "res_2s": samplers.res_2s,
+    "sde_heun": samplers.sde_heun,
     "unipc": samplers.unipc,
 }
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     "karras": grids.karras,
     "respaced": grids.respaced,
     "shifted": grids.shifted,
+    "shifted_twice": grids.shifted_twice,
     "uniform": grids.uniform,
 }
 

@@ -17,6 +17,7 @@ from jaxguide.samplers._multistep import (
     res_2m as res_2m,
 )
 from jaxguide.samplers._recurrent import recurrent as recurrent
+from jaxguide.samplers._sde_heun import sde_heun as sde_heun
 from jaxguide.samplers._second import (
     dpmpp_sde as dpmpp_sde,
     heun as heun,
@@ -39,5 +40,6 @@ from jaxguide.samplers.grids import (
     karras as karras,
     respaced as respaced,
     shifted as shifted,
+    shifted_twice as shifted_twice,
     uniform as uniform,
 )

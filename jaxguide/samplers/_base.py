@@ -72,6 +72,14 @@ class Sampler:
         del x
         return ()
 
+    def churn(self, x: Array, c: Any, fresh: Array) -> Array:
+        """x [B, *D] with noise that is added before the prediction of a step.
+
+        Called of stochastic samplers alone, with the noise that `step` gets too.
+        """
+        del c, fresh
+        return x
+
     def step(
         self, x: Array, memory: Any, pair: Pair, c: Any, fresh: Array | None
     ) -> tuple[Array, Any]:

@@ -17,10 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxguide.paths import Array, ArrayLike, Node, expand
-
-# Below this alpha / sigma nothing of the data is left: alpha of GVP at t = 1 is 6e-17.
-_NOTHING = 1e-8
+from jaxguide.paths import NOTHING, Array, ArrayLike, Node, expand
 
 
 def log_snr(node: Node) -> np.ndarray:
@@ -28,7 +25,7 @@ def log_snr(node: Node) -> np.ndarray:
     with np.errstate(divide="ignore"):
         # abs: rounding may leave sigma = -0 at t = 0 (DDPM's table).
         ratio = np.asarray(node.alpha / np.abs(node.sigma), np.float64)
-        return np.where(ratio < _NOTHING, -np.inf, np.log(ratio))
+        return np.where(ratio < NOTHING, -np.inf, np.log(ratio))
 
 
 def moment(k: int, h: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ from jaxguide.guidance import (
 )
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_determined
 from jaxguide.samplers._solver import Fixed, Program, per_step, solve
 
 
@@ -115,13 +116,11 @@ def check(
             f"{name}: need sample_keys [B] for a stochastic sampler, got None. "
             "Pass sample_keys=jg.sample_keys(seed, jnp.arange(batch))."
         )
-    first = network.path.node(grid[0])
-    if network.kind in ("noise", "score") and first.alpha < 1e-8:
-        raise InputError(
-            f"{name}: need alpha > 0 at the grid's start for a {network.kind} "
-            f"network, whose output does not determine the data at alpha = 0; got "
-            f"grid[0]={float(grid[0])!r} on {network.path!r}. Start below 1."
-        )
+    stages = sampler.stages(grid) // sampler.repeats
+    with np.errstate(all="ignore"):
+        second = sampler.second_times(network.path, grid)[stages > 1]
+    times = np.concatenate([grid[:-1], second])
+    check_determined(name, network.kind, network.path, times)
     return grid
 
 

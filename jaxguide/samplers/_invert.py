@@ -18,6 +18,7 @@ from jaxguide.guidance import (
 from jaxguide.paths import Array
 from jaxguide.samplers import _generation as generation, _solver as solver
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_determined
 from jaxguide.samplers._single import SingleStep
 
 
@@ -46,8 +47,9 @@ def invert(
     in proportion to N.
 
     Args:
-        network: as in `generate`; velocity and noise networks may start at t = 0. The
-            output of denoised and score networks does not determine the noise there.
+        network: as in `generate`. Noise networks may start at t = 0, and velocity ones
+            on `paths.Linear`, `GVP` and `EDM`. The output of other networks does not
+            determine the noise there; end the grid at 1e-3, say.
         x0: data [B, *D], or the state at the grid's cleanest time.
         cond: its condition, a pytree with leaves [B, ...], or None.
         grid: the strictly decreasing noise times [N + 1] that `generate` walks; read
@@ -71,14 +73,8 @@ def invert(
     """
     _check(sampler)
     backwards = paths.check_grid("invert", grid)
-    first, last = network.path.node(backwards[-1]), network.path.node(backwards[0])
-    if network.kind in ("denoised", "score") and first.sigma < 1e-8:
-        raise InputError(
-            f"invert: need sigma > 0 at the grid's end for a {network.kind} network, "
-            f"whose output does not determine the noise at sigma = 0; got "
-            f"grid[-1]={float(backwards[-1])!r}. End it above 0."
-        )
-    grid = backwards[::-1]
+    grid, last = backwards[::-1], network.path.node(backwards[0])
+    check_determined("invert", network.kind, network.path, grid[:-1], inverse=True)
     parts = generation.as_chain(guidance)
     stop = grid[1:]  # the noisier ends, where sampling reads its schedules
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))

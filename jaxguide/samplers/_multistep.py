@@ -6,7 +6,7 @@ All have the form, with D_k the denoised prediction k steps ago,
 
 and take x to be what the pair says, alpha denoised + sigma noise. That is x itself,
 unless a transform sets the noise (CFG++): then the step renoises with that noise,
-while the history holds the guided predictions.
+while the history holds the guided predictions (or others: see `dpmpp_2m`).
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.paths import NOTHING, Array, Node, Path, as_number, expand
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_finite
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 
@@ -29,6 +30,9 @@ class MultistepTerms(NamedTuple):
     noise: np.ndarray
     fresh: np.ndarray
     past: tuple[np.ndarray, ...]  # the newest first
+    # (1 / alpha, sigma) at the step's start, for the data that the noise alone says;
+    # None where the history is that of `denoised`.
+    start: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class History(NamedTuple):
@@ -54,6 +58,7 @@ class Multistep(Sampler):
 
     rule: MultistepRule
     eta: float = 0.0
+    history: str = "guided"
 
     @property
     def stochastic(self) -> bool:
@@ -65,9 +70,14 @@ class Multistep(Sampler):
             decay = self.eta * np.diff(log_snr(node)) if self.eta else 0.0
             alpha, sigma = node.alpha[1:], node.sigma[1:]
             kept, fresh = np.exp(-decay), np.sqrt(-np.expm1(-2 * decay))
-            return MultistepTerms(
-                alpha, sigma * kept, sigma * fresh, self.rule.past(node)
+            terms = MultistepTerms(
+                alpha,
+                sigma * kept,
+                sigma * fresh,
+                self.rule.past(node),
+                None if self.history == "guided" else _start(node),
             )
+        return check_finite(self, terms, path, grid)
 
     def init(self, x: Array) -> History:
         return History((jnp.zeros_like(x),) * self.rule.memory)
@@ -80,14 +90,26 @@ class Multistep(Sampler):
         c: MultistepTerms,
         fresh: Array | None,
     ) -> tuple[Array, History]:
-        now = pair.denoised
+        now = remembered = pair.denoised
         moved = mix(c.denoised, now, c.noise, pair.noise)
+        if self.history != "guided":
+            assert c.start is not None
+            over_alpha, sigma = (expand(each, x) for each in c.start)
+            remembered = over_alpha * (x - sigma * pair.noise.astype(x.dtype))
+        new = remembered if self.history == "unconditional" else now
         for weight, then in zip(c.past, memory.denoised, strict=True):
-            moved = moved + expand(weight, now) * (then.astype(now.dtype) - now)
+            moved = moved + expand(weight, now) * (then.astype(now.dtype) - new)
         if fresh is not None:
             moved = moved + expand(c.fresh, fresh) * fresh
-        kept = (now.astype(x.dtype), *memory.denoised)[: self.rule.memory]
+        kept = (remembered.astype(x.dtype), *memory.denoised)[: self.rule.memory]
         return moved, History(kept)
+
+
+def _start(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """(1 / alpha, sigma) at the starts of a grid's steps; 0 where no data is left,
+    from where no solver takes a history."""
+    over_alpha = np.where(node.alpha < NOTHING, 0.0, 1 / node.alpha)
+    return over_alpha[:-1], node.sigma[:-1]
 
 
 SOLVERS = ("midpoint", "heun")
@@ -111,7 +133,10 @@ class LineRule:
         return (np.where(np.isfinite(weight), weight, 0.0),)
 
 
-def dpmpp_2m() -> Multistep:
+HISTORIES = ("guided", "unconditional", "mixed")
+
+
+def dpmpp_2m(history: str = "guided") -> Multistep:
     """DPM-Solver++(2M): multistep in denoised, order 2 at one evaluation per step.
 
         x_next = alpha_s denoised + sigma_s noise + c (denoised - previous denoised)
@@ -119,12 +144,28 @@ def dpmpp_2m() -> Multistep:
     with c = alpha_s (1 - e^-h) h / (2 h_previous), h the step in log(alpha / sigma).
     First order in the first step, and in a last one to t = 0.
 
+    Args:
+        history: matters only with a transform that sets the noise (CFG++), where that
+            noise is the unconditional one. "guided" keeps the guided `denoised`;
+            "unconditional" takes both values of c's bracket from what the noise says,
+            (x - sigma noise) / alpha, as the authors of CFG++ first released it;
+            "mixed" the previous one alone, as their later code and ports of
+            k-diffusion do.
+
+    Raises:
+        InputError: if `history` is unknown.
+
     NFE: 1 per step. Memory: one copy of x.
-    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2.
+    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2; with CFG++ read against
+        CFGpp-diffusion/CFGpp, latent_diffusion.py ("dpm++_2m_cfg++").
     Differs from the source: written in (denoised, noise), which is the same for a
         consistent pair; a transform that sets the noise renoises with it.
     """
-    return Multistep(LineRule("midpoint"))
+    if history not in HISTORIES:
+        raise InputError(
+            f"dpmpp_2m: need history in {HISTORIES}, got history={history!r}."
+        )
+    return Multistep(LineRule("midpoint"), history=history)
 
 
 def dpmpp_2m_sde(eta: float = 1.0, *, solver: str = "midpoint") -> Multistep:
@@ -190,5 +231,5 @@ def res_2m(eta: float = 0.0) -> Multistep:
 
 
 def _check_eta(name: str, eta: float) -> None:
-    if not 0 <= eta < np.inf:
+    if not 0 <= as_number(eta) < np.inf:
         raise InputError(f"{name}: need a finite eta >= 0, got eta={eta!r}.")

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Path, expand
+from jaxguide.paths import Array, Path, expand, is_integer
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_finite
 from jaxguide.samplers._multistep import Multistep
 from jaxguide.samplers._unipc import UniPCRule
 
@@ -47,10 +48,14 @@ class Recurrent(Sampler):
             start, stop = path.node(grid[:-1]), path.node(grid[1:])
         kept = start.alpha / stop.alpha
         fresh = np.sqrt(np.maximum(start.sigma**2 - (kept * stop.sigma) ** 2, 0.0))
+        check_finite(self, (kept, fresh), path, grid)
         return RecurrentTerms(self.inner.coefficients(path, grid), kept, fresh)
 
     def init(self, x: Array) -> Any:
         return self.inner.init(x)
+
+    def churn(self, x: Array, c: RecurrentTerms, fresh: Array) -> Array:
+        return self.inner.churn(x, c.inner, fresh) if self.inner.stochastic else x
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: RecurrentTerms, fresh: Array | None
@@ -96,7 +101,7 @@ def recurrent(sampler: Sampler, repeats: int) -> Sampler:
     Differs from the source: for any path and any sampler of this package; the source
         has variance-preserving DDIM.
     """
-    if not isinstance(repeats, int | np.integer) or repeats < 1:
+    if not is_integer(repeats) or repeats < 1:
         raise InputError(
             f"recurrent: need an integer repeats >= 1, got repeats={repeats!r}. "
             "1 is the sampler itself."

@@ -7,8 +7,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Node, Path, expand
+from jaxguide.paths import Array, Node, Path, as_number, expand
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_finite
 from jaxguide.samplers._exponential import log_snr, mix, moment
 
 
@@ -40,9 +41,25 @@ class TwoStages(Sampler):
 class Heun(TwoStages):
     """See `heun`."""
 
+    last: str = "euler"
+
+    def stages(self, grid: np.ndarray) -> np.ndarray:
+        """Two in every step, unless the last one to t = 0 is Euler's."""
+        if self.last == "heun":
+            return np.full(len(grid) - 1, 2)
+        return super().stages(grid)
+
     def coefficients(self, path: Path, grid: np.ndarray) -> HeunTerms:
         with np.errstate(all="ignore"):
-            return HeunTerms(np.diff(grid), path.node(grid[:-1]), path.node(grid[1:]))
+            terms = HeunTerms(np.diff(grid), path.node(grid[:-1]), path.node(grid[1:]))
+        slope = terms.stop.dsigma[self.stages(grid) == 2]
+        if not np.all(np.abs(slope) < 1e30):  # floored, so never infinite here
+            raise InputError(
+                "heun: need a finite time derivative at the grid's end for "
+                f"last='heun', which {path!r} does not have, got t={float(grid[-1])!r}."
+                " Use last='euler', or end the grid above 0."
+            )
+        return terms
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: HeunTerms, fresh: Array | None
@@ -62,18 +79,33 @@ class Heun(TwoStages):
         return mix(c.start.alpha, pair.denoised, c.start.sigma, pair.noise)
 
 
-def heun() -> Heun:
+ENDS = ("euler", "heun")
+
+
+def heun(last: str = "euler") -> Heun:
     """Heun's method (explicit trapezoid) on the probability-flow ODE; order 2.
 
-    The last step to t = 0 has no corrector. The corrector uses the same live guidance
-    as its step and does not change the guidance state.
+    The corrector uses the same live guidance as its step and does not change the
+    guidance state.
 
-    NFE: 2 per step, 1 in the last.
-    Source: Karras et al. 2022, arXiv:2206.00364, Algorithm 1, for any path.
+    Args:
+        last: the step to t = 0. "euler" has no corrector, as in EDM; "heun" evaluates
+            the network at t = 0 too, as SiT does with torchdiffeq's `heun2`: for paths
+            with a finite slope there (`Linear`, `GVP`, `EDM`) and networks whose output
+            gives the noise there (velocity, noise, score).
+
+    Raises:
+        InputError: if `last` is unknown; when sampling, if there is no slope at t = 0.
+
+    NFE: 2 per step, 1 in the last unless last = "heun".
+    Source: Karras et al. 2022, arXiv:2206.00364, Algorithm 1, for any path; torchdiffeq
+        `heun2` on the grid's times.
     Differs from the source: steps are taken in noise time; with `paths.EDM` that is
         sigma, as in the source.
     """
-    return Heun()
+    if last not in ENDS:
+        raise InputError(f"heun: need last in {ENDS}, got last={last!r}.")
+    return Heun(last)
 
 
 class ExponentialTerms(NamedTuple):
@@ -129,7 +161,7 @@ class Exponential(TwoStages):
             left, end_left = self._kept(part), self._kept(h)
             area = self.area(h - np.log(end_left)) / reach
             spread = stop.sigma * np.sqrt(1 - end_left**2)
-        return ExponentialTerms(
+        terms = ExponentialTerms(
             middle.alpha,
             middle.sigma * left,
             middle.sigma * np.sqrt(1 - left**2),
@@ -139,6 +171,7 @@ class Exponential(TwoStages):
             spread * shared,
             spread * np.sqrt(1 - shared**2),
         )
+        return check_finite(self, terms, path, grid)
 
     def _kept(self, h: np.ndarray) -> np.ndarray:
         return self.kept(h) if self.eta else np.ones_like(h)
@@ -227,7 +260,7 @@ def res_2s(c2: float = 0.5, *, eta: float = 0.0) -> RES:
         before the step.
     """
     _check_reach("res_2s", c2=c2)
-    if not 0 <= eta < np.inf:
+    if not 0 <= as_number(eta) < np.inf:
         raise InputError(f"res_2s: need a finite eta >= 0, got eta={eta!r}.")
     return RES(float(c2), float(eta))
 
@@ -266,12 +299,12 @@ def dpmpp_sde(eta: float = 1.0, *, r: float = 0.5) -> DPMpp:
         independent.
     """
     _check_reach("dpmpp_sde", r=r)
-    if not 0 <= eta <= 1:
+    if not 0 <= as_number(eta) <= 1:
         raise InputError(f"dpmpp_sde: need 0 <= eta <= 1, got eta={eta!r}.")
     return DPMpp(float(r), float(eta))
 
 
 def _check_reach(name: str, **given: float) -> None:
     ((what, reach),) = given.items()
-    if not 0 < reach <= 1:
+    if not 0 < as_number(reach) <= 1:
         raise InputError(f"{name}: need 0 < {what} <= 1, got {what}={reach!r}.")

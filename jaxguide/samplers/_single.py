@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Path, expand
+from jaxguide.paths import Array, Node, Path, as_number, expand
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._checks import check_finite
 
 
 class SingleTerms(NamedTuple):
@@ -58,7 +59,8 @@ class SingleStep(Sampler):
 
     def coefficients(self, path: Path, grid: np.ndarray) -> SingleTerms:
         with np.errstate(all="ignore"):
-            return self.rule.terms(path, grid)
+            terms = self.rule.terms(path, grid)
+        return check_finite(self, terms, path, grid)
 
     def step(
         self, x: Array, memory: Any, pair: Pair, c: SingleTerms, fresh: Array | None
@@ -100,6 +102,13 @@ class EulerRule:
 
     def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         node, dt = path.node(grid[:-1]), np.diff(grid)
+        if not np.all(np.abs(node.dsigma) < 1e30):  # floored, so never infinite here
+            t = float(grid[np.argmax(np.abs(node.dsigma))])
+            raise InputError(
+                "euler: need a finite time derivative on the grid, which "
+                f"{path!r} does not have at the start of a step, got t={t!r}. Use "
+                "ddim(), or a grid that ends above 0."
+            )
         return _plain(node.alpha + dt * node.dalpha, node.sigma + dt * node.dsigma)
 
 
@@ -120,25 +129,68 @@ class AncestralRule:
 
     def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         now, then = path.node(grid[:-1]), path.node(grid[1:])
+        if not self.eta:  # also backwards, where a step has no variance
+            return _plain(then.alpha, then.sigma)
         # Variance of x_t given x_s, and of x_s given x_t and x0.
         step = now.sigma**2 - (now.alpha / then.alpha * then.sigma) ** 2
         small = step * (then.sigma / now.sigma) ** 2
         kept = np.sqrt(np.maximum(then.sigma**2 - self.eta**2 * small, 0.0))
-        kept = kept if self.eta else then.sigma  # also where `small` is infinite
         std_small, std_large = np.sqrt(np.maximum(small, 0.0)), np.sqrt(step)
         last = then.sigma == 0
         std = self.eta * (std_small if self.variance == "small" else std_large)
+        std = np.where(last, 0.0, std)
+        if not self.learned:
+            return _plain(then.alpha, kept, std)
         return SingleTerms(
             then.alpha,
             kept,
-            np.where(last, 0.0, std),
+            std,
             np.log(np.where(last, 1.0, std_small)),
             np.log(np.where(last, 1.0, std_large)),
         )
 
 
-FORMS = ("sigma", "sbdm", "constant", "linear", "decreasing", "increasing-decreasing")
-LAST_STEPS = ("mean", "tweedie", "euler")
+FORMS = (
+    "sigma",
+    "sbdm",
+    "constant",
+    "linear",
+    "decreasing",
+    "decreasing-inside",
+    "increasing-decreasing",
+)
+LAST_STEPS = ("mean", "tweedie", "euler", "noisy")
+
+
+def diffusion(form: str, scale: float, node: Node) -> np.ndarray:
+    """w of SiT's SDE at noise times, host float64 [N]; times are 1 - SiT's."""
+    t = node.t
+    forms = {
+        "sigma": lambda: node.sigma,
+        "sbdm": lambda: (
+            node.sigma * node.dsigma - node.dalpha / node.alpha * node.sigma**2
+        ),
+        "constant": lambda: np.ones_like(t),
+        "linear": lambda: t,
+        "decreasing": lambda: 0.25 * (np.cos(math.pi * (1 - t)) + 1) ** 2,
+        "increasing-decreasing": lambda: np.sin(math.pi * t) ** 2,
+    }
+    if form == "decreasing-inside":  # SiT's code has the norm inside the square
+        return 0.25 * (scale * np.cos(math.pi * (1 - t)) + 1) ** 2
+    return scale * forms[form]()
+
+
+def check_diffusion(name: str, form: str, scale: float, last: str) -> None:
+    """Raises InputError for unknown names, or a scale that is no diffusion."""
+    if form not in FORMS:
+        raise InputError(f"{name}: need form in {FORMS}, got form={form!r}.")
+    if last not in LAST_STEPS:
+        raise InputError(f"{name}: need last in {LAST_STEPS}, got last={last!r}.")
+    if not 0 < as_number(scale) < np.inf:
+        raise InputError(
+            f"{name}: need a finite scale > 0, got scale={scale!r}. 1 is published; "
+            "without diffusion it is euler()."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,39 +205,25 @@ class MaruyamaRule:
 
     def terms(self, path: Path, grid: np.ndarray) -> SingleTerms:
         node, dt = path.node(grid[:-1]), np.diff(grid)
-        w = self._diffusion(node, grid)
+        w = diffusion(self.form, self.scale, node)
         score = w / node.sigma  # -w score = (w / sigma) noise
         denoised = node.alpha + dt * node.dalpha
         noise = node.sigma + dt * (node.dsigma + score)
         fresh = np.sqrt(2 * w * -dt)
-        fresh[-1] = 0.0
+        fresh[-1] = fresh[-1] if self.last == "noisy" else 0.0
         if self.last == "tweedie":
             denoised[-1], noise[-1] = 1.0, 0.0
         if self.last == "euler":
             noise[-1] = (node.sigma + dt * node.dsigma)[-1]
         # Not isfinite: alpha of GVP at t = 1 is 6e-17 in float64, and w then 1e16.
-        if not np.all(np.abs(noise) < 1e8):
+        fine = np.abs(noise) < 1e8
+        if not np.all(fine):
             raise InputError(
                 f"euler_maruyama: need a finite diffusion on the grid, got "
-                f"form={self.form!r} at t={float(grid[0])!r}. Start the grid below 1 "
-                "or use form='sigma'."
+                f"form={self.form!r} at t={float(grid[np.argmin(fine)])!r}. Keep the "
+                "grid inside (0, 1) or use form='sigma'."
             )
         return _plain(denoised, noise, fresh)
-
-    def _diffusion(self, node: Any, grid: np.ndarray) -> np.ndarray:
-        """w at the start of each step."""
-        t = grid[:-1]
-        forms = {
-            "sigma": lambda: node.sigma,
-            "sbdm": lambda: (
-                node.sigma * node.dsigma - node.dalpha / node.alpha * node.sigma**2
-            ),
-            "constant": lambda: np.ones_like(t),
-            "linear": lambda: t,
-            "decreasing": lambda: 0.25 * (np.cos(math.pi * (1 - t)) + 1) ** 2,
-            "increasing-decreasing": lambda: np.sin(math.pi * t) ** 2,
-        }
-        return self.scale * forms[self.form]()
 
 
 def euler() -> SingleStep:
@@ -216,8 +254,8 @@ def ddim(eta: float = 0.0) -> SingleStep:
     Source: Song et al. 2020, arXiv:2010.02502, Eqs. 12 and 16, for any path.
     Differs from the source: nothing known.
     """
-    if not 0 <= eta <= 1:
-        raise InputError(f"ddim: need 0 <= eta <= 1, got eta={eta!r}.")
+    if not 0 <= as_number(eta) <= 1:
+        raise InputError(f"ddim: need 0 <= eta <= 1, got eta={eta!r}. 0 draws nothing.")
     return SingleStep(AncestralRule(float(eta), "small"))
 
 
@@ -255,25 +293,22 @@ def euler_maruyama(
 
     Args:
         form: w(t), one of `FORMS`: sigma(t) (SiT's command line), "sbdm" (its API;
-            infinite at t = 1), 1, t, (cos(pi (1 - t)) + 1)^2 / 4, sin^2(pi t).
-        scale: multiplies w.
-        last: the last step adds no noise; "mean" keeps the drift, "tweedie" returns
-            denoised, "euler" follows the velocity alone.
+            infinite at t = 1), 1, t, (cos(pi (1 - t)) + 1)^2 / 4, the same with `scale`
+            before the cosine ("decreasing-inside", as SiT's code has its norm), and
+            sin^2(pi t).
+        scale: multiplies w, but for "decreasing-inside". SiT's `diffusion_norm`.
+        last: "mean", "tweedie" and "euler" add no noise in the last step: it keeps the
+            drift, returns denoised, or follows the velocity alone. "noisy" takes it
+            like every other, with noise (SiT's `last_step=None` on `uniform(N - 1)`).
 
     Raises:
-        InputError: for unknown names, or where w is infinite on the grid.
+        InputError: for unknown names, a scale that is not positive and finite, or where
+            w is infinite on the grid.
 
     NFE: 1 per step. Stochastic.
     Source: Ma et al. 2024, SiT, arXiv:2401.08740, Eq. 4, read against willisma/SiT
         @947f95b, transport/; its code uses sqrt(2 w) where the paper has sqrt(w).
     Differs from the source: one network call per step where the code makes two.
     """
-    if form not in FORMS:
-        raise InputError(f"euler_maruyama: need form in {FORMS}, got form={form!r}.")
-    if last not in LAST_STEPS:
-        raise InputError(
-            f"euler_maruyama: need last in {LAST_STEPS}, got last={last!r}."
-        )
-    if not scale > 0:
-        raise InputError(f"euler_maruyama: need scale > 0, got scale={scale!r}.")
+    check_diffusion("euler_maruyama", form, scale, last)
     return SingleStep(MaruyamaRule(form, float(scale), last))

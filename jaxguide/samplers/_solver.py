@@ -206,11 +206,12 @@ def _turn(
             live=live, key=key, batched=program.batched,
         )  # fmt: skip
 
-    first, state = predict(carry.x, carry.state, at.chain, at.node, at.number == 0)
-    fresh = None
+    begin, fresh = carry.x, None
     if sampler.stochastic:
-        fresh = _fresh(fixed.sample_keys, at.number, carry.x, 2 * turn)
-    x, memory = sampler.step(carry.x, carry.memory, first, at.coefficients, fresh)
+        fresh = _fresh(fixed.sample_keys, at.number, begin, 2 * turn)
+        begin = sampler.churn(begin, at.coefficients, fresh).astype(begin.dtype)
+    first, state = predict(begin, carry.state, at.chain, at.node, at.number == 0)
+    x, memory = sampler.step(begin, carry.memory, first, at.coefficients, fresh)
     if stages == 2 * sampler.repeats:
         # The state it returns is dropped: a transform's memory is one entry per step,
         # at the steps' starts, whichever sampler runs. The second stage reads the
@@ -221,7 +222,7 @@ def _turn(
         if fresh is not None:
             other = _fresh(fixed.sample_keys, at.number, carry.x, _SECOND + turn)
             both = fresh, other
-        x = sampler.correct(carry.x, first, second, at.coefficients, both)
+        x = sampler.correct(begin, first, second, at.coefficients, both)
     return Carry(x.astype(carry.x.dtype), state, memory)
 
 

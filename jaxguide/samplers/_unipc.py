@@ -11,7 +11,8 @@ import dataclasses
 import numpy as np
 
 from jaxguide.errors import InputError
-from jaxguide.paths import Node
+from jaxguide.paths import Node, is_integer
+from jaxguide.samplers._checks import check_flag
 from jaxguide.samplers._exponential import log_snr, moment
 from jaxguide.samplers._multistep import Multistep
 
@@ -70,7 +71,10 @@ class UniPCRule:
         # Two or three unknowns at most, solved once per step on the host.
         degrees = np.arange(1, len(offsets) + 1)
         areas = np.array([float(moment(int(k), h)) for k in degrees])
-        return np.linalg.solve(offsets[None] ** degrees[:, None], areas)
+        try:
+            return np.linalg.solve(offsets[None] ** degrees[:, None], areas)
+        except np.linalg.LinAlgError:  # two times that are one in log-SNR
+            return np.full(len(offsets), np.nan)
 
     def _revise(self, offsets: np.ndarray, h: float, predict: np.ndarray) -> np.ndarray:
         """Corrector less predictor, as weights of D_k - D_0 seen from the step's end.
@@ -119,7 +123,8 @@ def unipc(
             stable for few steps; a step to t = 0 always is of order 1.
 
     Raises:
-        InputError: if `order` is not 1, 2 or 3, or `variant` unknown.
+        InputError: if `order` is not 1, 2 or 3, `variant` unknown, or a switch is
+            neither True nor False.
 
     NFE: 1 per step. Memory: `order` copies of x, one less without the corrector.
     Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 1 and 2 and Appendix (data
@@ -131,8 +136,10 @@ def unipc(
         prediction out (diffusers starts at sigma = 1 - 1e-6, where "bh1" corrects by
         7 times the change).
     """
-    if order not in (1, 2, 3):
+    if not is_integer(order) or order not in (1, 2, 3):
         raise InputError(f"unipc: need order in (1, 2, 3), got order={order!r}.")
     if variant not in VARIANTS:
         raise InputError(f"unipc: need variant in {VARIANTS}, got variant={variant!r}.")
+    check_flag("unipc", corrector=corrector)
+    check_flag("unipc", lower_order_final=lower_order_final)
     return Multistep(UniPCRule(order, variant, corrector, lower_order_final))

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxguide import paths
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.guidance import (
     Chain,
     Network,
@@ -22,10 +23,13 @@ from jaxguide.guidance import (
     Transform,
     _plan as plan,
     default_batched,
-    evaluate,
+    guided_prediction,
 )
-from jaxguide.paths import Array
+from jaxguide.guidance._evaluate import as_pair
+from jaxguide.paths import Array, as_number, is_integer
+from jaxguide.samplers._checks import check_determined, check_tolerances
 from jaxguide.samplers._generation import as_chain
+from jaxguide.samplers._solver import traced
 
 
 class Solution(NamedTuple):
@@ -58,19 +62,23 @@ def integrate(
     Args:
         network, noise, cond, guidance, conds, networks, batched: as `generate`.
         solver: an explicit Runge-Kutta solver of diffrax; `Dopri5()` if None.
-        rtol, atol: tolerances of the error control (SiT: 1e-3 and 1e-6).
-        t_max, t_min: noise times; keep inside (0, 1) where the network's kind makes
-            the velocity singular (`noise` at t = 1 of the linear path, say).
+        rtol, atol: tolerances of the error control (SiT: 1e-3 and 1e-6), finite and
+            not negative, one of them above 0.
+        t_max, t_min: noise times; inside (0, 1) where the network's kind gives no
+            velocity (`noise` at t = 1 of the linear path, or at t = 0 of `VP`).
         per_sample: control the error of each sample by itself, so that a sample does
             not depend on its batch; False uses one step for all, as SiT does.
-        max_steps: per piece of the interval; more is an error.
+        max_steps: >= 1, per piece of the interval; more is an error.
 
     Returns:
         A `Solution`. Its NFE is counted, not promised: it depends on the tolerances.
 
     Raises:
         InputError: if `guidance` holds a transform that is not a function of (x, t):
-            one that remembers earlier steps (SG-prev) or draws at random (S2, ICG).
+            one that remembers earlier steps (SG-prev) or draws at random (S2, ICG);
+            for numbers out of range; at ends where the kind has no velocity.
+        NonFiniteError: if the end is not reached in `max_steps`, or the velocity is
+            not finite. Inside a caller's `jit` diffrax raises its own error.
 
     NFE: counted; Dopri5 takes 6 per step and 1 more per piece.
     Source: Dormand and Prince 1980; SiT's `sample_ode` with torchdiffeq's dopri5.
@@ -78,11 +86,18 @@ def integrate(
     """
     parts = as_chain(guidance)
     _check_memory(parts, noise)
-    if not 0 <= t_min < t_max <= 1:
+    check_tolerances("integrate", rtol, atol)
+    if not 0 <= as_number(t_min) < as_number(t_max) <= 1:
         raise InputError(
             f"integrate: need 0 <= t_min < t_max <= 1, got t_min={t_min!r}, "
             f"t_max={t_max!r}."
         )
+    if not is_integer(max_steps) or max_steps < 1:
+        raise InputError(
+            "integrate: need an integer max_steps >= 1, got "
+            f"max_steps={max_steps!r}. 4096 is the default."
+        )
+    _check_ends(network, t_max, t_min)
     problem = _Problem(
         {"main": network, **(networks or {})},
         parts,
@@ -90,6 +105,8 @@ def integrate(
         diffrax.Dopri5() if solver is None else solver,
         diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps,
+        # Inside a caller's program diffrax itself has to say what went wrong.
+        throw=traced((noise, cond, conds, networks, network)),
     )
     pieces = plan.make_pieces(parts, t_max, t_min)
     start = noise * jnp.asarray(float(network.path.node(t_max).sigma), noise.dtype)
@@ -97,16 +114,16 @@ def integrate(
     everywhere = plan.Piece(t_max, t_min, (True,) * len(parts.parts))
     _check_draws(problem, everywhere, start, all_conds)
     if not per_sample:
-        return _solve(problem, pieces, start, all_conds)
+        return _checked(problem, *_solve(problem, pieces, start, all_conds))
 
     # Mapped, not one solve for the batch: each sample then has its own step sizes. The
     # loop ends with the slowest sample, and `nfe` is what each one needed.
-    def one(x: Array, conds: dict[str, Any]) -> Solution:
+    def one(x: Array, conds: dict[str, Any]) -> tuple[Solution, Array]:
         conds = jax.tree.map(lambda leaf: leaf[None], conds)
-        solution = _solve(problem, pieces, x[None], conds)
-        return solution._replace(x=solution.x[0])
+        solution, ended = _solve(problem, pieces, x[None], conds)
+        return solution._replace(x=solution.x[0]), ended
 
-    return jax.vmap(one)(start, all_conds)
+    return _checked(problem, *jax.vmap(one)(start, all_conds))
 
 
 class _Problem(NamedTuple):
@@ -116,6 +133,38 @@ class _Problem(NamedTuple):
     solver: diffrax.AbstractERK
     controller: diffrax.PIDController
     max_steps: int
+    throw: bool
+
+
+def _check_ends(network: Network, t_max: float, t_min: float) -> None:
+    """Refuses ends of the interval where the network's kind gives no velocity."""
+    kind, path = network.kind, network.path
+    if kind == "velocity":  # is the slope itself, whatever the path
+        return
+    check_determined("integrate", kind, path, np.array([t_max, t_min]))
+    with np.errstate(all="ignore"):
+        slope = float(path.node(np.float64(t_min)).dsigma)
+    if not abs(slope) < 1e30:  # floored, so never infinite here
+        raise InputError(
+            f"integrate: need t_min > 0 for a {kind} network on {path!r}, whose noise "
+            f"has no finite slope there, got t_min={t_min!r}. SiT ends at 1e-3."
+        )
+
+
+def _checked(problem: _Problem, solution: Solution, ended: Array) -> Solution:
+    """The solution, if every sample reached the end of the interval.
+
+    Raises:
+        NonFiniteError: if the error control gave up, and this is no caller's program.
+    """
+    if problem.throw or bool(jnp.all(ended)):
+        return solution
+    raise NonFiniteError(
+        f"integrate: need a velocity that {problem.max_steps} steps can follow, got no "
+        f"end for {int(jnp.size(ended) - jnp.sum(ended))} of {jnp.size(ended)} "
+        "integrations. Loosen rtol and atol, raise max_steps, or keep t_max and t_min "
+        "away from where guidance or the network is infinite."
+    )
 
 
 def _check_memory(parts: Chain, noise: Array) -> None:
@@ -159,9 +208,10 @@ def _check_draws(
 
 def _solve(
     problem: _Problem, pieces: list[plan.Piece], x: Array, conds: dict[str, Any]
-) -> Solution:
-    """Integrates over every piece in turn."""
+) -> tuple[Solution, Array]:
+    """Integrates over every piece in turn; and whether every one was finished."""
     steps = nfe = jnp.zeros((), jnp.int32)
+    ended = jnp.ones((), bool)
     for piece in pieces:
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_field(problem, conds, piece)),
@@ -173,13 +223,15 @@ def _solve(
             y0=x,
             stepsize_controller=problem.controller,
             max_steps=problem.max_steps,
+            throw=problem.throw,
         )
         assert solution.ys is not None  # SaveAt defaults to t1
         taken = solution.stats["num_steps"].astype(jnp.int32)
         x, steps = solution.ys[0], steps + taken
         each = plan.evaluations(problem.parts, problem.networks, piece.live)
         nfe = nfe + _calls(problem.solver, taken) * each
-    return Solution(x, steps, nfe)
+        ended = ended & (solution.result == diffrax.RESULTS.successful)
+    return Solution(x, steps, nfe), ended
 
 
 def _calls(solver: diffrax.AbstractERK, steps: Array) -> Array:
@@ -211,10 +263,13 @@ def _field(
         node = main.path.node(jnp.asarray(t))
         step = Step(x, node, conds, jnp.zeros((), bool))
         chain = problem.parts.at(node.t, middle)
-        pair, _ = evaluate(
+        guided, _, _ = guided_prediction(
             problem.networks, chain, state, step,
             live=piece.live, key=key, batched=problem.batched,
         )  # fmt: skip
+        if guided.noise is None:  # a velocity then passes as it is, also at t = 0
+            return paths.convert(guided.prediction, x, node, main.kind, "velocity")
+        pair = as_pair(main.kind, guided, step)
         return paths.from_pair("velocity", pair.denoised, pair.noise, node)
 
     return velocity

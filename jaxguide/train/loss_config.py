@@ -33,6 +33,8 @@ class LossConfig:
         name: one of `LOSSES`.
         path: one of `PATHS`.
         kind: one of `paths.KINDS`.
+        weighting: of `flow_matching` for noise and score: "none", "velocity" or
+            "likelihood" (SiT's).
         label_drop: probability that a label is hidden.
         t_sampling: one of `TIME_SAMPLING`.
         weight: of Model-Guidance, in [0, 1); the learnt scale is 1 / (1 - weight).
@@ -51,6 +53,7 @@ class LossConfig:
     name: str = "flow_matching"
     path: str = "linear"
     kind: str = "velocity"
+    weighting: str = "none"
     label_drop: float = 0.1
     t_sampling: str = "uniform"
     weight: float = 0.45
@@ -94,7 +97,11 @@ def _alone(loss: Callable[..., Array], model: DiTConfig) -> train.Loss:
 
 
 def _flow_matching(config: LossConfig, model: DiTConfig) -> train.Loss:
-    loss = functools.partial(losses.flow_matching, **_common(config, model))
+    options = _common(config, model)
+    losses.check_weighting("build_loss", config.kind, config.weighting)
+    loss = functools.partial(
+        losses.flow_matching, weighting=config.weighting, **options
+    )
     return _alone(loss, model)
 
 

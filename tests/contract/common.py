@@ -23,9 +23,10 @@ SAMPLERS = {
     "dpmpp_sde": jg.dpmpp_sde(),
     "res_2m": jg.res_2m(),
     "res_2s": jg.res_2s(),
+    "sde_heun": jg.sde_heun(),
     "unipc": jg.unipc(),
 }
-TWO_STAGES = ("dpmpp_sde", "heun", "res_2s")
+TWO_STAGES = ("dpmpp_sde", "heun", "res_2s", "sde_heun")
 EXHAUSTIVE = [pytest.mark.exhaustive]
 
 

@@ -192,7 +192,7 @@ def test_tune_samples_the_average_at_three_scales_and_answers_with_the_weight():
 
 
 def test_wrong_numbers_are_named():
-    with pytest.raises(ValueError, match="need spread > 1, got spread=1"):
+    with pytest.raises(ValueError, match="need a finite spread > 1, got spread=1"):
         losses.trial_scales(1)
     for wrong in (dict(rate=0), dict(max_weight=1.0), dict(weight=1.2)):
         name, value = next(iter(wrong.items()))

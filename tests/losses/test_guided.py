@@ -291,7 +291,7 @@ def test_wrong_numbers_are_named(name, wrong, words, key):
 
 
 def test_references_need_classes():
-    with pytest.raises(ValueError, match="need num_classes >= 2, got num_classes=1"):
+    with pytest.raises(ValueError, match="integer num_classes >= 2, got num_classes=1"):
         losses.other_class(1)
-    with pytest.raises(ValueError, match="need num_classes >= 5, got num_classes=3"):
+    with pytest.raises(ValueError, match="integer num_classes >= 5, got num_classes=3"):
         losses.mean_class(3, 5)

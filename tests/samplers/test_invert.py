@@ -9,11 +9,13 @@ import pytest
 
 import jaxguide as jg
 from jaxguide import paths
+from jaxguide.errors import InputError
 from tests import transforms as tf
 
 FAST_COMPILE = True
 MODEL = tf.mixture()
 LABEL, NULL = tf.labels()["cond"], tf.labels()["null"]
+EVERY_PATH = [make() for make in paths.PATHS.values()]
 DATA = MODEL.sample(jax.random.key(3), LABEL)
 
 
@@ -119,6 +121,32 @@ def test_inversion_costs_one_evaluation_per_step_and_the_guidance():
 def test_what_cannot_be_inverted_is_refused(sampler):
     with pytest.raises(ValueError, match="invert: need a deterministic sampler"):
         jg.invert(MODEL.network(), DATA, LABEL, grid=jg.uniform(4), sampler=sampler)
+
+
+@pytest.mark.parametrize("sampler", [jg.ddim(), jg.euler()], ids=["ddim", "euler"])
+@pytest.mark.parametrize("path", EVERY_PATH, ids=lambda path: type(path).__name__)
+def test_from_time_zero_every_kind_is_finite_or_refused_in_one_line(path, sampler):
+    """On all paths and kinds; what is refused may end its grid a little above 0."""
+    asked, x = [], jnp.ones((2, 3))
+
+    def invert(kind, grid):
+        def predict(x, t, cond):
+            asked.append(kind)
+            return x * 0.3
+
+        network = jg.Network(predict, kind, path)
+        return jg.invert(network, x, None, grid=grid, sampler=sampler)
+
+    with jax.disable_jit():
+        for kind in paths.KINDS:
+            grid = np.array([0.9, 0.4, 0.0])
+            try:
+                out = invert(kind, grid)
+            except InputError as error:
+                assert "t=0.0" in str(error) and "above 0" in str(error)
+                assert kind not in asked
+                out = invert(kind, grid + np.array([0, 0, 1e-3]))
+            assert np.isfinite(out).all(), kind
 
 
 def test_a_network_that_knows_no_noise_at_time_zero_is_refused():

@@ -32,6 +32,7 @@ SAMPLERS = {
     "ddim_half": (jg.ddim(0.5), 100),
     "ddpm": (jg.ddpm(), 250),
     "euler_maruyama": (jg.euler_maruyama(), 250),
+    "sde_heun_half": (jg.sde_heun(scale=0.5), 150),
 }
 COUNT = 4000
 MODEL = GaussianMixture(
@@ -191,13 +192,28 @@ SIT_FORMS = {
 }
 
 
-def sit(x, keys, grid, form, last):
-    """SiT's Euler-Maruyama and its last steps, in SiT's own time."""
+def sit(x, keys, grid, form, last, norm=1.0, heun=False):
+    """SiT's samplers of its SDE and their last steps, in SiT's own time."""
+
+    def diffusion(t):
+        if form == "decreasing-inside":  # `norm` as transport/path.py has it
+            return 0.25 * (norm * np.cos(np.pi * t) + 1) ** 2
+        return norm * SIT_FORMS[form](t)
+
+    def drift(x, t):
+        v = velocity64(x, t)
+        return v + diffusion(t) * (t * v - x) / (1 - t)
+
     times = 1 - grid
     for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        v, w, h = velocity64(x, t), SIT_FORMS[form](t), s - t
+        v, w, h = velocity64(x, t), diffusion(t), s - t
         score = (t * v - x) / (1 - t)
-        if i < len(times) - 2:
+        noisy = last == "noisy" or i < len(times) - 2
+        if noisy and heun:
+            x = x + np.sqrt(2 * w * h) * fresh_noise(keys, i)
+            slope = drift(x, t)
+            x = x + h / 2 * (slope + drift(x + h * slope, s))
+        elif noisy:
             x = x + (v + w * score) * h + np.sqrt(2 * w * h) * fresh_noise(keys, i)
         elif last == "mean":
             x = x + (v + w * score) * h
@@ -226,6 +242,34 @@ def test_euler_maruyama_is_the_loop_of_sit(form, last, batch):
     out = run(jg.euler_maruyama(form, last=last), MODEL.network(), grid, **batch)
     begin = np.asarray(batch["noise"], np.float64) * grid[0]
     want = sit(begin, batch["sample_keys"], grid, form, last)
+    np.testing.assert_allclose(out, want, atol=3e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "end", "settings"),
+    [
+        (jg.euler_maruyama, 0.0, dict(form="decreasing-inside", scale=0.6)),
+        (jg.euler_maruyama, 0.0, dict(form="sigma", last="noisy")),
+        (jg.sde_heun, 0.0, dict(form="sigma", last="mean")),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in [
+                (jg.euler_maruyama, 0.0, dict(form="decreasing", scale=0.6)),
+                (jg.sde_heun, 0.0, dict(form="linear", last="tweedie", scale=0.5)),
+                (jg.sde_heun, 0.0, dict(form="sigma", last="euler")),
+                (jg.sde_heun, 0.2, dict(form="decreasing-inside", last="noisy")),
+            ]
+        ),
+    ],
+)
+def test_the_options_of_sit_are_its_loops(make, end, settings, batch):
+    grid = np.linspace(1, end, 13)
+    out = run(make(**settings), MODEL.network(), grid, **batch)
+    loop = dict(last="mean", norm=settings.get("scale", 1.0)) | settings
+    loop.pop("scale", None)
+    begin = np.asarray(batch["noise"], np.float64)
+    keys, heun = batch["sample_keys"], make is jg.sde_heun
+    want = sit(begin, keys, grid, heun=heun, **loop)
     np.testing.assert_allclose(out, want, atol=3e-4, rtol=1e-4)
 
 
@@ -279,7 +323,12 @@ def test_euler_maruyama_has_weak_order_one():
         ),
         (lambda: jg.euler_maruyama("cosine"), "euler_maruyama: need form in"),
         (lambda: jg.euler_maruyama(last="none"), "need last in .*got last='none'"),
-        (lambda: jg.euler_maruyama(scale=0.0), "need scale > 0, got scale=0.0"),
+        (lambda: jg.euler_maruyama(scale=0.0), "need a finite scale > 0.*scale=0.0"),
+        (lambda: jg.euler_maruyama(scale=np.inf), "euler_maruyama: .*scale=inf"),
+        (lambda: jg.sde_heun(scale=np.nan), "sde_heun: need a finite.*scale=nan"),
+        (lambda: jg.ddim("much"), "ddim: need 0 <= eta <= 1, got eta='much'"),
+        (lambda: jg.ddim(np.nan), "ddim: need 0 <= eta <= 1, got eta=nan"),
+        (lambda: jg.heun("both"), "heun: need last in .*got last='both'"),
     ],
 )
 def test_bad_settings_are_refused(make, match):

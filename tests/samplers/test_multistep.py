@@ -304,6 +304,50 @@ def test_a_transform_that_sets_the_noise_renoises_with_it():
     np.testing.assert_array_equal(after.denoised[1], memory.denoised[0])
 
 
+@pytest.mark.parametrize("history", ["guided", "unconditional", "mixed"])
+def test_cfgpp_keeps_the_history_that_is_named(history):
+    """The authors' DPM++(2M) in their own terms: sigma alone, in float64."""
+    path, sigmas, scale = paths.EDM(5.0), np.array([5.0, 2.5, 1.2, 0.5, 0.2, 0]), 0.6
+    rates = {0: 0.7, 1: 0.2}  # denoised is rate x + label / 2
+
+    def predict(x, t, label):
+        rate = jnp.where(label == 1, rates[1], rates[0])[:, None]
+        return rate * x + label[:, None] / 2
+
+    out = jg.generate(
+        jg.Network(predict, "denoised", path), jnp.asarray(NOISE, jnp.float32),
+        jnp.ones(len(NOISE), jnp.int32), grid=sigmas / 5.0,
+        sampler=jg.dpmpp_2m(history), guidance=jg.cfgpp(scale),
+        conds={"null": jnp.zeros(len(NOISE), jnp.int32)},
+    )  # fmt: skip
+    x, old = 5.0 * NOISE, None
+    for i, (sigma, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        null = rates[0] * x
+        guided = null + scale * (rates[1] * x + 0.5 - null)
+        ratio, now = then / sigma, null if history == "unconditional" else guided
+        x = guided + ratio * (x - null)
+        if old is not None and then > 0:
+            bracket = np.log(ratio) / np.log(sigma / sigmas[i - 1]) * (now - old)
+            x = x + (1 - ratio) / 2 * bracket
+        old = guided if history == "guided" else null
+    np.testing.assert_allclose(out, x, rtol=2e-5, atol=2e-5)
+
+
+def test_without_a_noise_of_its_own_a_history_makes_no_difference():
+    first, *others = (
+        jg.generate(
+            GaussianMixture(
+                jnp.asarray(MEANS, jnp.float32), jnp.full(3, 0.5), (0, 0, 0)
+            ).network(), jnp.asarray(NOISE, jnp.float32),
+            jnp.zeros(len(NOISE), jnp.int32), grid=jg.uniform(6),
+            sampler=jg.dpmpp_2m(history),
+        )
+        for history in ("guided", "unconditional", "mixed")
+    )  # fmt: skip
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=2e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("sampler", "copies"),
     [
@@ -344,6 +388,12 @@ def test_generate_takes_the_same_steps_from_every_kind_of_network(name, kind):
         (lambda: jg.dpmpp_2m_sde(-1.0), "dpmpp_2m_sde: need a finite eta >= 0"),
         (lambda: jg.dpmpp_2m_sde(solver="x"), "dpmpp_2m_sde: need solver in .*'x'"),
         (lambda: jg.res_2m(np.inf), "res_2m: need a finite eta >= 0, got eta=inf"),
+        (lambda: jg.res_2m("a lot"), "res_2m: need a finite eta >= 0, got eta='a lot'"),
+        (lambda: jg.res_2s(np.nan), "res_2s: need 0 < c2 <= 1, got c2=nan"),
+        (lambda: jg.dpmpp_sde(r=None), "dpmpp_sde: need 0 < r <= 1, got r=None"),
+        (lambda: jg.unipc(2.0), "unipc: need order in .*got order=2.0"),
+        (lambda: jg.unipc(corrector="no"), "unipc: need corrector True or False"),
+        (lambda: jg.dpmpp_2m("null"), "dpmpp_2m: need history in .*history='null'"),
     ],
 )
 def test_bad_settings_are_refused(make, match):

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxguide as jg
 from jaxguide import paths
@@ -51,6 +52,23 @@ def discrete(scheduler, steps):
     return path, grid, begin, lambda t: (t + 1) / 1000
 
 
+def test_the_scaled_linear_table_is_that_of_stable_diffusion():
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    )
+    node = paths.PATHS["scaled_linear"]().node(np.arange(1, 1001) / 1000)
+    np.testing.assert_allclose(node.alpha**2, scheduler.alphas_cumprod, rtol=3e-5)
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(28, 3.0), (1, 3.0), (50, 1.7)])
+def test_shifted_twice_is_the_grid_of_the_flow_matching_scheduler(steps, shift):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    grid = jg.shifted_twice(steps, shift)
+    np.testing.assert_allclose(grid, scheduler.sigmas, atol=1e-6)
+    assert steps != 28 or 0.09 < np.abs(grid - jg.shifted(28, 3.0)).max() < 0.092
+
+
 def test_ddim_is_the_ddim_scheduler():
     scheduler = diffusers.DDIMScheduler(
         **BETAS, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
@@ -86,6 +104,19 @@ def test_euler_is_the_flow_matching_scheduler():
     out = ours(jg.euler(), "velocity", path, sigmas)
     want = theirs(scheduler, "velocity", path, lambda t: t / 1000, NOISE * sigmas[0])
     np.testing.assert_allclose(out, want, atol=1e-4, rtol=1e-4)
+
+
+def test_heun_to_the_end_is_heun2_of_torchdiffeq():
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    path, times = paths.Linear(), torch.linspace(0, 1, 21)  # in SiT's time
+
+    def velocity(t, x):
+        return -predict("velocity", path, x, 1 - float(t))
+
+    want = torchdiffeq.odeint(velocity, torch.from_numpy(NOISE), times, method="heun2")
+    out = ours(jg.heun(last="heun"), "velocity", path, jg.uniform(20))
+    np.testing.assert_allclose(out, want[-1], atol=3e-6)
+    assert np.abs(ours(jg.heun(), "velocity", path, jg.uniform(20)) - out).max() > 1e-4
 
 
 def test_heun_is_the_flow_matching_heun_scheduler():

@@ -1,29 +1,4 @@
-"""Noise paths: how data turns into noise, and every prediction into every other.
-
-A path mixes clean data `x0` and unit Gaussian `noise` at noise time `t` in [0, 1]
-(1 = noise, 0 = data):
-
-    x_t = alpha(t) x0 + sigma(t) noise                                        (1)
-
-A network predicts one of four `kind`s, which hold the same information at fixed
-`(x, t)`. With a' = d alpha / dt and s' = d sigma / dt:
-
-    velocity = a' x0 + s' noise              = dx / dt                        (2)
-    denoised = E[x0 | x_t]                                                    (3)
-    noise    = (x - alpha denoised) / sigma                                   (4)
-    score    = grad log p_t(x) = -noise / sigma                               (5)
-
-`denoised` follows from `velocity` by eliminating `noise` from (1) and (2):
-
-    denoised = (s' x - sigma velocity) / (alpha s' - sigma a')                (6)
-
-Each conversion is affine in the prediction, so differences of predictions at one
-`(x, t)` convert by a factor alone (`difference_factor`). A conversion is undefined
-where its denominator is 0: `denoised` from `noise` where alpha = 0 (t = 1 of `Linear`
-and `GVP`), `noise` and `score` from `denoised` where sigma = 0 (t = 0).
-
-All functions of time take host numbers (computed in float64) and JAX arrays alike.
-"""
+"""alpha(t), sigma(t) and their slopes on every path."""
 
 import dataclasses
 import functools
@@ -34,15 +9,15 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxguide.errors import InputError
+from jaxguide.paths._checks import is_integer
 
-Array = jax.Array  # shapes stand in the docstrings
 # Functions of time take float64 numbers on the host and JAX arrays inside a program.
 ArrayLike = jax.Array | np.ndarray | float
 
-KINDS = ("velocity", "denoised", "noise", "score")
+SCHEDULES = ("linear", "scaled_linear")
+MAX_TIMESTEPS = 1_000_000  # of a table; above is a slip of the hand
 
 
 class Node(NamedTuple):
@@ -116,10 +91,11 @@ class VP:
     beta_max: float = 20.0
 
     def __post_init__(self):
-        if not 0 < self.beta_min <= self.beta_max:
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise InputError(
-                "VP: need 0 < beta_min <= beta_max, got "
-                f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}."
+                "VP: need 0 < beta_min <= beta_max, both finite, got "
+                f"beta_min={self.beta_min!r}, beta_max={self.beta_max!r}. "
+                "0.1 and 20 are published."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -141,8 +117,10 @@ class VP:
 
 @dataclasses.dataclass(frozen=True)
 class DDPM:
-    """The discrete linear-beta table of DDPM and DiT, read at continuous time.
+    """A discrete table of betas, as DDPM and DiT have it, read at continuous time.
 
+    `schedule` says what is equally spaced from `beta_start` to `beta_end`: beta
+    ("linear") or its root ("scaled_linear", see the function of that name).
     Timestep i in 0..num_timesteps-1 of the table sits at t = (i + 1) / num_timesteps,
     so that t = 0 is clean data; log alpha is interpolated linearly in between.
     Exact at the knots, which are all that `respaced` grids visit.
@@ -151,13 +129,24 @@ class DDPM:
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    schedule: str = "linear"
 
     def __post_init__(self):
-        if self.num_timesteps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
+        steps = self.num_timesteps
+        if not is_integer(steps) or not 1 <= steps <= MAX_TIMESTEPS:
             raise InputError(
-                "DDPM: need num_timesteps >= 1 and 0 < beta_start <= beta_end < 1, got "
-                f"num_timesteps={self.num_timesteps!r}, "
-                f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}."
+                f"DDPM: need an integer num_timesteps from 1 to {MAX_TIMESTEPS}, got "
+                f"num_timesteps={steps!r}. Published tables have 1000."
+            )
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise InputError(
+                "DDPM: need 0 < beta_start <= beta_end < 1, got "
+                f"beta_start={self.beta_start!r}, beta_end={self.beta_end!r}. "
+                "1e-4 and 0.02 are published."
+            )
+        if self.schedule not in SCHEDULES:
+            raise InputError(
+                f"DDPM: need schedule in {SCHEDULES}, got schedule={self.schedule!r}."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -186,6 +175,23 @@ class DDPM:
         return xp.interp(-log_alpha, xp.asarray(-log_alphas), xp.asarray(times))
 
 
+def scaled_linear(
+    num_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+) -> DDPM:
+    """The table of latent diffusion: equal steps in sqrt(beta).
+
+        beta_i = (sqrt(beta_start) + i / (T - 1) (sqrt(beta_end) - sqrt(beta_start)))^2
+
+    Stable Diffusion 1.x and 2.x, SDXL; CogVideoX shifts and rescales this table.
+
+    Raises:
+        InputError: as `DDPM`.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752; diffusers' "scaled_linear".
+    """
+    return DDPM(num_timesteps, beta_start, beta_end, "scaled_linear")
+
+
 @dataclasses.dataclass(frozen=True)
 class EDM:
     """Variance exploding (Karras et al. 2022): alpha = 1, sigma = sigma_max t.
@@ -197,9 +203,10 @@ class EDM:
     sigma_max: float = 80.0
 
     def __post_init__(self):
-        if not self.sigma_max > 0:
+        if not 0 < self.sigma_max < math.inf:
             raise InputError(
-                f"EDM: need sigma_max > 0, got sigma_max={self.sigma_max!r}."
+                "EDM: need a finite sigma_max > 0, got "
+                f"sigma_max={self.sigma_max!r}. 80 is published."
             )
 
     def node(self, t: ArrayLike) -> Node:
@@ -225,91 +232,11 @@ def _variance_preserving(xp: Any, t: Any, log_alpha: Any, slope: Any) -> Node:
 @functools.lru_cache
 def _ddpm_table(path: DDPM) -> tuple[np.ndarray, np.ndarray]:
     """Knots (t, log alpha), float64, [num_timesteps + 1]."""
-    betas = np.linspace(path.beta_start, path.beta_end, path.num_timesteps)
+    power = 1 if path.schedule == "linear" else 2
+    ends = path.beta_start ** (1 / power), path.beta_end ** (1 / power)
+    betas = np.linspace(*ends, path.num_timesteps) ** power
     log_alphas = np.concatenate([[0.0], np.cumsum(0.5 * np.log1p(-betas))])
     return np.arange(path.num_timesteps + 1) / path.num_timesteps, log_alphas
-
-
-def expand(value: ArrayLike, x: Array) -> Array:
-    """`value` [] or [B] in the dtype of `x` [B, *D], shaped to broadcast against it."""
-    value = jnp.asarray(value).astype(x.dtype)
-    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
-
-
-def widen(value: Array) -> Array:
-    """`value` in float32 if its own dtype is narrower."""
-    narrow = jnp.finfo(value.dtype).bits < 32
-    return value.astype(jnp.float32) if narrow else value
-
-
-def corrupt(x0: Array, noise: Array, node: Node) -> Array:
-    """The noisy state `x_t` [B, *D] of Eq. (1)."""
-    return expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
-
-
-def target(kind: str, x0: Array, noise: Array, node: Node) -> Array:
-    """What a network of this `kind` regresses on, [B, *D]; Eqs. (2) to (5)."""
-    check_kind("target", kind)
-    if kind == "velocity":
-        return expand(node.dalpha, x0) * x0 + expand(node.dsigma, x0) * noise
-    if kind == "denoised":
-        return x0
-    return noise if kind == "noise" else -noise / expand(node.sigma, x0)
-
-
-def to_pair(kind: str, prediction: Array, x: Array, node: Node) -> tuple[Array, Array]:
-    """(denoised, noise), both [B, *D], of a prediction made at `(x, node)`."""
-    check_kind("to_pair", kind)
-    alpha, sigma, dalpha, dsigma = (expand(c, x) for c in node[1:])
-    prediction = prediction.astype(x.dtype)
-    if kind == "velocity":
-        wronskian = alpha * dsigma - sigma * dalpha
-        denoised = (dsigma * x - sigma * prediction) / wronskian
-        return denoised, (alpha * prediction - dalpha * x) / wronskian
-    if kind == "denoised":
-        return prediction, (x - alpha * prediction) / sigma
-    noise = prediction if kind == "noise" else -sigma * prediction
-    return (x - sigma * noise) / alpha, noise
-
-
-def from_pair(kind: str, denoised: Array, noise: Array, node: Node) -> Array:
-    """The prediction of this `kind` that holds the pair (denoised, noise)."""
-    return target(kind, denoised, noise, node)
-
-
-def convert(prediction: Array, x: Array, node: Node, source: str, to: str) -> Array:
-    """A `source` prediction at `(x, node)` as kind `to`; [B, *D], dtype kept."""
-    check_kind("convert", to)
-    if source == to:
-        return prediction
-    converted = from_pair(to, *to_pair(source, prediction, x, node), node)
-    return converted.astype(prediction.dtype)
-
-
-def difference_factor(node: Node, source: str, to: str) -> Any:
-    """The number that turns a difference of `source` predictions into one of `to`.
-
-    Holds for two predictions at the same `(x, t)`, where the parts in `x` cancel.
-    """
-    return _per_velocity(node, to) / _per_velocity(node, source)
-
-
-def _per_velocity(node: Node, kind: str) -> Any:
-    """d prediction / d velocity at fixed `(x, t)`, [] or [B]."""
-    check_kind("difference_factor", kind)
-    wronskian = node.alpha * node.dsigma - node.sigma * node.dalpha
-    if kind == "velocity":
-        return wronskian / wronskian
-    if kind == "denoised":
-        return -node.sigma / wronskian
-    noise = node.alpha / wronskian
-    return noise if kind == "noise" else -noise / node.sigma
-
-
-def check_kind(name: str, kind: str) -> None:
-    """Raises InputError unless `kind` is one of `KINDS`."""
-    if kind not in KINDS:
-        raise InputError(f"{name}: need kind in {KINDS}, got kind={kind!r}.")
 
 
 # By name, for configs and weight files.
@@ -318,22 +245,15 @@ PATHS: dict[str, Callable[..., Path]] = {
     "gvp": GVP,
     "vp": VP,
     "ddpm": DDPM,
+    "scaled_linear": scaled_linear,
     "edm": EDM,
 }
 
 
-def check_grid(name: str, grid: Any) -> np.ndarray:
-    """`grid` as float64 [N + 1], strictly decreasing inside [0, 1]."""
-    if isinstance(grid, Tracer):
+def check_path(name: str, path: Any) -> None:
+    """Raises InputError unless `path` is a noise path."""
+    if isinstance(path, type) or not callable(getattr(path, "node", None)):
         raise InputError(
-            f"{name}: need a grid known on the host, got a traced array. Build it with "
-            "numpy outside jit; windows and costs are worked out from it."
+            f"{name}: need a noise path such as paths.Linear(), got path={path!r}. "
+            f"By name: paths.PATHS[...]() of {sorted(PATHS)}."
         )
-    grid = np.asarray(grid, np.float64)
-    ok = grid.ndim == 1 and len(grid) > 1 and np.all(np.diff(grid) < 0)
-    if not ok or grid[0] > 1 or grid[-1] < 0:
-        raise InputError(
-            f"{name}: need a strictly decreasing grid of noise times in [0, 1], got "
-            f"grid={np.array2string(grid, threshold=6)}."
-        )
-    return grid
