@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import NULL, Branch, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance._directions import (
     clip_norm,
@@ -148,6 +149,7 @@ def apg_mix(
         another one. Diffusers is `base="away", space="native"`.
     """
     check_named_space("apg_mix", space)
+    t_switch = static_number("apg_mix", "t_switch", t_switch)
     if not t_lo < t_switch < t_hi:
         raise InputError(
             f"apg_mix: need t_lo < t_switch < t_hi, got t_switch={t_switch!r}."

@@ -85,6 +85,8 @@ def laplacian(
     Raises:
         InputError: if there is no weight, or a number is not finite.
     """
+    if parallel is not None:
+        check_number("laplacian", "parallel", parallel)
     return Laplacian(
         _weights("laplacian", weights),
         None if parallel is None else schedules.constant(parallel),

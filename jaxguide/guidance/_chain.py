@@ -62,6 +62,11 @@ class Chain:
             lambda one: Schedule(one.on_grid(times, window_times)), lambda leaf: None
         )
 
+    def without_shapes(self) -> "Chain":
+        """This chain with constant schedules, to look at its structure alone: a
+        function of noise time need not have a value at a time of our choice."""
+        return self._map(lambda one: dataclasses.replace(one, shape=None, least=None))
+
     def constants(self) -> "Chain":
         """All but the schedules, which are None: weights of an energy, say."""
         return self._map(lambda one: None)

@@ -218,6 +218,8 @@ def contrast(
         )
     for one, off in zip(weights, neutrals, strict=True):
         check_number(name, "weight" if off == 0 else "scale", one)
+    for key, one in (numbers or {}).items():
+        check_number(name, f"numbers[{key!r}]", one)
     check_space(name, space)
     if base not in BASES:
         raise InputError(f"{name}: need base in {BASES}, got base={base!r}.")

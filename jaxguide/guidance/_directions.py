@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Branch
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import (
     DirectionMap,
     Sides,
@@ -274,9 +275,7 @@ def rotate(limit: float = math.pi / 3) -> Rotate:
     Raises:
         InputError: if `limit` is not a positive number.
     """
-    if not isinstance(limit, int | float) or not 0 < limit < math.inf:
-        raise InputError(f"rotate: need a finite limit > 0, got limit={limit!r}.")
-    return Rotate(float(limit))
+    return Rotate(static_number("rotate", "limit", limit, above=0))
 
 
 @pytree("maps", "acts")

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxguide.guidance._base import Branch, Change, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import check_tap
 from jaxguide.guidance._numbers import check_number
@@ -76,10 +77,10 @@ def tsg(
         one embedding here. That sd is over the features of one sample is our reading.
     """
     check_number("tsg", "std", std, low=0)
-    check_number("tsg", "power", power, low=0)
+    power = static_number("tsg", "power", power, low=0)
     return contrast(
         scale,
-        Branch(change=NoisyTime(float(power))),
+        Branch(change=NoisyTime(power)),
         neutral=1.0,
         t_lo=t_lo,
         t_hi=t_hi,

@@ -6,6 +6,7 @@ from jax import lax
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Weight, to_columns
 from jaxguide.guidance._directions import norm
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
@@ -63,9 +64,7 @@ def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Re
     Source: Lin et al. 2023, arXiv:2305.08891, Eqs. 15 and 16 (weight 0.7).
     Differs from the source: nothing known.
     """
-    check_number("rescale", "weight", weight, low=0.0)
-    if isinstance(weight, int | float) and weight > 1:
-        raise InputError(f"rescale: need weight <= 1, got weight={weight!r}.")
+    check_number("rescale", "weight", weight, low=0, high=1)
     return Rescale(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 
 
@@ -138,7 +137,7 @@ def renorm(
         multiplies the result; it is not offered.
     """
     check_number("renorm", "weight", weight)
-    check_number("renorm", "limit", limit, low=0.0)
+    check_number("renorm", "limit", limit, low=0)
     check_named_space("renorm", space)
     if rule not in RULES:
         raise InputError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
@@ -204,15 +203,11 @@ def dynamic_threshold(
     Differs from the source: `weight`, and a `limit` other than 1.
     """
     check_number("dynamic_threshold", "weight", weight)
-    check_number("dynamic_threshold", "limit", limit)
-    check_number("dynamic_threshold", "percentile", percentile)
-    if isinstance(percentile, int | float) and not 0 < percentile <= 1:
-        raise InputError(
-            "dynamic_threshold: need 0 < percentile <= 1, got "
-            f"percentile={percentile!r}. 99.5 % is 0.995."
-        )
-    if isinstance(limit, int | float) and not limit > 0:
-        raise InputError(f"dynamic_threshold: need limit > 0, got limit={limit!r}.")
+    check_number("dynamic_threshold", "limit", limit, above=0)
+    hint = "99.5 % is 0.995."
+    check_number(
+        "dynamic_threshold", "percentile", percentile, above=0, high=1, hint=hint
+    )
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     limit, percentile = schedules.constant(limit), schedules.constant(percentile)
     return DynamicThreshold(schedule, limit, percentile)
@@ -320,7 +315,8 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
         steps.
     Differs from the source: a window in noise time. The code zeroes K = 1 step.
     """
-    if not isinstance(t_lo, int | float) or not 0 <= t_lo < 1:
+    t_lo = static_number("zero_init", "t_lo", t_lo)
+    if not 0 <= t_lo < 1:
         raise InputError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
     return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
 

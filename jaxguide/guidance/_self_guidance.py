@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Branch, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
@@ -76,7 +77,7 @@ def sg(
         which gives the same numbers for fewer evaluations. The dynamic shift is not in
         the authors' code, and the paper's sigma is not given.
     """
-    check_number("sg", "shift", shift)
+    shift = static_number("sg", "shift", shift)
     if not 0 < shift < 1:
         raise InputError(
             f"sg: need 0 < shift < 1 in noise time, got shift={shift!r}. "

@@ -71,7 +71,7 @@ def structure(guidance: Chain | Transform | None) -> Any:
     Scales, weights and windows are no part of it, nor is where a number is neutral.
     """
     time = np.ones(1)
-    numbers = generation.as_chain(guidance).on_grid(time, time)
+    numbers = generation.as_chain(guidance).without_shapes().on_grid(time, time)
     leaves, tree = jax.tree.flatten(numbers)
     return tree, tuple(np.shape(leaf) for leaf in leaves)
 
