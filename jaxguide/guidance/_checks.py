@@ -5,6 +5,7 @@ or an array, perhaps traced; what is traced, or lies on other hosts, cannot be j
 *static* number (a window's edge, a shift, a blur) decides the program and is known.
 """
 
+from inspect import isroutine
 from typing import Any
 
 import jax
@@ -83,6 +84,14 @@ def shown(value: Any) -> str:
     """Its `repr` in one line of at most 80 characters."""
     line = " ".join(repr(value).split())
     return line if len(line) <= 80 else line[:77] + "..."
+
+
+def uncalled(value: Any) -> str | None:
+    """The name of a function of jaxguide that was given without its call."""
+    ours = getattr(value, "__module__", None) or ""
+    if isinstance(value, type) or isroutine(value):
+        return value.__name__ if ours.startswith("jaxguide.") else None
+    return None
 
 
 def _known(name: str, argument: str, value: Any) -> np.ndarray | None:

@@ -124,6 +124,12 @@ def nested(
     Differs from the source: nothing known. InstructG2I compares every graph condition
         with the text alone: that is `cfg` with `compose(..., origin="cond")`.
     """
+    several = isinstance(scales, tuple | list) or getattr(scales, "ndim", 0) > 0
+    if not several or isinstance(via, str):
+        raise InputError(
+            f"nested: need tuples of scales and names, got scales={scales!r}, "
+            f"via={via!r}. InstructPix2Pix is nested((1.5, 7.5), via=('image',))."
+        )
     scales, via = tuple(scales), tuple(via)
     if len(scales) != len(via) + 1:
         raise InputError(

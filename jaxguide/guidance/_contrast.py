@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import sample_axes
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
@@ -149,7 +150,7 @@ def per_sample(function: Callable, *values: Array) -> Array:
     product = values[0]
     for value in values[1:]:
         product = product * value
-    return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
+    return function(product, axis=sample_axes(product), keepdims=True)
 
 
 def to_columns(number: ArrayLike, like: Array) -> Array:

@@ -1,13 +1,18 @@
 """Maps of the guided prediction itself: they act on what stands to their left."""
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import Axes, check_axes, sample_axes
 from jaxguide.guidance._base import RAW, Guided, View
 from jaxguide.guidance._checks import static_number
-from jaxguide.guidance._contrast import Weight, to_columns
+from jaxguide.guidance._contrast import Weight, per_sample, to_columns
 from jaxguide.guidance._directions import norm
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
@@ -22,6 +27,13 @@ class Rescale(Transform):
     """See `rescale`."""
 
     weight: Schedule
+
+    name = "rescale"
+    on_result = True
+
+    def idle(self) -> bool:
+        """A raw prediction has the standard deviation of the raw prediction."""
+        return True
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
@@ -38,8 +50,11 @@ class Rescale(Transform):
 def _std(prediction: Array) -> Array:
     """Standard deviation per sample in float32, shaped to broadcast."""
     # float32: in bfloat16 a sum over a whole image has two or three digits.
-    axes = tuple(range(1, prediction.ndim))
-    return jnp.std(prediction.astype(jnp.float32), axis=axes, keepdims=True)
+    wide = prediction.astype(jnp.float32)
+    # By `norm`, whose gradient at 0 is finite. A network whose last layer is zero, as
+    # before training, has a constant prediction.
+    size = math.prod(prediction.shape[1:])
+    return norm(wide - per_sample(jnp.mean, wide)) / math.sqrt(max(1, size))
 
 
 def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Rescale:
@@ -78,6 +93,17 @@ class Renorm(Transform):
     axes: tuple[int, ...] | None = None
     space: str = NATIVE
 
+    name = "renorm"
+    on_result = True
+
+    def idle(self) -> bool:
+        """True where the limit is known to leave the raw length alone."""
+        limit, known = self.limit.value, self.limit.shape is None
+        if not known or self.limit.windows or isinstance(limit, Tracer):
+            return False
+        limit = np.asarray(limit)
+        return bool(np.all(limit >= 1 if self.rule == "at_most" else limit == 1))
+
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
         return ((self.weight, 0.0),)
@@ -100,7 +126,7 @@ def renorm(
     *,
     limit: Weight = 1.0,
     rule: str = "at_most",
-    axes: tuple[int, ...] | None = None,
+    axes: Axes = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
     space: str = NATIVE,
@@ -128,7 +154,7 @@ def renorm(
 
     Raises:
         InputError: for an unknown rule or space, a negative limit, a number that is not
-            finite, or an empty window.
+            finite, axes with the first, or an empty window.
 
     NFE: +0.
     Source: the pipelines of Qwen-Image, Lumina 2 and Z-Image in diffusers, the nodes
@@ -142,7 +168,7 @@ def renorm(
     if rule not in RULES:
         raise InputError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
-    axes = None if axes is None else tuple(axes)
+    axes = check_axes("renorm", axes)
     return Renorm(schedule, schedules.constant(limit), rule, axes, space)
 
 
@@ -153,6 +179,9 @@ class DynamicThreshold(Transform):
     weight: Schedule
     limit: Schedule
     percentile: Schedule
+
+    name = "dynamic_threshold"
+    on_result = True
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
@@ -221,6 +250,13 @@ class GuidedChannels(Transform):
     number: int
     axis: int = -1
 
+    name = "guided_channels"
+    on_result = True
+
+    def idle(self) -> bool:
+        """All channels of a raw prediction are raw."""
+        return True
+
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
         return ((self.weight, 0.0),)
@@ -281,6 +317,9 @@ class ZeroInit(Transform):
 
     weight: Schedule
 
+    name = "zero_init"
+    on_result = True
+
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
         return ((self.weight, 0.0),)
@@ -324,6 +363,7 @@ def zero_init(t_lo: float = 0.96) -> ZeroInit:
 def _quantile(value: Array, share: Array) -> Array:
     """The `share` [] or [B] quantile of each sample of [B, *D], linear; [B, 1, ...]."""
     # By hand: `jnp.quantile` takes one share for all samples.
+    sample_axes(value)
     flat = jnp.sort(value.reshape(len(value), -1), axis=1)
     last = flat.shape[1] - 1
     place = jnp.broadcast_to(jnp.asarray(share, flat.dtype), flat.shape[:1]) * last

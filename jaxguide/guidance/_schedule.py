@@ -183,7 +183,7 @@ def _called(function: Callable[[Any], Any], t: Any, inside: np.ndarray) -> Any:
         raise InputError(f"{name}: need a finite value, got a division by 0.") from None
     if isinstance(shape, Tracer):
         return shape
-    if getattr(shape, "dtype", type(shape)) == bool:  # such as t < 0.5
+    if isinstance(shape, bool) or getattr(shape, "dtype", None) == "bool":  # t < 0.5
         shape = 1.0 * shape
     check_value(name, "value", shape if inside.all() else np.where(inside, shape, 1.0))
     if np.shape(shape) not in ((), np.shape(t)):

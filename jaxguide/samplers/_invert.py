@@ -18,6 +18,12 @@ from jaxguide.guidance import (
 from jaxguide.paths import Array
 from jaxguide.samplers import _generation as generation, _solver as solver
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._inputs import (
+    check_arrays,
+    check_grid_kind,
+    check_networks,
+    check_sampler,
+)
 from jaxguide.samplers._single import SingleStep
 
 
@@ -69,6 +75,10 @@ def invert(
         2024, arXiv:2406.08070, Algorithm 2.
     Differs from the source: the result is divided by the path's sigma at the noisy end.
     """
+    check_networks("invert", network, networks)
+    check_sampler("invert", sampler)
+    check_arrays("invert", x0, conds, key)
+    check_grid_kind("invert", grid)
     _check(sampler)
     backwards = paths.check_grid("invert", grid)
     first, last = network.path.node(backwards[-1]), network.path.node(backwards[0])

@@ -26,6 +26,7 @@ from jaxguide.guidance import (
 )
 from jaxguide.paths import Array
 from jaxguide.samplers._generation import as_chain
+from jaxguide.samplers._inputs import check_arrays, check_networks
 
 
 class Solution(NamedTuple):
@@ -76,6 +77,8 @@ def integrate(
     Source: Dormand and Prince 1980; SiT's `sample_ode` with torchdiffeq's dopri5.
     Differs from the source: windows are exact; error control is per sample by default.
     """
+    check_networks("integrate", network, networks)
+    check_arrays("integrate", noise, conds)
     parts = as_chain(guidance)
     _check_memory(parts, noise)
     if not 0 <= t_min < t_max <= 1:

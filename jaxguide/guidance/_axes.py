@@ -1,0 +1,49 @@
+"""The axes of x that a statistic is taken over."""
+
+from typing import Any
+
+from jaxguide.errors import InputError
+from jaxguide.paths import Array
+
+# None for all axes but the first.
+Axes = int | tuple[int, ...] | None
+
+
+def check_axes(name: str, axes: Any) -> tuple[int, ...] | None:
+    """Axes as a tuple.
+
+    Raises:
+        InputError: if they are no integers, or the first is among them.
+    """
+    if axes is None:
+        return None
+    axes = tuple(axes) if isinstance(axes, tuple | list) else (axes,)
+    whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
+    if not axes or not whole or 0 in axes:
+        raise InputError(
+            f"{name}: need axes of x other than 0, which is the batch, got "
+            f"axes={axes!r}. The last axis is axes=(-1,)."
+        )
+    return axes
+
+
+def sample_axes(value: Array, axes: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The axes of `value` [B, *D] that a statistic is taken over, none negative.
+
+    Raises:
+        InputError: if there is none, or it is not an axis of a sample.
+    """
+    if value.ndim < 2:
+        raise InputError(
+            "guidance: need samples with axes of their own, x [B, *D], got "
+            f"x.shape={value.shape}. For single samples, as under jax.vmap, use "
+            "guide(..., batch_ndim=0)."
+        )
+    if axes is None:
+        return tuple(range(1, value.ndim))
+    if not all(-value.ndim < axis < value.ndim for axis in axes):
+        raise InputError(
+            f"guidance: need axes of x other than the first, got axes={axes!r} for "
+            f"x.shape={value.shape}."
+        )
+    return tuple(axis % value.ndim for axis in axes)
