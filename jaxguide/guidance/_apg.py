@@ -155,7 +155,10 @@ def apg_mix(
         another one. Diffusers is `base="away", space="native"`.
     """
     check_named_space("apg_mix", space)
-    t_switch = static_number("apg_mix", "t_switch", t_switch)
+    t_lo, t_switch, t_hi = (
+        static_number("apg_mix", name, t)
+        for name, t in (("t_lo", t_lo), ("t_switch", t_switch), ("t_hi", t_hi))
+    )
     if not t_lo < t_switch < t_hi:
         raise InputError(
             f"apg_mix: need t_lo < t_switch < t_hi, got t_switch={t_switch!r}."

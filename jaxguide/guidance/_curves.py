@@ -169,8 +169,9 @@ def beta(
         gmum/beta-CFG, whose p = i / (N - 1) is this one on uniform steps with
         `t_last = 1 / N`.
     """
-    a = static_number("beta", "a", a, low=1)
-    b = static_number("beta", "b", b, low=1)
+    a, b = static_number("beta", "a", a), static_number("beta", "b", b)
+    if not (a >= 1 and b >= 1):
+        raise InputError(f"beta: need a >= 1 and b >= 1, got a={a!r}, b={b!r}.")
     t_last = static_number("beta", "t_last", t_last)
     if not 0 <= t_last < 1:
         raise InputError(f"beta: need 0 <= t_last < 1, got t_last={t_last!r}.")

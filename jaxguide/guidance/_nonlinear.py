@@ -60,6 +60,7 @@ def cfg_zero(
     check_named_space("cfg_zero", space)
     zero_init = static_number("cfg_zero", "zero_init", zero_init)
     t_lo = static_number("cfg_zero", "t_lo", t_lo)
+    t_hi = static_number("cfg_zero", "t_hi", t_hi)
     if not 0 <= zero_init < 1 - t_lo:
         raise InputError(
             "cfg_zero: need 0 <= zero_init < 1 - t_lo, got "

@@ -18,6 +18,10 @@ ROWS = [row for row in tf.ALL_TRANSFORMS if not row.stochastic and row.name != "
 BY_DEFAULT = ("apg", "rescale", "adg")
 
 
+def mark(row):
+    return [] if row.name in BY_DEFAULT else EXHAUSTIVE
+
+
 def network(name, single):
     def predict(x, t, label, **taps):
         return toy(WEIGHTS[name], x, jnp.asarray(t), label, **taps)
@@ -51,7 +55,9 @@ def walk(function, x, conds):
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(row, id=row.name, marks=[] if row.name in BY_DEFAULT else EXHAUSTIVE)
+        pytest.param(
+            row, id=row.name, marks=[] if row.name in BY_DEFAULT else EXHAUSTIVE
+        )
         for row in ROWS
     ],
 )
