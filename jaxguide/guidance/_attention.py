@@ -11,6 +11,7 @@ from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
     Layers,
+    check_batch_axis,
     check_layers,
     check_tap,
     find_layers,
@@ -38,6 +39,8 @@ class ChangedAttention(Change):
         def attention(
             run: Attention, q: Array, k: Array, v: Array, block_index: Array
         ) -> Array:
+            check_batch_axis(self.name, "queries", q, "[B, heads, N, head_dim]")
+
             def changed(q: Array, k: Array, v: Array) -> Array:
                 return self.attend(run, q, k, v, here)
 

@@ -8,7 +8,7 @@ import jax
 from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
-from jaxguide.guidance._layers import check_tap
+from jaxguide.guidance._layers import check_batch_axis, check_tap
 from jaxguide.guidance._numbers import check_number
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array, widen
@@ -30,6 +30,7 @@ class NoisyTime(Change):
         key = here.key("tsg")
 
         def time_embedding(embedding: Array) -> Array:
+            check_batch_axis("tsg", "an embedding", embedding, "[B, width]")
             wide = widen(embedding)
             amount = size.astype(wide.dtype).reshape(-1, 1)
             amount = amount * wide.std(axis=1, keepdims=True)

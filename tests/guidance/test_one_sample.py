@@ -116,6 +116,42 @@ def test_a_function_of_a_batch_is_refused_under_vmap_where_it_can_be_told():
         jax.vmap(of_a_row)(jnp.ones((3, 4)))
 
 
+TAPS = {
+    "attention": (
+        jg.seg(1.0, layers="all"),
+        (1, 4, 2),
+        r"seg: need queries \[B, h",
+    ),
+    "block": (jg.tpg(1.0), (4, 2), r"tpg: need tokens \[B, N, width\]"),
+    "time_embedding": (jg.tsg(2.0), (8,), r"tsg: need an embedding \[B, width\]"),
+}
+
+
+@pytest.mark.parametrize("tap", TAPS)
+def test_the_inside_of_a_network_of_one_sample_needs_a_batch_axis(tap):
+    guidance, shape, match = TAPS[tap]
+    inside = jnp.ones(shape)
+
+    def predict(x, t, label, **taps):
+        if tap == "attention" and taps:
+            taps[tap](lambda q, k, v: v, inside, inside, inside, 0)
+        elif tap == "block" and taps:
+            taps[tap](lambda tokens: tokens, inside, 0)
+        elif taps:
+            taps[tap](inside)
+        return x
+
+    one = jg.guide(predict, guidance, batch_ndim=0, depth=2)
+    with pytest.raises(ValueError, match=match):
+        one(
+            jnp.ones((2, 2)),
+            0.5,
+            None,
+            one.init(jnp.ones((2, 2))),
+            key=jax.random.key(0),
+        )
+
+
 def test_what_sees_two_rows_at_once_is_refused():
     one = guided(jg.nag(3.0, layers="all"), single=True)
     x, conds = tf.start()[0], jax.tree.map(lambda leaf: leaf[0], tf.labels())
