@@ -98,7 +98,7 @@ def _known(name: str, argument: str, value: Any) -> np.ndarray | None:
     """The numbers in float64, or None where they cannot be seen."""
     if isinstance(value, list | tuple) and _holds_tracer(value):
         value = jnp.asarray(value)
-    array = value if hasattr(value, "dtype") else _array(value)
+    array: Any = value if hasattr(value, "dtype") else _array(value)
     if not _is_real(array):
         raise InputError(f"{name}: need a number for {argument}, got {shown(value)}.")
     if isinstance(array, np.ndarray | np.generic):

@@ -290,6 +290,7 @@ def _predict(call: Call) -> Output:
 
 def _checked(out: Any) -> Output:
     """What a network returned, if its prediction is an array of real numbers."""
+    prediction: Any
     prediction, *rest = out if isinstance(out, tuple) and out else (out,)
     dtype = getattr(prediction, "dtype", None)
     real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)

@@ -167,14 +167,14 @@ class Guide:
         check_key("guide", "key", key, "jax.random.key(0)")
         if not self.batch_ndim:
             check_alone(self.guidance, self.network)
-        x, cond, conds = self._batch((x, cond, dict(conds or {})))
+        x, named = self._batch((x, {"cond": cond, **(conds or {})}))
         check_guide_state(state, self.guidance, x)
         t = self._noise_time("t", times[0], x)
         next_t = None if times[1] is None else self._noise_time("next_t", times[1], x)
         step = Step(
             x,
             self._node(t),
-            {"cond": cond, **conds},
+            named,
             jnp.zeros((), bool),
             state.taken,
             None if next_t is None else self._node(next_t),

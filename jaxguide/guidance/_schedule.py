@@ -141,8 +141,9 @@ class Schedule:
         """
         # A function may have no value outside its window (1 / t at t = 0). Selecting
         # `outside` afterwards would not do: the gradient would be 0 times infinity.
+        assert self.shape is not None
         if isinstance(inside, Tracer):
-            return jnp.where(inside, self.shape(t), 1.0)
+            return jnp.where(inside, _called(self.shape, t, np.ones(())), 1.0)
         if not np.any(inside):
             return 1.0
         shape = _called(self.shape, t, np.asarray(inside))
@@ -174,18 +175,16 @@ jax.tree_util.register_dataclass(
 
 def _called(function: Callable[[Any], Any], t: Any, inside: np.ndarray) -> Any:
     """What the function of a schedule returns; judged at times known on the host."""
-    if isinstance(t, Tracer):
-        return function(t)
-    name = f"schedule: the function of noise time, at t={np.asarray(t).tolist()}"
+    at = "a traced t" if isinstance(t, Tracer) else f"t={np.asarray(t).tolist()}"
+    name = f"schedule: the function of noise time, at {at}"
     try:
         shape = function(t)
     except ZeroDivisionError:
         raise InputError(f"{name}: need a finite value, got a division by 0.") from None
-    if isinstance(shape, Tracer):
-        return shape
     if isinstance(shape, bool) or getattr(shape, "dtype", None) == "bool":  # t < 0.5
         shape = 1.0 * shape
-    check_value(name, "value", shape if inside.all() else np.where(inside, shape, 1.0))
+    known = inside.all() or isinstance(shape, Tracer)
+    check_value(name, "value", shape if known else np.where(inside, shape, 1.0))
     if np.shape(shape) not in ((), np.shape(t)):
         raise InputError(f"{name}: need one number, got shape {np.shape(shape)}.")
     return shape

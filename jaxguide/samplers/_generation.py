@@ -21,7 +21,6 @@ from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._inputs import (
     check_arrays,
-    check_grid_kind,
     check_networks,
     check_sampler,
 )
@@ -43,7 +42,6 @@ def cost(
     """
     check_networks("cost", network, networks)
     check_sampler("cost", sampler)
-    check_grid_kind("cost", grid)
     grid = paths.check_grid("cost", grid)
     parts = as_chain(guidance)
     runs = plan.make_runs(parts, grid, sampler.stages(grid))
@@ -123,7 +121,6 @@ def check(
         InputError: for a bad grid or missing keys; `name` is that of the function.
     """
     check_sampler(name, sampler)
-    check_grid_kind(name, grid)
     grid = paths.check_grid(name, grid)
     if sampler.stochastic and sample_keys is None:
         raise InputError(

@@ -7,7 +7,6 @@ inside with a message that names neither.
 from typing import Any
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxguide.errors import InputError
 from jaxguide.guidance._arguments import check_key, check_mapping, check_network
@@ -35,19 +34,6 @@ def check_sampler(name: str, sampler: Any) -> None:
     called = uncalled(sampler)
     advice = f"Call it: {called}()." if called else "Pass sampler=jg.euler()."
     raise InputError(f"{name}: need a sampler, got sampler={shown(sampler)}. {advice}")
-
-
-def check_grid_kind(name: str, grid: Any) -> None:
-    """Refuses what holds no numbers; their order is judged by `paths.check_grid`."""
-    if isinstance(grid, Tracer):
-        return
-    try:
-        np.asarray(grid, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{name}: need a grid of noise times [N + 1], got grid={shown(grid)}. "
-            "Pass grid=jg.uniform(20)."
-        ) from None
 
 
 def check_arrays(

@@ -20,7 +20,6 @@ from jaxguide.samplers import _generation as generation, _solver as solver
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._inputs import (
     check_arrays,
-    check_grid_kind,
     check_networks,
     check_sampler,
 )
@@ -78,7 +77,6 @@ def invert(
     check_networks("invert", network, networks)
     check_sampler("invert", sampler)
     check_arrays("invert", x0, conds, key)
-    check_grid_kind("invert", grid)
     _check(sampler)
     backwards = paths.check_grid("invert", grid)
     first, last = network.path.node(backwards[-1]), network.path.node(backwards[0])

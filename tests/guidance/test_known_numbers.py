@@ -196,6 +196,9 @@ def test_a_function_is_refused_by_guide_and_before_sampling_by_cost():
     with pytest.raises(InputError, match=r"at t=0\.75: need a finite value"):
         guided(x, 0.75, None, guided.init(x), conds={"null": None})
     guided(x, 0.25, None, guided.init(x), conds={"null": None})
+    none = jg.guide(lambda x, t, c: x, jg.cfg(lambda t: None))
+    with pytest.raises(InputError, match="at a traced t: need a number for value, got"):
+        jax.jit(lambda t: none(x, t, None, none.init(x), conds={"null": None}))(0.5)
 
 
 def test_outside_its_window_a_function_need_not_have_a_value():

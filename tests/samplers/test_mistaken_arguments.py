@@ -76,11 +76,6 @@ EVERYWHERE = {
     "alone": (dict(guidance=jg.rescale()), r"need guidance for rescale.*chain\(cfg\("),
     "networks": (dict(networks=jg.Network(plain)), "need a dict by name for networks"),
     "weak": (dict(networks={"weak": plain}), r"need a Network for networks\['weak'\]"),
-    "grid's name": (
-        dict(grid="uniform"),
-        r"a grid .*'uniform'\. Pass grid=jg\.uni",
-    ),
-    "uncalled grid": (dict(grid=jg.uniform), r"need a grid of noise times"),
     "steps": (dict(grid=20), "need a strictly decreasing grid"),
 }
 
