@@ -1,6 +1,8 @@
-"""The axes of x that a statistic is taken over."""
+"""The axes of x that a statistic is taken over, and lengths over them."""
 
 from typing import Any
+
+import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.paths import Array
@@ -47,3 +49,13 @@ def sample_axes(value: Array, axes: tuple[int, ...] | None = None) -> tuple[int,
             f"x.shape={value.shape}."
         )
     return tuple(axis % value.ndim for axis in axes)
+
+
+def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
+    """Euclidean length over `axes`, by default all but the first, kept to broadcast;
+    with a finite gradient at 0."""
+    axes = sample_axes(value, axes)
+    square = jnp.sum(value * value, axis=axes, keepdims=True)
+    # The inner `where` is for the gradient. That of sqrt at 0 is infinite, and the
+    # outer one would multiply it by 0, which is NaN.
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

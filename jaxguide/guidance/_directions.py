@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
-from jaxguide.guidance._axes import Axes, check_axes, sample_axes
+from jaxguide.guidance._axes import Axes, check_axes, norm, sample_axes
 from jaxguide.guidance._base import Branch
 from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import (
@@ -325,16 +325,6 @@ def within(t_lo: float, t_hi: float, *maps: DirectionMap) -> Within:
         InputError: if the window is empty.
     """
     return Within(maps, schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0))
-
-
-def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
-    """Euclidean length over `axes`, by default all but the first, kept to broadcast;
-    with a finite gradient at 0."""
-    axes = sample_axes(value, axes)
-    square = jnp.sum(value * value, axis=axes, keepdims=True)
-    # The inner `where` is for the gradient. That of sqrt at 0 is infinite, and the
-    # outer one would multiply it by 0, which is NaN.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def _angle(opposite: Array, adjacent: Array) -> Array:

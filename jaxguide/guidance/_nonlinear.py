@@ -20,7 +20,7 @@ from jaxguide.guidance._directions import (
     tangential,
 )
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number
-from jaxguide.guidance._post import zero_init as zero_init_map
+from jaxguide.guidance._replaced import zero_init as zero_init_map
 from jaxguide.paths import Array
 
 
