@@ -217,6 +217,23 @@ def test_outside_its_window_a_function_need_not_have_a_value():
     assert [weight.live(t) for t in (0.6, 0.4)] == [False, True]
 
 
+def later(t, next_t):
+    return t + 0.1
+
+
+def nowhere(t, next_t):
+    return t * NAN
+
+
+def test_a_branch_at_no_time_is_refused_where_it_is_evaluated():
+    shifted = jg.contrast(1.0, jg.Branch(time=later), t_hi=0.9, name="mine")
+    assert [shifted.live(t) for t in (1.0, 0.85)] == [False, True]
+    with pytest.raises(InputError, match=r"mine: need .* got 1\.05 at t=0\.95"):
+        jg.contrast(1.0, jg.Branch(time=later), name="mine").live(0.95)
+    with pytest.raises(InputError, match=r"need .* in \[0, 1\], got nan at t=0\.5"):
+        jg.contrast(1.0, jg.Branch(time=nowhere)).live(0.5)
+
+
 # A closed edge: REPA guides the step that begins at `high` too.
 
 
