@@ -24,13 +24,7 @@ REST = {
     "no raw": lambda x, label: jnp.where(label == 3, jnp.sin(x), 0.0),
     "opposite": lambda x, label: jnp.where(label == 3, -1.0, 1.0) * jnp.sin(x),
 }
-BY_DEFAULT = {
-    ("rescale", "a constant"),
-    ("rescale", "nothing"),
-    ("frequency_cfg", "the same"),
-    ("apg", "nothing"),
-    ("tcfg", "the same"),
-}
+BY_DEFAULT = {("rescale", "a constant"), ("frequency_cfg", "the same")}
 
 
 def network(rest, w, slope):
