@@ -1,5 +1,6 @@
-"""The axes of x that a statistic is taken over, and lengths over them."""
+"""The axes of x that a statistic is taken over, and lengths and spreads over them."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -59,3 +60,11 @@ def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
     # The inner `where` is for the gradient. That of sqrt at 0 is infinite, and the
     # outer one would multiply it by 0, which is NaN.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def spread(value: Array) -> Array:
+    """Standard deviation over all axes but the first, kept to broadcast; with a finite
+    gradient where the values are equal."""
+    axes = sample_axes(value)
+    apart = value - value.mean(axes, keepdims=True)
+    return norm(apart) / math.sqrt(max(1, math.prod(value.shape[1:])))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._axes import spread
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, View
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -219,8 +220,7 @@ class RandomCondition(Change):
                 f"num_classes={self.num_classes!r} for a condition of {leaf.dtype} "
                 f"{list(leaf.shape)}. Pass num_classes=, or draw=(key, cond) -> cond."
             )
-        spread = leaf.std(axis=tuple(range(1, leaf.ndim)), keepdims=True)
-        return jax.random.normal(key, leaf.shape, leaf.dtype) * spread
+        return jax.random.normal(key, leaf.shape, leaf.dtype) * spread(leaf)
 
 
 def icg(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxguide.guidance._axes import spread
 from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -33,7 +34,7 @@ class NoisyTime(Change):
             check_batch_axis("tsg", "an embedding", embedding, "[B, width]")
             wide = widen(embedding)
             amount = size.astype(wide.dtype).reshape(-1, 1)
-            amount = amount * wide.std(axis=1, keepdims=True)
+            amount = amount * spread(wide)
             noise = jax.random.normal(key, wide.shape, wide.dtype)
             return (wide + amount * noise).astype(embedding.dtype)
 

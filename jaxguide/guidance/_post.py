@@ -1,16 +1,14 @@
 """Maps of the guided prediction itself: they act on what stands to their left."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
-from jaxguide.guidance._axes import Axes, check_axes, norm, sample_axes
+from jaxguide.guidance._axes import Axes, check_axes, norm, sample_axes, spread
 from jaxguide.guidance._base import RAW, Guided, View
-from jaxguide.guidance._contrast import Weight, per_sample, to_columns
+from jaxguide.guidance._contrast import Weight, to_columns
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.guidance._transform import Transform
@@ -47,11 +45,9 @@ class Rescale(Transform):
 def _std(prediction: Array) -> Array:
     """Standard deviation per sample in float32, shaped to broadcast."""
     # float32: in bfloat16 a sum over a whole image has two or three digits.
-    wide = prediction.astype(jnp.float32)
-    # By `norm`, whose gradient at 0 is finite. A network whose last layer is zero, as
+    # Not jnp.std, whose gradient at 0 is NaN: a network whose last layer is zero, as
     # before training, has a constant prediction.
-    size = math.prod(prediction.shape[1:])
-    return norm(wide - per_sample(jnp.mean, wide)) / math.sqrt(max(1, size))
+    return spread(prediction.astype(jnp.float32))
 
 
 def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Rescale:

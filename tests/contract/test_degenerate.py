@@ -44,6 +44,23 @@ def cases():
             yield pytest.param(row, rest, marks=marks, id=f"{row.name}-{rest}")
 
 
+# Without spread ICG's random embedding is 0, and TSG's noise has no size.
+@pytest.mark.parametrize(("guidance", "want"), [(jg.icg(2.0), 6.0), (jg.tsg(2.0), 3.0)])
+def test_gradients_are_finite_at_an_embedding_without_spread(guidance, want):
+    """That of an empty prompt may be all zeros, that of time before training."""
+
+    def predict(x, t, embedding, time_embedding=lambda value: value):
+        return x * time_embedding(embedding).mean(1, keepdims=True)
+
+    def total(embedding):
+        guided, x = jg.guide(predict, guidance), jnp.ones((2, 3))
+        out, _ = guided(x, 0.5, embedding, guided.init(x), key=jax.random.key(0))
+        return out.sum()
+
+    value, slope = jax.value_and_grad(total)(jnp.full((2, 4), 0.5))
+    assert jnp.isclose(value, want) and jnp.isfinite(slope).all()
+
+
 @pytest.mark.parametrize(("row", "rest"), cases())
 def test_gradients_are_finite_where_there_is_nothing_to_guide(row, rest):
     def total(w, number, x):
