@@ -321,7 +321,7 @@ ALL_TRANSFORMS = (
         "guided_channels", lambda s: jg.chain(jg.cfg(s), jg.guided_channels(1)), 2.5,
         1.0, lambda t: 1,
         lambda s, w: nonlinear.first_channel(s, ref.cfg(s, w)), (jg.guided_channels,),
-        base=lambda: jg.chain(jg.guided_channels(1)),
+        base=jg.chain,
     ),
     Row(
         "cfgpp", jg.cfgpp, 0.6, None, lambda t: 1, coupled.cfgpp, (jg.cfgpp,),

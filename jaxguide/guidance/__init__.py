@@ -143,16 +143,18 @@ from jaxguide.guidance._plan import (
 )
 from jaxguide.guidance._post import (
     DynamicThreshold as DynamicThreshold,
-    GuidedChannels as GuidedChannels,
     Renorm as Renorm,
-    ZeroInit as ZeroInit,
     dynamic_threshold as dynamic_threshold,
-    guided_channels as guided_channels,
     renorm as renorm,
     rescale as rescale,
-    zero_init as zero_init,
 )
 from jaxguide.guidance._rcfg import RCFG as RCFG, RCFGState as RCFGState, rcfg as rcfg
+from jaxguide.guidance._replaced import (
+    GuidedChannels as GuidedChannels,
+    ZeroInit as ZeroInit,
+    guided_channels as guided_channels,
+    zero_init as zero_init,
+)
 from jaxguide.guidance._s2 import DropBlocks as DropBlocks, s2 as s2
 from jaxguide.guidance._sag import (
     BlurSalient as BlurSalient,

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import norm
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._contrast import Weight, per_sample
-from jaxguide.guidance._directions import norm
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import (
     NATIVE,

@@ -3,7 +3,9 @@
 from typing import Any
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._axes import Axes
 from jaxguide.guidance._base import NULL, Branch, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import BASES, Contrast, DirectionMap, Weight, contrast
 from jaxguide.guidance._directions import (
     clip_norm,
@@ -23,6 +25,7 @@ def apg(
     radius: Weight | None = 5.0,
     parallel: Weight = 0.0,
     base: str = "toward",
+    axes: Axes = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
     space: str = "denoised",
@@ -41,6 +44,8 @@ def apg(
         parallel: what stays of the part along the raw prediction.
         base: what the scaled direction d is added to: "toward" raw + (scale - 1) d,
             "away" null + scale d, "full" raw + scale d, which is off at scale 0.
+        axes: axes of x [B, *D] that lengths and projections are taken over; None for
+            all but the first, as in the paper. The `norm_dim` of diffusers.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
         space: where all this happens, one of `SPACES`.
 
@@ -50,7 +55,7 @@ def apg(
 
     Raises:
         InputError: for a number that is not finite, a negative radius, an unknown base
-            or space, or an empty window.
+            or space, axes with the first, or an empty window.
 
     NFE: +1 inside the window. Memory: one float32 copy of x with momentum.
     Source: Sadat et al. 2024, arXiv:2410.02416, Algorithm 1; constants (radius, beta):
@@ -61,7 +66,7 @@ def apg(
         momentum 0, parallel 1). The average moves in live steps only, as in diffusers.
     """
     check_named_space("apg", space)
-    maps = _apg_maps(momentum, radius, parallel)
+    maps = _apg_maps(momentum, radius, parallel, axes)
     neutral = 0.0 if base == "full" else 1.0
     return contrast(
         scale, NULL, neutral=neutral, t_lo=t_lo, t_hi=t_hi, space=space, name="apg",
@@ -70,14 +75,14 @@ def apg(
 
 
 def _apg_maps(
-    momentum: Weight | None, radius: Weight | None, parallel: Weight
+    momentum: Weight | None, radius: Weight | None, parallel: Weight, axes: Axes
 ) -> tuple[DirectionMap, ...]:
     maps: list[DirectionMap] = []
     if momentum is not None:
         maps.append(momentum_map(momentum))
     if radius is not None:
-        maps.append(clip_norm(radius))
-    return (*maps, project(parallel))
+        maps.append(clip_norm(radius, axes=axes))
+    return (*maps, project(parallel, axes=axes))
 
 
 @pytree("first", "then")
@@ -119,6 +124,7 @@ def apg_mix(
     radius: Weight | None = 10.0,
     parallel: Weight = 0.0,
     base: str = "toward",
+    axes: Axes = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
     space: str = "denoised",
@@ -132,7 +138,8 @@ def apg_mix(
         scale: of CFG, neutral at 1; number, array [B], function, `Schedule`.
         apg_scale: of APG, likewise.
         t_switch: noise time between the phases, in (t_lo, t_hi).
-        momentum, radius, parallel, base, space: as in `apg`; base "full" is refused.
+        momentum, radius, parallel, base, axes, space: as in `apg`; base "full" is
+            refused.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
 
     Returns:
@@ -148,6 +155,10 @@ def apg_mix(
         another one. Diffusers is `base="away", space="native"`.
     """
     check_named_space("apg_mix", space)
+    t_lo, t_switch, t_hi = (
+        static_number("apg_mix", name, t)
+        for name, t in (("t_lo", t_lo), ("t_switch", t_switch), ("t_hi", t_hi))
+    )
     if not t_lo < t_switch < t_hi:
         raise InputError(
             f"apg_mix: need t_lo < t_switch < t_hi, got t_switch={t_switch!r}."
@@ -157,6 +168,6 @@ def apg_mix(
     first = contrast(scale, NULL, neutral=1.0, t_lo=t_switch, t_hi=t_hi, name="apg_mix")
     then = contrast(
         apg_scale, NULL, neutral=1.0, t_lo=t_lo, t_hi=t_switch, space=space,
-        name="apg_mix", maps=_apg_maps(momentum, radius, parallel), base=base,
+        name="apg_mix", maps=_apg_maps(momentum, radius, parallel, axes), base=base,
     )  # fmt: skip
     return Phases(first, then)

@@ -7,16 +7,17 @@ from typing import Any
 
 from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
     Layers,
+    check_batch_axis,
     check_layers,
     check_tap,
     find_layers,
     token_grid,
     where_chosen,
 )
-from jaxguide.guidance._numbers import check_number
 from jaxguide.paths import Array
 
 # (q, k, v) -> out, all [B, heads, N, head_dim]
@@ -38,6 +39,8 @@ class ChangedAttention(Change):
         def attention(
             run: Attention, q: Array, k: Array, v: Array, block_index: Array
         ) -> Array:
+            check_batch_axis(self.name, "queries", q, "[B, heads, N, head_dim]")
+
             def changed(q: Array, k: Array, v: Array) -> Array:
                 return self.attend(run, q, k, v, here)
 
@@ -162,8 +165,7 @@ def seg(
         applies either; it is no reference.
     """
     layers = check_layers("seg", layers)
-    if sigma != math.inf:
-        check_number("seg", "sigma", sigma, low=0)
-    tap = BlurredQueries(layers, sigma=float(sigma))
+    sigma = static_number("seg", "sigma", sigma, low=0, infinite=True)
+    tap = BlurredQueries(layers, sigma=sigma)
     away = Branch(change=tap) if layers != () and sigma > 0 else RAW
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="seg")

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import check_axes, sample_axes
 from jaxguide.guidance._base import NULL
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import (
@@ -34,7 +35,7 @@ class Laplacian(DirectionMap):
     """See `laplacian`."""
 
     weights: tuple[Schedule | None, ...]
-    parallel: Schedule | None = None
+    parallel: tuple[Schedule | None, ...]  # one per level
     axes: tuple[int, ...] | None = None
 
     def map(self, difference: Array, sides: Sides) -> Array:
@@ -42,20 +43,19 @@ class Laplacian(DirectionMap):
         axes = spatial_axes(difference, self.axes)
         bands = pyramid(difference, len(self.weights), axes)
         about = bands
-        if self.parallel is not None:
+        if any(one is not None for one in self.parallel):
             about = pyramid(sides.toward, len(self.weights), axes)
+        levels = zip(self.weights, self.parallel, bands, about, strict=True)
         total = None
-        for weight, (band, _), (axis, sizes) in zip(
-            reversed(self.weights), reversed(bands), reversed(about), strict=True
-        ):
+        for weight, parallel, (band, _), (axis, sizes) in reversed(tuple(levels)):
             # Enlarged level by level, as the pyramid was taken apart. Before the first
             # band that is kept there is nothing to enlarge.
             total = None if total is None else resize(total, sizes, axes, up)
             if weight is None:
                 continue
-            if self.parallel is not None:
+            if parallel is not None:
                 along = parallel_part(band, axis)
-                band = band - (1 - to_columns(self.parallel.number, along)) * along
+                band = band - (1 - to_columns(parallel.number, along)) * along
             band = to_columns(weight.number, band) * band
             total = band if total is None else total + band
         return jnp.zeros_like(difference) if total is None else total
@@ -64,7 +64,7 @@ class Laplacian(DirectionMap):
 def laplacian(
     weights: tuple[Weight | None, ...],
     *,
-    parallel: Weight | None = None,
+    parallel: Weight | None | tuple[Weight | None, ...] = None,
     axes: tuple[int, ...] | None = None,
 ) -> Laplacian:
     """Weighs the levels of a Laplacian pyramid of the difference.
@@ -79,17 +79,35 @@ def laplacian(
         weights: one per level from the highest frequency to the lowest; None leaves a
             level out.
         parallel: what stays of the part of each level along the same level of the
-            prediction that the contrast pushes towards; None for all, at no cost.
+            prediction that the contrast pushes towards; None for all, at no cost. One
+            for all levels, or a tuple with one per level.
         axes: spatial axes of x; None for channels last.
 
     Raises:
-        InputError: if there is no weight, or a number is not finite.
+        InputError: if there is no weight, `parallel` has another number of levels, or a
+            number is not finite.
     """
+    weights = _weights("laplacian", weights)
     return Laplacian(
-        _weights("laplacian", weights),
-        None if parallel is None else schedules.constant(parallel),
-        None if axes is None else tuple(axes),
+        weights,
+        _weights("laplacian", _per_level("laplacian", parallel, len(weights))),
+        check_axes("laplacian", axes),
     )
+
+
+def _per_level(name: str, parallel: Any, levels: int) -> tuple[Weight | None, ...]:
+    """One per level, of one for all or of a tuple."""
+    each = tuple(parallel) if isinstance(parallel, tuple | list) else (parallel,)
+    each = each if isinstance(parallel, tuple | list) else each * levels
+    if len(each) != levels:
+        raise InputError(
+            f"{name}: need one parallel weight, or one for each of {levels} levels, "
+            f"got parallel={parallel!r}."
+        )
+    for one in each:
+        if one is not None:
+            check_number(name, "parallel", one)
+    return each
 
 
 @pytree("weights")
@@ -142,14 +160,14 @@ def frequency(
     """
     weights = _weights("frequency", weights)
     _check_cutoffs("frequency", cutoffs, len(weights))
-    axes = None if axes is None else tuple(axes)
-    return Frequency(weights, tuple(float(edge) for edge in cutoffs), axes)
+    edges = tuple(float(edge) for edge in cutoffs)
+    return Frequency(weights, edges, check_axes("frequency", axes))
 
 
 def fdg(
     scales: tuple[Weight, ...] = (10.0, 5.0),
     *,
-    parallel: Weight | None = None,
+    parallel: Weight | None | tuple[Weight | None, ...] = None,
     axes: tuple[int, ...] | None = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
@@ -165,7 +183,7 @@ def fdg(
         scales: dimensionless, each neutral at 1, from the highest frequency to the
             lowest; one is CFG, two are the paper's.
         parallel: what stays of each level's part along the raw prediction's level;
-            None for all.
+            None for all. One for all levels, or a tuple with one per level.
         axes: spatial axes of x; None for channels last.
         t_lo, t_hi: window `[t_lo, t_hi)` in noise time; neutral outside.
         space: where the bands are taken; matters with `parallel` only.
@@ -174,7 +192,8 @@ def fdg(
         A chain of one contrast per level, without state; it needs `null`.
 
     Raises:
-        InputError: if there is no scale, or as `contrast`.
+        InputError: if there is no scale, `parallel` has another number of levels, or as
+            `contrast`.
 
     NFE: +1 inside the window.
     Source: Sadat et al. 2025, arXiv:2506.19713, Algorithms 1 and 2 (SDXL: 10 and 5), as
@@ -184,6 +203,8 @@ def fdg(
         null prediction's level also with `parallel` (its original formulation does
         not), and fails where a level is off.
     """
+    scales = _scales("fdg", scales)
+    parallel = _per_level("fdg", parallel, len(scales))
     return _banded(
         "fdg", scales, space, (t_lo, t_hi),
         lambda one_hot: laplacian(one_hot, parallel=parallel, axes=axes),
@@ -225,7 +246,8 @@ def frequency_cfg(
         of its stage before, which is near `cutoffs=(0.25,)` for a factor of 2; the
         cascade of sizes is not offered. FreSca's band is a square, not a disc.
     """
-    _check_cutoffs("frequency_cfg", cutoffs, len(tuple(scales)))
+    scales = _scales("frequency_cfg", scales)
+    _check_cutoffs("frequency_cfg", cutoffs, len(scales))
     return _banded(
         "frequency_cfg", scales, NATIVE, (t_lo, t_hi),
         lambda one_hot: frequency(one_hot, cutoffs, axes=axes),
@@ -240,9 +262,6 @@ def _banded(
     band: Callable[[tuple[float | None, ...]], DirectionMap],
 ) -> Chain:
     """CFG of each band alone, so that each has a scale and is left out where off."""
-    scales = tuple(scales)
-    if not scales:
-        raise InputError(f"{name}: need at least one scale, got scales=().")
     check_named_space(name, space)
     parts = []
     for index, scale in enumerate(scales):
@@ -258,11 +277,22 @@ def _banded(
     return chain(*parts)
 
 
+def _scales(name: str, scales: Any) -> tuple[Weight, ...]:
+    """The scales, at least one."""
+    several = isinstance(scales, tuple | list) or getattr(scales, "ndim", 0) > 0
+    if not several or not (scales := tuple(scales)):
+        raise InputError(
+            f"{name}: need at least one scale, got scales={scales!r}. Give a tuple: "
+            f"{name}((10.0, 5.0))."
+        )
+    return scales
+
+
 def spatial_axes(x: Array, axes: tuple[int, ...] | None) -> tuple[int, ...]:
     """The given axes, or all but batch and channels; the only one of [B, n]."""
-    if axes is not None:
-        return tuple(axis % x.ndim for axis in axes)
-    return tuple(range(1, max(x.ndim - 1, 2)))
+    if axes is None and x.ndim > 2:
+        return tuple(range(1, x.ndim - 1))
+    return sample_axes(x, axes)
 
 
 def _radius(shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import (
     Layers,
+    check_batch_axis,
     check_layers,
     check_tap,
     find_layers,
@@ -80,6 +81,8 @@ class ShuffledTokens(Change):
         key = here.key(self.name)
 
         def block(run: Any, tokens: Array, block_index: Array) -> Array:
+            check_batch_axis(self.name, "tokens", tokens, "[B, N, width]")
+
             def shuffled(tokens: Array) -> Array:
                 order = self.order(key, block_index, tokens.shape[1])
                 moved = jnp.take(tokens, order, axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import Guided, OwnedBranch, View
+from jaxguide.guidance._checks import shown, uncalled
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import Schedule, is_schedule
 from jaxguide.guidance._transform import Transform
@@ -61,6 +62,11 @@ class Chain:
         return self._map(
             lambda one: Schedule(one.on_grid(times, window_times)), lambda leaf: None
         )
+
+    def without_shapes(self) -> "Chain":
+        """This chain with constant schedules, to look at its structure alone: a
+        function of noise time need not have a value at a time of our choice."""
+        return self._map(lambda one: dataclasses.replace(one, shape=None, least=None))
 
     def constants(self) -> "Chain":
         """All but the schedules, which are None: weights of an energy, say."""
@@ -116,6 +122,14 @@ class Chain:
 jax.tree_util.register_dataclass(Chain, data_fields=["parts"], meta_fields=[])
 
 
+def _advice(part: Any) -> str:
+    """What to write instead."""
+    if isinstance(part, list | tuple):
+        return " Pass them one by one: chain(*transforms)."
+    name = uncalled(part)
+    return f" Call it: {name}(...)." if name else ""
+
+
 def chain(*parts: Transform | Chain) -> Chain:
     """Applies transforms left to right; `chain()` is the identity.
 
@@ -125,7 +139,8 @@ def chain(*parts: Transform | Chain) -> Chain:
     position alone: appending another one leaves them unchanged.
 
     Raises:
-        TypeError: if a part is not a transform.
+        InputError: if a part is not a transform, or a map of the running result stands
+            before everything that it could map.
 
     >>> from jaxguide.guidance import cfg, sg_prev
     >>> len(chain(cfg(1.5), sg_prev(3.0)).parts)
@@ -140,5 +155,32 @@ def chain(*parts: Transform | Chain) -> Chain:
         elif isinstance(part, Transform):
             flat.append(part)
         else:
-            raise InputError(f"chain: need transforms such as cfg(1.5), got {part!r}.")
+            raise InputError(
+                f"chain: need transforms such as cfg(1.5), got {shown(part)}."
+                + _advice(part)
+            )
+    for place, part in enumerate(flat):
+        if not part.idle():
+            break
+        if later := [one for one in flat[place + 1 :] if not one.on_result]:
+            raise InputError(
+                f"chain: need {part.name} after what it maps, got it before "
+                f"{later[0].name}, where it changes nothing. Write "
+                f"chain({later[0].name}(...), {part.name}(...))."
+            )
     return Chain(tuple(flat))
+
+
+def check_acts(name: str, parts: Chain) -> Chain:
+    """`parts`; refused if they only map the result of guidance, and there is none.
+
+    Raises:
+        InputError: beginning with `name`.
+    """
+    if parts.parts and all(part.idle() for part in parts.parts):
+        raise InputError(
+            f"{name}: need guidance for {parts.parts[0].name} to map, got it alone, "
+            f"where it changes nothing. Write chain(cfg(...), {parts.parts[0].name}"
+            "(...))."
+        )
+    return parts

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._axes import spread
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, View
 from jaxguide.guidance._chain import Chain, chain
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
@@ -124,6 +125,12 @@ def nested(
     Differs from the source: nothing known. InstructG2I compares every graph condition
         with the text alone: that is `cfg` with `compose(..., origin="cond")`.
     """
+    several = isinstance(scales, tuple | list) or getattr(scales, "ndim", 0) > 0
+    if not several or isinstance(via, str):
+        raise InputError(
+            f"nested: need tuples of scales and names, got scales={scales!r}, "
+            f"via={via!r}. InstructPix2Pix is nested((1.5, 7.5), via=('image',))."
+        )
     scales, via = tuple(scales), tuple(via)
     if len(scales) != len(via) + 1:
         raise InputError(
@@ -213,8 +220,7 @@ class RandomCondition(Change):
                 f"num_classes={self.num_classes!r} for a condition of {leaf.dtype} "
                 f"{list(leaf.shape)}. Pass num_classes=, or draw=(key, cond) -> cond."
             )
-        spread = leaf.std(axis=tuple(range(1, leaf.ndim)), keepdims=True)
-        return jax.random.normal(key, leaf.shape, leaf.dtype) * spread
+        return jax.random.normal(key, leaf.shape, leaf.dtype) * spread(leaf)
 
 
 def icg(

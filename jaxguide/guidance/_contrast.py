@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import sample_axes
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
@@ -97,9 +98,11 @@ class Contrast(Transform):
 
     def live(self, t: float, index: int = 0) -> bool:
         """False where a weight is neutral or both sides are the same call."""
+        if not super().live(t, index):
+            return False
         # Equal sides have the difference 0: `sg` at t = 1, whose shift is clipped away.
-        sides = {_at_time(branch, t) for branch in (self.toward, *self.away)}
-        return len(sides) > 1 and super().live(t, index)
+        sides = {_at_time(self.name, one, t) for one in (self.toward, *self.away)}
+        return len(sides) > 1
 
     def apply(
         self, guided: Guided, state: Any, here: View, *, live: bool
@@ -149,7 +152,7 @@ def per_sample(function: Callable, *values: Array) -> Array:
     product = values[0]
     for value in values[1:]:
         product = product * value
-    return function(product, axis=tuple(range(1, product.ndim)), keepdims=True)
+    return function(product, axis=sample_axes(product), keepdims=True)
 
 
 def to_columns(number: ArrayLike, like: Array) -> Array:
@@ -157,11 +160,22 @@ def to_columns(number: ArrayLike, like: Array) -> Array:
     return expand(jnp.asarray(number), like)
 
 
-def _at_time(branch: Branch, t: float) -> Branch:
-    """What the branch is at host time `t`: a shift that is clipped away is RAW."""
+def _at_time(name: str, branch: Branch, t: float) -> Branch:
+    """What the branch is at host time `t`: a shift that is clipped away is RAW.
+
+    Raises:
+        InputError: if the time that the network would be given is outside [0, 1].
+    """
+    if branch.time is None:
+        return branch
     with jax.ensure_compile_time_eval():
-        same = branch.time is None or bool(branch.time(t, t) == t)
-    return dataclasses.replace(branch, time=None) if same else branch
+        given = float(branch.time(t, t))
+    if not -1e-6 <= given <= 1 + 1e-6:
+        raise InputError(
+            f"{name}: need a branch whose time is in [0, 1], got {given:g} at t={t:g}. "
+            "Clip it, as by jnp.clip(..., 0.0, 1.0), or close the window there."
+        )
+    return dataclasses.replace(branch, time=None) if given == t else branch
 
 
 def contrast(
@@ -218,6 +232,8 @@ def contrast(
         )
     for one, off in zip(weights, neutrals, strict=True):
         check_number(name, "weight" if off == 0 else "scale", one)
+    for key, one in (numbers or {}).items():
+        check_number(name, f"numbers[{key!r}]", one)
     check_space(name, space)
     if base not in BASES:
         raise InputError(f"{name}: need base in {BASES}, got base={base!r}.")

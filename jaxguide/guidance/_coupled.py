@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import NATIVE, add_scaled, check_number, pytree
@@ -102,12 +103,8 @@ def cfgpp(
         Algorithm 2; the authors' code tells it the noisier one. DPM++(2M) has their
         history by name only (see above).
     """
-    check_number("cfgpp", "scale", scale, low=0.0)
-    if isinstance(scale, int | float) and scale > 1:
-        raise InputError(
-            f"cfgpp: need 0 <= scale <= 1, got scale={scale!r}. "
-            "0.6 is about a CFG scale of 7.5."
-        )
+    hint = "0.6 is about a CFG scale of 7.5."
+    check_number("cfgpp", "scale", scale, low=0, high=1, hint=hint)
     inside = schedules.window(1.0, outside=0.0, t_lo=t_lo, t_hi=t_hi)
     return CFGpp(schedules.constant(scale), inside, inverse)
 
@@ -215,6 +212,6 @@ def rectified_cfgpp(
         data at 1.
     """
     check_number("rectified_cfgpp", "weight", weight)
-    check_number("rectified_cfgpp", "power", power, low=0.0)
+    power = static_number("rectified_cfgpp", "power", power, low=0)
     weight = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
-    return RectifiedCFGpp(weight, float(power))
+    return RectifiedCFGpp(weight, power)

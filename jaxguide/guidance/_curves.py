@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._checks import check_value, static_number
 from jaxguide.guidance._schedule import Schedule, Weight, constant
 from jaxguide.paths import Array, numerics
 
@@ -107,9 +108,8 @@ def powered_cosine(
     Raises:
         InputError: if `power` is not positive.
     """
-    if not power > 0:
-        raise InputError(f"powered_cosine: need power > 0, got power={power!r}.")
-    return _make("powered_cosine", value, of, Curve(_powered_cosine, (float(power),)))
+    power = static_number("powered_cosine", "power", power, above=0)
+    return _make("powered_cosine", value, of, Curve(_powered_cosine, (power,)))
 
 
 def clamp(value: Weight, least: float) -> Schedule:
@@ -132,11 +132,10 @@ def clamp(value: Weight, least: float) -> Schedule:
     >>> tuple(float(clamp(linear(4.0), 2.0).at(t)) for t in (1.0, 0.5, 0.0))
     (2.0, 4.0, 8.0)
     """
-    if not isinstance(least, int | float) or not math.isfinite(least):
-        raise InputError(f"clamp: need a finite number least, got least={least!r}.")
+    least = static_number("clamp", "least", least)
     schedule = constant(value)
     shape = Curve(_flat) if schedule.shape is None else schedule.shape
-    return dataclasses.replace(schedule, shape=shape, least=float(least))
+    return dataclasses.replace(schedule, shape=shape, least=least)
 
 
 def beta(
@@ -170,11 +169,13 @@ def beta(
         gmum/beta-CFG, whose p = i / (N - 1) is this one on uniform steps with
         `t_last = 1 / N`.
     """
+    a, b = static_number("beta", "a", a), static_number("beta", "b", b)
     if not (a >= 1 and b >= 1):
         raise InputError(f"beta: need a >= 1 and b >= 1, got a={a!r}, b={b!r}.")
+    t_last = static_number("beta", "t_last", t_last)
     if not 0 <= t_last < 1:
         raise InputError(f"beta: need 0 <= t_last < 1, got t_last={t_last!r}.")
-    numbers = (float(a), float(b), float(t_last))
+    numbers = (a, b, t_last)
     return _make("beta", value, of, Curve(_beta, numbers))
 
 
@@ -183,6 +184,7 @@ def _make(name: str, value: Any, of: str, shape: Curve) -> Schedule:
         raise InputError(f"{name}: need of in {PARTS}, got of={of!r}.")
     if callable(value) or isinstance(value, Schedule | str) or value is None:
         raise InputError(f"{name}: need a number or an array for value, got {value!r}.")
+    check_value(name, "value", value)
     return Schedule(value, shape=shape, around=1.0 if of == "excess" else 0.0)
 
 

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import Axes, check_axes, norm, sample_axes
 from jaxguide.guidance._base import Branch
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import (
     DirectionMap,
     Sides,
@@ -76,23 +78,29 @@ class ClipNorm(DirectionMap):
     """See `clip_norm`."""
 
     radius: Schedule
+    axes: tuple[int, ...] | None = None
 
     def map(self, difference: Array, sides: Sides) -> Array:
         """Shortens a difference that is longer than the radius."""
         del sides
-        size, radius = norm(difference), to_columns(self.radius.number, difference)
+        size = norm(difference, self.axes)
+        radius = to_columns(self.radius.number, difference)
         share = jnp.where(size > radius, radius / jnp.where(size > 0, size, 1.0), 1.0)
         return difference * share
 
 
-def clip_norm(radius: Weight) -> ClipNorm:
+def clip_norm(radius: Weight, *, axes: Axes = None) -> ClipNorm:
     """`difference * min(1, radius / |difference|)`.
 
+    Args:
+        radius: largest length, at least 0.
+        axes: axes of x [B, *D] that a length is taken over; None for all but the first.
+
     Raises:
-        InputError: if `radius` is negative or not finite.
+        InputError: if `radius` is negative or not finite, or `axes` has the first.
     """
-    check_number("clip_norm", "radius", radius, low=0.0)
-    return ClipNorm(schedules.constant(radius))
+    check_number("clip_norm", "radius", radius, low=0)
+    return ClipNorm(schedules.constant(radius), check_axes("clip_norm", axes))
 
 
 @pytree("parallel")
@@ -101,6 +109,7 @@ class Project(DirectionMap):
 
     parallel: Schedule
     about: tuple[Branch, ...] = ()
+    axes: tuple[int, ...] | None = None
 
     def branches(self) -> tuple[Branch, ...]:
         """The ends of the axis."""
@@ -113,12 +122,15 @@ class Project(DirectionMap):
             ends = [sides.here.read(b, sides.space) for b in self.about]
             axis = ends[0].astype(difference.dtype)
             axis = axis if len(ends) == 1 else axis - ends[1].astype(difference.dtype)
-        along = parallel_part(difference, axis)
+        along = parallel_part(difference, axis, self.axes)
         return difference - (1 - to_columns(self.parallel.number, along)) * along
 
 
 def project(
-    parallel: Weight = 0.0, *, about: Branch | tuple[Branch, Branch] | None = None
+    parallel: Weight = 0.0,
+    *,
+    about: Branch | tuple[Branch, Branch] | None = None,
+    axes: Axes = None,
 ) -> Project:
     """The part perpendicular to an axis, and `parallel` times the part along it.
 
@@ -126,10 +138,12 @@ def project(
         parallel: 0 leaves nothing of the part along the axis, 1 all of it.
         about: the axis: a branch's prediction, or the difference of two; None for the
             prediction that the contrast pushes towards. `perp_neg` takes (RAW, NULL).
+        axes: axes of x [B, *D] that inner products are taken over; None for all but
+            the first.
 
     Raises:
-        InputError: if `parallel` is not finite or `about` is neither one branch nor
-            two.
+        InputError: if `parallel` is not finite, `about` is neither one branch nor two,
+            or `axes` has the first.
     """
     check_number("project", "parallel", parallel)
     if about is None or isinstance(about, Branch):
@@ -138,7 +152,7 @@ def project(
         about_ = tuple(about)
         if len(about_) != 2:
             raise InputError(f"project: need 1 or 2 branches, got about={about!r}.")
-    return Project(schedules.constant(parallel), about_)
+    return Project(schedules.constant(parallel), about_, check_axes("project", axes))
 
 
 @pytree("power")
@@ -231,7 +245,7 @@ def damp(strength: Weight) -> Damp:
     Raises:
         InputError: if `strength` is negative or not finite.
     """
-    check_number("damp", "strength", strength, low=0.0)
+    check_number("damp", "strength", strength, low=0)
     return Damp(schedules.constant(strength))
 
 
@@ -274,9 +288,7 @@ def rotate(limit: float = math.pi / 3) -> Rotate:
     Raises:
         InputError: if `limit` is not a positive number.
     """
-    if not isinstance(limit, int | float) or not 0 < limit < math.inf:
-        raise InputError(f"rotate: need a finite limit > 0, got limit={limit!r}.")
-    return Rotate(float(limit))
+    return Rotate(static_number("rotate", "limit", limit, above=0))
 
 
 @pytree("maps", "acts")
@@ -315,24 +327,19 @@ def within(t_lo: float, t_hi: float, *maps: DirectionMap) -> Within:
     return Within(maps, schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 
 
-def norm(value: Array, axes: tuple[int, ...] | None = None) -> Array:
-    """Euclidean length over `axes`, by default all but the first, kept to broadcast;
-    with a finite gradient at 0."""
-    axes = tuple(range(1, value.ndim)) if axes is None else axes
-    square = jnp.sum(value * value, axis=axes, keepdims=True)
-    # The inner `where` is for the gradient. That of sqrt at 0 is infinite, and the
-    # outer one would multiply it by 0, which is NaN.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def _angle(opposite: Array, adjacent: Array) -> Array:
     """`arctan2`, with a finite gradient where both are 0."""
     nowhere = (opposite == 0) & (adjacent == 0)
     return jnp.arctan2(opposite, jnp.where(nowhere, 1.0, adjacent))
 
 
-def parallel_part(value: Array, axis: Array) -> Array:
-    """The part of `value` along `axis`, per sample; 0 where the axis is 0."""
-    size = per_sample(jnp.sum, axis, axis)
-    share = per_sample(jnp.sum, value, axis) / jnp.where(size > 0, size, 1.0)
+def parallel_part(
+    value: Array, axis: Array, axes: tuple[int, ...] | None = None
+) -> Array:
+    """The part of `value` along `axis`, by default per sample; 0 where the axis is
+    0."""
+    axes = sample_axes(value, axes)
+    size = jnp.sum(axis * axis, axis=axes, keepdims=True)
+    share = jnp.sum(value * axis, axis=axes, keepdims=True)
+    share = share / jnp.where(size > 0, size, 1.0)
     return jnp.where(size > 0, share, 0.0) * axis

@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 
+from jaxguide.guidance._axes import spread
 from jaxguide.guidance._base import Branch, Change, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
-from jaxguide.guidance._layers import check_tap
+from jaxguide.guidance._layers import check_batch_axis, check_tap
 from jaxguide.guidance._numbers import check_number
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.paths import Array, widen
@@ -29,9 +31,10 @@ class NoisyTime(Change):
         key = here.key("tsg")
 
         def time_embedding(embedding: Array) -> Array:
+            check_batch_axis("tsg", "an embedding", embedding, "[B, width]")
             wide = widen(embedding)
             amount = size.astype(wide.dtype).reshape(-1, 1)
-            amount = amount * wide.std(axis=1, keepdims=True)
+            amount = amount * spread(wide)
             noise = jax.random.normal(key, wide.shape, wide.dtype)
             return (wide + amount * noise).astype(embedding.dtype)
 
@@ -76,10 +79,10 @@ def tsg(
         one embedding here. That sd is over the features of one sample is our reading.
     """
     check_number("tsg", "std", std, low=0)
-    check_number("tsg", "power", power, low=0)
+    power = static_number("tsg", "power", power, low=0)
     return contrast(
         scale,
-        Branch(change=NoisyTime(float(power))),
+        Branch(change=NoisyTime(power)),
         neutral=1.0,
         t_lo=t_lo,
         t_hi=t_hi,

@@ -26,7 +26,9 @@ from jaxguide.guidance._base import (
     find_network,
 )
 from jaxguide.guidance._chain import Chain
+from jaxguide.guidance._checks import shown
 from jaxguide.guidance._network import Network
+from jaxguide.guidance._step_checks import check_numbers, check_rows, check_state
 from jaxguide.paths import Array, Node
 
 
@@ -114,6 +116,10 @@ def guided_prediction(
     Raises:
         InputError: if a branch names a condition or network that is not there.
     """
+
+    check_state(step.x)
+    for part in chain.parts:
+        check_numbers(part, step.x)
 
     def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
         wanted = chain.branches(networks["main"], live)
@@ -224,7 +230,9 @@ def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call
     # The view of the owner, for its key and its numbers. A shared branch has no owner;
     # its change reads neither (`Change.own`), so any position will do.
     here = view.of(one.owner or 0, branch.draw, network)
-    cond = change.cond(find_condition("guidance", branch.cond, step), here)
+    cond = find_condition("guidance", branch.cond, step)
+    check_rows(branch.cond, cond, step.x)
+    cond = change.cond(cond, here)
     t, node, half = step.node.t, step.node, None
     if branch.time is not None:
         end = step.next_node
@@ -233,6 +241,7 @@ def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call
     x = change.x(here)
     if (beside := change.beside()) is not None:
         other = find_condition("guidance", beside, step)
+        check_rows(beside, other, step.x)
         cond = jax.tree.map(lambda *pair: jnp.concatenate(pair), cond, other)
         t, half = jnp.tile(jnp.broadcast_to(t, (len(x),)), 2), len(x)
     return Call(network, x, t, cond, node, change.taps(here), half)
@@ -267,7 +276,7 @@ def _predict(call: Call) -> Output:
     if call.network.batch_time:
         t = jnp.broadcast_to(t, (len(x),))
     out = call.network.predict(x, t, call.cond, **call.taps)
-    output = Output(*out) if isinstance(out, tuple) else Output(out)
+    output = _checked(out)
     if output.prediction.shape != x.shape:
         raise InputError(
             "guidance: need predictions shaped like x, got "
@@ -277,6 +286,22 @@ def _predict(call: Call) -> Output:
     if call.half is None:
         return output
     return jax.tree.map(lambda leaf: leaf[: call.half], output)
+
+
+def _checked(out: Any) -> Output:
+    """What a network returned, if its prediction is an array of real numbers."""
+    prediction: Any
+    prediction, *rest = out if isinstance(out, tuple) and out else (out,)
+    dtype = getattr(prediction, "dtype", None)
+    real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    if not real or len(rest) > 2:
+        found = shown(out) if dtype is None or real else f"an array of {dtype}"
+        raise InputError(
+            "guidance: need a network that returns a floating-point array like x, or a "
+            f"tuple (prediction, extra, record), got {found}. Wrap it in a function "
+            "that returns the prediction."
+        )
+    return Output(prediction, *rest)
 
 
 def _same_kind(main: Network, call: Call, prediction: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import (
@@ -178,7 +179,7 @@ def cfg_cache(
         of both bands where this keeps their sum in space; the numbers are the same.
     """
     check_number("cfg_cache", "scale", scale)
-    check_number("cfg_cache", "t_reuse", t_reuse, low=0.0)
+    t_reuse = static_number("cfg_cache", "t_reuse", t_reuse, low=0, high=1)
     check_named_space("cfg_cache", space)
     if not isinstance(every, int) or every < 1:
         raise InputError(
@@ -191,7 +192,7 @@ def cfg_cache(
         schedules.window(low, t_lo=0.1, t_hi=0.901, outside=1.0),
         schedules.window(high, t_lo=0.0, t_hi=0.301, outside=1.0),
         every,
-        float(t_reuse),
+        t_reuse,
         _checked(axes),
         space,
     )

@@ -13,8 +13,10 @@ from jax.core import Tracer
 
 from jaxguide import paths
 from jaxguide.errors import InputError
+from jaxguide.guidance._arguments import check_function, check_key, check_mapping
 from jaxguide.guidance._base import Guided, Step
-from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._chain import Chain, chain, check_acts
+from jaxguide.guidance._checks import shown
 from jaxguide.guidance._evaluate import (
     Pair,
     as_pair,
@@ -22,8 +24,10 @@ from jaxguide.guidance._evaluate import (
     guided_prediction,
 )
 from jaxguide.guidance._network import Network
+from jaxguide.guidance._one_sample import batch_of_one, check_alone, for_rows, only_one
 from jaxguide.guidance._plan import make_pieces
 from jaxguide.guidance._schedule import slack
+from jaxguide.guidance._step_checks import check_state, check_time
 from jaxguide.guidance._transform import Transform
 from jaxguide.paths import Array, Node, Path
 
@@ -37,6 +41,29 @@ class GuideState(NamedTuple):
     parts: tuple[Any, ...]  # states of the chain's transforms
 
 
+def check_guide_state(state: Any, parts: Chain, x: Array) -> None:
+    """Refuses what `init` of this guided function would not make for x."""
+    if not isinstance(state, GuideState):
+        raise InputError(
+            "guide: need the state from init(x) or the call before, got "
+            f"state={shown(state)}. Begin with state = guided.init(x)."
+        )
+    if len(state.parts) != len(parts.parts):
+        return  # refused by the chain, with both numbers
+    wanted = jax.eval_shape(parts.init, x)
+    same = jax.tree.structure(wanted) == jax.tree.structure(state.parts)
+    shapes = [
+        tuple(np.shape(leaf) for leaf in jax.tree.leaves(tree))
+        for tree in (wanted, state.parts)
+    ]
+    if not same or shapes[0] != shapes[1]:
+        raise InputError(
+            "guide: need the state of this guidance and of states shaped like x "
+            f"{x.shape}, got leaves of shapes {shapes[1]} for {shapes[0]}. Begin with "
+            "state = guided.init(x)."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Guide:
     """A guided prediction function, made by `guide`.
@@ -47,6 +74,7 @@ class Guide:
         prediction, state = guided(x, t, cond, state, conds={"null": null})
 
     A pytree: it may be an argument of a jitted function, its weights then traced.
+    With `batch_ndim=0` x is one sample [*D], and so is all else that has [B] below.
     """
 
     network: Network
@@ -54,9 +82,16 @@ class Guide:
     networks: Mapping[str, Network]
     time: str
     batched: bool
+    batch_ndim: int = 1
 
     def init(self, x: Array) -> GuideState:
-        """The state before the first step, for states like `x` [B, *D]."""
+        """The state before the first step, for states like `x` [B, *D].
+
+        Raises:
+            InputError: if x is no array of floating-point numbers.
+        """
+        check_state(x)
+        x = self._batch(x)
         return GuideState(jnp.zeros((), jnp.int32), self.guidance.init(x))
 
     def __call__(
@@ -74,8 +109,10 @@ class Guide:
 
         Args:
             x: noisy state [B, *D].
-            t: time [] or [B], in the function's own direction. For [], branches are
-                not evaluated outside their window, also under jit.
+            t: time [] or [B] in [0, 1], in the function's own direction. For [],
+                branches are not evaluated outside their window, also under jit. Times
+                [B] may differ; each sample then has its own weights. A traced time
+                outside [0, 1] cannot be refused.
             cond: the function's condition, leaves [B, ...].
             state: from `init` or the call before; pass a new one to restart.
             conds: named further conditions, such as `{"null": labels}`.
@@ -87,8 +124,9 @@ class Guide:
             (prediction [B, *D], next state).
 
         Raises:
-            InputError: if a condition, network or key is missing, or a transform
-                couples to the sampler (then use `pair`).
+            InputError: if a condition, network or key is missing, a transform couples
+                to the sampler (then use `pair`), a known time lies outside [0, 1], or
+                x, a condition or a number per sample has another batch.
         """
         guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
         if guided.noise is not None:
@@ -97,7 +135,8 @@ class Guide:
                 "the noise for the sampler. Use .pair(...) and renoise with its noise."
             )
         sign = -1 if self.time == "data" and self.network.kind == "velocity" else 1
-        return guided.prediction * sign if sign < 0 else guided.prediction, state
+        prediction = self._unbatch(guided.prediction)
+        return prediction * sign if sign < 0 else prediction, state
 
     def pair(
         self,
@@ -112,7 +151,7 @@ class Guide:
     ) -> tuple[Pair, GuideState]:
         """As the call itself, but as (denoised, noise), whatever the direction."""
         guided, step, state = self._guided(x, (t, next_t), cond, state, conds, key)
-        return as_pair(self.network.kind, guided, step), state
+        return self._unbatch(as_pair(self.network.kind, guided, step)), state
 
     def _guided(
         self,
@@ -123,14 +162,19 @@ class Guide:
         conds: Mapping[str, Any] | None,
         key: Array | None,
     ) -> tuple[Guided, Step, GuideState]:
-        t, next_t = times
-        if self.time == "data":
-            t, next_t = 1 - t, None if next_t is None else 1 - next_t
-        node = self._node(t)
+        check_state(x)
+        check_mapping("guide", "conds", conds, "null")
+        check_key("guide", "key", key, "jax.random.key(0)")
+        if not self.batch_ndim:
+            check_alone(self.guidance, self.network)
+        x, named = self._batch((x, {"cond": cond, **(conds or {})}))
+        check_guide_state(state, self.guidance, x)
+        t = self._noise_time("t", times[0], x)
+        next_t = None if times[1] is None else self._noise_time("next_t", times[1], x)
         step = Step(
             x,
-            node,
-            {"cond": cond, **(conds or {})},
+            self._node(t),
+            named,
             jnp.zeros((), bool),
             state.taken,
             None if next_t is None else self._node(next_t),
@@ -153,6 +197,17 @@ class Guide:
         guided, states = _where_live(self.guidance, t, index, run)
         return guided, step, GuideState(state.taken + 1, states)
 
+    def _batch(self, tree: Any) -> Any:
+        return tree if self.batch_ndim else batch_of_one(tree)
+
+    def _unbatch(self, tree: Any) -> Any:
+        return tree if self.batch_ndim else only_one(tree)
+
+    def _noise_time(self, argument: str, t: Any, x: Array) -> Any:
+        """The time [] or [B] as a noise time."""
+        t = check_time(argument, t, x)
+        return 1 - t if self.time == "data" else t
+
     def _node(self, t: Any) -> Node:
         return jax.tree.map(jnp.asarray, self.network.path.node(t))
 
@@ -160,7 +215,7 @@ class Guide:
 jax.tree_util.register_dataclass(
     Guide,
     data_fields=["network", "guidance", "networks"],
-    meta_fields=["time", "batched"],
+    meta_fields=["time", "batched", "batch_ndim"],
 )
 
 
@@ -199,6 +254,7 @@ def guide(
     tokens: tuple[int, int] | None = None,
     networks: Mapping[str, Callable[..., Array]] | None = None,
     batched: bool | None = None,
+    batch_ndim: int = 1,
 ) -> Guide:
     """Turns anybody's prediction function into a guided one with explicit state.
 
@@ -216,13 +272,20 @@ def guide(
         networks: further functions by name, with the same conventions.
         batched: branches in one call on a larger batch (True) or one call each (False,
             t keeps the shape it came in); None chooses by backend.
+        batch_ndim: 1 for functions of a batch. 0 for functions of one sample, x [*D]
+            and t [], to be used under `jax.vmap` or alone: it equals the batch. Never
+            map a guided function of a batch over samples: the first axis of a sample
+            would be taken for the batch, and norms, projections and standard
+            deviations be those of its rows. What can be told from the condition is
+            refused. What changes the inside of a network still has a batch axis, of 1.
 
     Returns:
         A `Guide`: `init(x) -> state`, and a call
         `(x, t, cond, state, conds=..., key=...) -> (prediction, state)`.
 
     Raises:
-        InputError: if `kind` or `time` is unknown.
+        InputError: if `kind`, `time` or `batch_ndim` is unknown, or an argument is of
+            the wrong kind, such as `guidance=cfg` for `cfg(1.5)`.
 
     >>> import jax.numpy as jnp
     >>> from jaxguide.guidance import cfg
@@ -235,16 +298,24 @@ def guide(
     """
     if time not in DIRECTIONS:
         raise InputError(f"guide: need time in {DIRECTIONS}, got time={time!r}.")
+    if batch_ndim not in (0, 1):
+        raise InputError(f"guide: need batch_ndim 0 or 1, got {batch_ndim!r}.")
+    check_mapping("guide", "networks", networks, "weak")
     path = paths.Linear() if path is None else path
 
-    def network(function: Callable[..., Array], **facts: Any) -> Network:
+    def network(argument: str, function: Callable[..., Array], **facts: Any) -> Network:
+        check_function("guide", argument, function)
         inner = _reversed(function, kind) if time == "data" else function
+        inner = inner if batch_ndim else for_rows(inner)
         return Network(inner, kind, path, batch_time=False, **facts)
 
-    others = {name: network(f) for name, f in (networks or {}).items()}
+    others = {
+        name: network(f"networks[{name!r}]", f) for name, f in (networks or {}).items()
+    }
     batched = default_batched() if batched is None else batched
-    main = network(predict, depth=depth, tokens=tokens)
-    return Guide(main, chain(guidance), others, time, batched)
+    main = network("predict", predict, depth=depth, tokens=tokens)
+    parts = check_acts("guide", chain(guidance))
+    return Guide(main, parts, others, time, batched, batch_ndim)
 
 
 def _reversed(function: Callable[..., Array], kind: str) -> Callable[..., Array]:

@@ -11,9 +11,10 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, DirectionMap, Sides, Weight, contrast
 from jaxguide.guidance._network import Network
-from jaxguide.guidance._numbers import check_named_space, check_number, pytree
+from jaxguide.guidance._numbers import check_named_space, pytree
 from jaxguide.paths import Array
 
 BLURRED = ("denoised", "state")
@@ -78,12 +79,11 @@ def blurred_input(
     Differs from the source: its scale is 1 + weight. The kernel has ceil(6 sigma) taps
         (made odd), where SAG's code has 9 at sigma 1. "state" is not in the source.
     """
-    if not sigma > 0:
-        raise InputError(f"blurred_input: need sigma > 0 pixels, got sigma={sigma!r}.")
+    sigma = static_number("blurred_input", "sigma", sigma, above=0, infinite=True)
     if what not in BLURRED:
         raise InputError(f"blurred_input: need what in {BLURRED}, got what={what!r}.")
     check_named_space("blurred_input", space)
-    away = Branch(change=BlurredInput(float(sigma), what))
+    away = Branch(change=BlurredInput(sigma, what))
     return contrast(
         weight, away, t_lo=t_lo, t_hi=t_hi, space=space, name="blurred_input"
     )
@@ -248,7 +248,7 @@ def sliding_window(
         multiple of their distance (there the official code divides by zero). The
         official combination with CFG has no mask in its EDM2 script.
     """
-    check_number("sliding_window", "size", size)
+    size = static_number("sliding_window", "size", size)
     if not 0 < size <= 1 or not isinstance(crops, int) or crops < 1:
         raise InputError(
             "sliding_window: need 0 < size <= 1 and an integer crops >= 1, got "

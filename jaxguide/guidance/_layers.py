@@ -102,6 +102,17 @@ def check_tap(name: str, network: Network, tap: str) -> None:
     )
 
 
+def check_batch_axis(name: str, what: str, value: Array, shape: str) -> None:
+    """Raises InputError unless what a network handed to a tap has all axes of
+    `shape`, such as "[B, heads, N, head_dim]"."""
+    # Without its batch axis the wrong axis would be taken for the tokens.
+    if value.ndim != shape.count(",") + 1:
+        raise InputError(
+            f"{name}: need {what} {shape} from the network, got shape {value.shape}. "
+            "A network of one sample adds an axis: value[None]."
+        )
+
+
 def token_grid(name: str, network: Network, count: int) -> tuple[int, int]:
     """(rows, columns) of `count` tokens: those of the network, else a square.
 

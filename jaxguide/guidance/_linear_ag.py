@@ -9,6 +9,7 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
+from jaxguide.guidance._checks import check_value, static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_number, pytree
@@ -139,7 +140,8 @@ def linear_ag(
         source evaluates the first half of the steps (here `t_skip`).
     """
     check_number("linear_ag", "scale", scale)
-    check_number("linear_ag", "t_skip", t_skip, low=0.0)
+    t_skip = static_number("linear_ag", "t_skip", t_skip, low=0, high=1)
+    check_value("linear_ag", "coefficients", coefficients)
     shape = np.shape(coefficients)
     if len(shape) != 3 or shape[1] != 2 or 0 in shape:
         raise InputError(
@@ -151,7 +153,7 @@ def linear_ag(
             f"linear_ag: need an integer every >= 1, got every={every!r}. 1 is cfg."
         )
     schedule = schedules.window(scale, t_lo=t_lo, t_hi=t_hi, outside=1.0)
-    return LinearAG(schedule, jnp.asarray(coefficients), every, float(t_skip))
+    return LinearAG(schedule, jnp.asarray(coefficients), every, t_skip)
 
 
 def cfg_trajectories(

@@ -152,9 +152,7 @@ def nag(
     """
     check_number("nag", "scale", scale)
     check_number("nag", "tau", tau, low=1)
-    check_number("nag", "alpha", alpha, low=0)
-    if isinstance(alpha, int | float) and alpha > 1:
-        raise InputError(f"nag: need alpha <= 1, got alpha={alpha!r}.")
+    check_number("nag", "alpha", alpha, low=0, high=1)
     if norm not in NORMS:
         raise InputError(f"nag: need norm in {NORMS}, got norm={norm!r}.")
     layers = check_layers("nag", layers)

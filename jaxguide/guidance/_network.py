@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxguide import paths
+from jaxguide.errors import InputError
+from jaxguide.guidance._checks import shown
 from jaxguide.guidance._numbers import pytree
 from jaxguide.paths import Path
 
@@ -33,7 +36,7 @@ class Network:
         calls: network evaluations that one prediction counts as.
 
     Raises:
-        InputError: if `kind` is unknown.
+        InputError: if `kind` is unknown, `path` no path or `depth` no number of blocks.
     """
 
     predict: Callable[..., Any]
@@ -48,6 +51,17 @@ class Network:
 
     def __post_init__(self):
         paths.check_kind("Network", self.kind)
+        if not callable(getattr(self.path, "node", None)) or isinstance(
+            self.path, type
+        ):
+            raise InputError(
+                f"Network: need a noise path such as paths.Linear(), got "
+                f"path={shown(self.path)}."
+            )
+        if not isinstance(self.depth, int | np.integer) or self.depth < 0:
+            raise InputError(
+                f"Network: need an integer depth >= 0, got depth={shown(self.depth)}."
+            )
         # As a leaf of the pytree a bare function would be refused by jit; a Partial
         # keeps it in its static half.
         leaves = jax.tree.leaves(self.predict)

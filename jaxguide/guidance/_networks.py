@@ -14,6 +14,7 @@ from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch
 from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._checks import check_value
 from jaxguide.guidance._contrast import Contrast, Weight, cfg, contrast
 from jaxguide.guidance._numbers import check_number
 from jaxguide.paths import Array
@@ -177,6 +178,7 @@ def sine(
     Differs from the source: one tuned network; each further one is the second part of
         another `sine`.
     """
+    check_number("sine", "scale", scale)
     check_number("sine", "weight", weight)
     shares = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     tuned = Branch(network=network, cond=cond)
@@ -201,6 +203,7 @@ def interpolate_weights(first: Any, second: Any, omega: float | Array) -> Any:
     Raises:
         InputError: if the two differ in structure.
     """
+    check_value("interpolate_weights", "omega", omega)
     if jax.tree.structure(first) != jax.tree.structure(second):
         raise InputError(
             "interpolate_weights: need two sets of weights of one structure, got "

@@ -10,6 +10,7 @@ from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL
 from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._directions import (
     damp,
@@ -19,7 +20,7 @@ from jaxguide.guidance._directions import (
     tangential,
 )
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number
-from jaxguide.guidance._post import zero_init as zero_init_map
+from jaxguide.guidance._replaced import zero_init as zero_init_map
 from jaxguide.paths import Array
 
 
@@ -57,7 +58,9 @@ def cfg_zero(
         step of a uniform grid of 25 or more, two of 50.
     """
     check_named_space("cfg_zero", space)
-    check_number("cfg_zero", "zero_init", zero_init)
+    zero_init = static_number("cfg_zero", "zero_init", zero_init)
+    t_lo = static_number("cfg_zero", "t_lo", t_lo)
+    t_hi = static_number("cfg_zero", "t_hi", t_hi)
     if not 0 <= zero_init < 1 - t_lo:
         raise InputError(
             "cfg_zero: need 0 <= zero_init < 1 - t_lo, got "

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from jaxguide import paths
 from jaxguide.errors import InputError
+from jaxguide.guidance._checks import check_value
+from jaxguide.guidance._schedule import is_schedule
 from jaxguide.paths import Array
 
 # Space of a transform that gives the same result in every space.
@@ -57,19 +59,25 @@ def _add_scaled_jvp(primals, tangents):
 
 
 def check_number(
-    name: str, argument: str, value: Any, low: float | None = None
+    name: str,
+    argument: str,
+    value: Any,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    above: float | None = None,
+    hint: str = "",
 ) -> None:
-    """Raises InputError for a Python number that is not finite or below `low`."""
-    if isinstance(value, str) or value is None:
-        raise InputError(f"{name}: need a number for {argument}, got {value!r}.")
-    if not isinstance(value, int | float):
+    """Raises InputError for a weight (number, array, function, `Schedule`) with a known
+    number that is not finite or out of range, see `check_value`.
+
+    What a function returns is judged where it is called, see `Schedule`.
+    """
+    if is_schedule(value):
+        value = value.value
+    elif callable(value):
         return
-    if value != value or value in (float("inf"), float("-inf")):
-        raise InputError(f"{name}: need a finite {argument}, got {argument}={value!r}.")
-    if low is not None and value < low:
-        raise InputError(
-            f"{name}: need {argument} >= {low:g}, got {argument}={value!r}."
-        )
+    check_value(name, argument, value, low, high, above=above, hint=hint)
 
 
 def check_space(name: str, space: str) -> None:

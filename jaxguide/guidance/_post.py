@@ -1,13 +1,14 @@
 """Maps of the guided prediction itself: they act on what stands to their left."""
 
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from jax.core import Tracer
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._axes import Axes, check_axes, norm, sample_axes, spread
 from jaxguide.guidance._base import RAW, Guided, View
 from jaxguide.guidance._contrast import Weight, to_columns
-from jaxguide.guidance._directions import norm
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
 from jaxguide.guidance._transform import Transform
@@ -21,6 +22,13 @@ class Rescale(Transform):
     """See `rescale`."""
 
     weight: Schedule
+
+    name = "rescale"
+    on_result = True
+
+    def idle(self) -> bool:
+        """A raw prediction has the standard deviation of the raw prediction."""
+        return True
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
@@ -37,8 +45,9 @@ class Rescale(Transform):
 def _std(prediction: Array) -> Array:
     """Standard deviation per sample in float32, shaped to broadcast."""
     # float32: in bfloat16 a sum over a whole image has two or three digits.
-    axes = tuple(range(1, prediction.ndim))
-    return jnp.std(prediction.astype(jnp.float32), axis=axes, keepdims=True)
+    # Not jnp.std, whose gradient at 0 is NaN: a network whose last layer is zero, as
+    # before training, has a constant prediction.
+    return spread(prediction.astype(jnp.float32))
 
 
 def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Rescale:
@@ -63,9 +72,7 @@ def rescale(weight: Weight = 0.7, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Re
     Source: Lin et al. 2023, arXiv:2305.08891, Eqs. 15 and 16 (weight 0.7).
     Differs from the source: nothing known.
     """
-    check_number("rescale", "weight", weight, low=0.0)
-    if isinstance(weight, int | float) and weight > 1:
-        raise InputError(f"rescale: need weight <= 1, got weight={weight!r}.")
+    check_number("rescale", "weight", weight, low=0, high=1)
     return Rescale(schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0))
 
 
@@ -78,6 +85,17 @@ class Renorm(Transform):
     rule: str = "at_most"
     axes: tuple[int, ...] | None = None
     space: str = NATIVE
+
+    name = "renorm"
+    on_result = True
+
+    def idle(self) -> bool:
+        """True where the limit is known to leave the raw length alone."""
+        limit, known = self.limit.value, self.limit.shape is None
+        if not known or self.limit.windows or isinstance(limit, Tracer):
+            return False
+        limit = np.asarray(limit)
+        return bool(np.all(limit >= 1 if self.rule == "at_most" else limit == 1))
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
@@ -101,7 +119,7 @@ def renorm(
     *,
     limit: Weight = 1.0,
     rule: str = "at_most",
-    axes: tuple[int, ...] | None = None,
+    axes: Axes = None,
     t_lo: float = 0.0,
     t_hi: float = 1.0,
     space: str = NATIVE,
@@ -129,7 +147,7 @@ def renorm(
 
     Raises:
         InputError: for an unknown rule or space, a negative limit, a number that is not
-            finite, or an empty window.
+            finite, axes with the first, or an empty window.
 
     NFE: +0.
     Source: the pipelines of Qwen-Image, Lumina 2 and Z-Image in diffusers, the nodes
@@ -138,12 +156,12 @@ def renorm(
         multiplies the result; it is not offered.
     """
     check_number("renorm", "weight", weight)
-    check_number("renorm", "limit", limit, low=0.0)
+    check_number("renorm", "limit", limit, low=0)
     check_named_space("renorm", space)
     if rule not in RULES:
         raise InputError(f"renorm: need rule in {RULES}, got rule={rule!r}.")
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
-    axes = None if axes is None else tuple(axes)
+    axes = check_axes("renorm", axes)
     return Renorm(schedule, schedules.constant(limit), rule, axes, space)
 
 
@@ -154,6 +172,9 @@ class DynamicThreshold(Transform):
     weight: Schedule
     limit: Schedule
     percentile: Schedule
+
+    name = "dynamic_threshold"
+    on_result = True
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:
         """The weight."""
@@ -204,130 +225,20 @@ def dynamic_threshold(
     Differs from the source: `weight`, and a `limit` other than 1.
     """
     check_number("dynamic_threshold", "weight", weight)
-    check_number("dynamic_threshold", "limit", limit)
-    check_number("dynamic_threshold", "percentile", percentile)
-    if isinstance(percentile, int | float) and not 0 < percentile <= 1:
-        raise InputError(
-            "dynamic_threshold: need 0 < percentile <= 1, got "
-            f"percentile={percentile!r}. 99.5 % is 0.995."
-        )
-    if isinstance(limit, int | float) and not limit > 0:
-        raise InputError(f"dynamic_threshold: need limit > 0, got limit={limit!r}.")
+    check_number("dynamic_threshold", "limit", limit, above=0)
+    hint = "99.5 % is 0.995."
+    check_number(
+        "dynamic_threshold", "percentile", percentile, above=0, high=1, hint=hint
+    )
     schedule = schedules.window(weight, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     limit, percentile = schedules.constant(limit), schedules.constant(percentile)
     return DynamicThreshold(schedule, limit, percentile)
 
 
-@pytree("weight")
-class GuidedChannels(Transform):
-    """See `guided_channels`."""
-
-    weight: Schedule
-    number: int
-    axis: int = -1
-
-    def switches(self) -> tuple[tuple[Schedule, float], ...]:
-        """The weight."""
-        return ((self.weight, 0.0),)
-
-    def change(self, guided: Guided, here: View) -> Guided:
-        """Puts the raw values back into the channels that are not guided."""
-        value, axis = guided.prediction, self.axis
-        if not -value.ndim < axis < value.ndim or not self.number <= value.shape[axis]:
-            raise InputError(
-                f"guided_channels: need number <= channels, got number={self.number!r}"
-                f", axis={axis!r} for x.shape={value.shape}."
-            )
-        first = lax.slice_in_dim(value, 0, self.number, axis=axis)
-        others = lax.slice_in_dim(here[RAW], self.number, None, axis=axis)
-        mixed = jnp.concatenate([first, others], axis=axis)
-        off = to_columns(self.weight.number, value) == 0
-        return guided._replace(prediction=jnp.where(off, value, mixed))
-
-
-def guided_channels(
-    number: int = 3, *, axis: int = -1, t_lo: float = 0.0, t_hi: float = 1.0
-) -> GuidedChannels:
-    """Guides the first channels only; the others keep the raw prediction.
-
-        where(channel < number, guided, raw)
-
-    Acts on what stands to its left in the chain.
-
-    Args:
-        number: how many channels are guided, at least 1; DiT guides 3 of 4.
-        axis: of the channels in x [B, *D].
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; off outside.
-
-    Returns:
-        A transform without state.
-
-    Raises:
-        InputError: if `number` is no integer above 0; at the first trace if there are
-            fewer channels.
-
-    NFE: +0.
-    Source: Peebles and Xie, DiT, `forward_with_cfg` of facebookresearch/DiT and
-        willisma/SiT ("for exact reproducibility": 3 of 4 channels).
-    Differs from the source: any number of channels, after any guidance. The authors
-        hold scale 1.5 on 3 channels for about 1.375 on 4.
-    """
-    if not isinstance(number, int) or number < 1:
-        raise InputError(
-            f"guided_channels: need an integer number >= 1, got number={number!r}."
-        )
-    schedule = schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0)
-    return GuidedChannels(schedule, number, axis)
-
-
-@pytree("weight")
-class ZeroInit(Transform):
-    """See `zero_init`."""
-
-    weight: Schedule
-
-    def switches(self) -> tuple[tuple[Schedule, float], ...]:
-        """The weight."""
-        return ((self.weight, 0.0),)
-
-    def change(self, guided: Guided, here: View) -> Guided:
-        """Zeros where the weight is not 0."""
-        del here
-        value = guided.prediction
-        off = to_columns(self.weight.number, value) != 0
-        return guided._replace(prediction=jnp.where(off, 0.0, value))
-
-
-def zero_init(t_lo: float = 0.96) -> ZeroInit:
-    """No prediction at all in the first steps: they pass time and do not move x.
-
-        0  for t >= t_lo,  guided  below
-
-    For velocity networks, whose zero leaves x as it is. Stands last in a chain, and
-    what stands to its left should have `t_hi=t_lo`, so that it costs nothing there.
-
-    Args:
-        t_lo: noise time from which on the prediction is zero, in [0, 1).
-
-    Returns:
-        A transform without state.
-
-    Raises:
-        InputError: if `t_lo` is outside [0, 1).
-
-    NFE: +0; the raw prediction is still evaluated.
-    Source: Fan et al. 2025, CFG-Zero*, arXiv:2503.18886; the paper zeroes 4 % of the
-        steps.
-    Differs from the source: a window in noise time. The code zeroes K = 1 step.
-    """
-    if not isinstance(t_lo, int | float) or not 0 <= t_lo < 1:
-        raise InputError(f"zero_init: need 0 <= t_lo < 1, got t_lo={t_lo!r}.")
-    return ZeroInit(schedules.window(1.0, t_lo=t_lo, t_hi=1.0, outside=0.0))
-
-
 def _quantile(value: Array, share: Array) -> Array:
     """The `share` [] or [B] quantile of each sample of [B, *D], linear; [B, 1, ...]."""
     # By hand: `jnp.quantile` takes one share for all samples.
+    sample_axes(value)
     flat = jnp.sort(value.reshape(len(value), -1), axis=1)
     last = flat.shape[1] - 1
     place = jnp.broadcast_to(jnp.asarray(share, flat.dtype), flat.shape[:1]) * last

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import Branch, Change, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import remaining_share
 from jaxguide.guidance._network import Network
@@ -108,6 +109,7 @@ def s2(
         form does not sum to 1 and is not offered. The excluded set is "key blocks"
         in the paper, of which only the first is named.
     """
+    drop = static_number("s2", "drop", drop)
     if not 0 < drop < 1:
         raise InputError(
             f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}."

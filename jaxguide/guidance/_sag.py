@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import Branch, Change, View
 from jaxguide.guidance._blur import blur
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast, to_columns
 from jaxguide.guidance._layers import (
     Layers,
@@ -17,7 +18,6 @@ from jaxguide.guidance._layers import (
     token_grid,
 )
 from jaxguide.guidance._network import Network
-from jaxguide.guidance._numbers import check_number
 from jaxguide.paths import Array
 
 
@@ -128,15 +128,13 @@ def sag(
         the difference of denoised predictions themselves (`space="denoised"`) also
         adds the blurred-away detail, (x - degraded) / alpha.
     """
-    check_number("sag", "sigma", sigma, low=0)
-    check_number("sag", "threshold", threshold, low=0)
-    if sigma == 0:
-        raise InputError(f"sag: need sigma > 0, got sigma={sigma!r}.")
+    sigma = static_number("sag", "sigma", sigma, above=0)
+    threshold = static_number("sag", "threshold", threshold, low=0)
     layer = check_layers("sag", layer)
     if layer == ():
         raise InputError(f"sag: need a layer to read, got layer={layer!r}.")
     watched = Branch(cond=cond, change=WatchedAttention())
-    degrade = BlurSalient(watched, layer, float(sigma), float(threshold))
+    degrade = BlurSalient(watched, layer, sigma, threshold)
     return contrast(
         weight,
         Branch(cond=cond, change=degrade),

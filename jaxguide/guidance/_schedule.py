@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._checks import check_value, static_number
 from jaxguide.paths import ArrayLike
 
 
@@ -77,12 +78,13 @@ class Schedule:
         # A float first: an integer value would round the shape and `outside` to its
         # own dtype.
         value = jnp.asarray(self.value) * 1.0
+        window_t = t if window_t is None else window_t
         if self.shape is not None:
-            shape = jnp.asarray(self.shape(t)).astype(value.dtype)
-            value = self._shaped(value, shape)
+            shape = self._shape_at(t, self._inside(window_t))
+            value = self._shaped(value, jnp.asarray(shape).astype(value.dtype))
         # Innermost first: outside an outer window, its `outside` is what counts.
         for window in self.windows:
-            inside = window.contains(t if window_t is None else window_t)
+            inside = window.contains(window_t)
             value = jnp.where(inside, value, jnp.asarray(window.outside, value.dtype))
         return value
 
@@ -93,9 +95,11 @@ class Schedule:
         if self.shape is None:
             values = jnp.broadcast_to(value, (len(times), *value.shape))
         else:
+            places = zip(times, self._inside(window_times), strict=True)
             with jax.ensure_compile_time_eval():
-                shape = [jnp.asarray(self.shape(t)).astype(value.dtype) for t in times]
-            values = self._shaped(value[None], jnp.stack(shape).reshape(column))
+                shapes = [jnp.asarray(self._shape_at(*place)) for place in places]
+            shape = jnp.stack(shapes).astype(value.dtype).reshape(column)
+            values = self._shaped(value[None], shape)
         # In float64, and as the plan does it: rounded to float32, a step at an edge
         # could be inside here while its branches were planned as not evaluated.
         for window in self.windows:
@@ -117,10 +121,33 @@ class Schedule:
         with jax.ensure_compile_time_eval():
             if self.shape is None:
                 return np.asarray(self.value) * 1.0
-            shape = self.shape(t)
+            shape = self._shape_at(t, True)
             if isinstance(shape, Tracer):
                 return None
             return np.asarray(self._shaped(np.asarray(self.value), np.asarray(shape)))
+
+    def _inside(self, t: Any) -> Any:
+        """Whether t lies in all windows, shaped like t."""
+        inside = np.ones(np.shape(t), bool)
+        for window in self.windows:
+            inside = inside & window.contains(t)
+        return inside
+
+    def _shape_at(self, t: Any, inside: Any) -> Any:
+        """`shape(t)`, or 1 at times outside, where it does not count.
+
+        Raises:
+            InputError: if it is not one finite number at a time known on the host.
+        """
+        # A function may have no value outside its window (1 / t at t = 0). Selecting
+        # `outside` afterwards would not do: the gradient would be 0 times infinity.
+        assert self.shape is not None
+        if isinstance(inside, Tracer):
+            return jnp.where(inside, _called(self.shape, t, np.ones(())), 1.0)
+        if not np.any(inside):
+            return 1.0
+        shape = _called(self.shape, t, np.asarray(inside))
+        return shape if np.all(inside) else jnp.where(inside, shape, 1.0)
 
     def _shaped(self, value: Any, shape: Any) -> Any:
         """The number where a shape acts; numpy stays numpy."""
@@ -146,6 +173,23 @@ jax.tree_util.register_dataclass(
 )
 
 
+def _called(function: Callable[[Any], Any], t: Any, inside: np.ndarray) -> Any:
+    """What the function of a schedule returns; judged at times known on the host."""
+    at = "a traced t" if isinstance(t, Tracer) else f"t={np.asarray(t).tolist()}"
+    name = f"schedule: the function of noise time, at {at}"
+    try:
+        shape = function(t)
+    except ZeroDivisionError:
+        raise InputError(f"{name}: need a finite value, got a division by 0.") from None
+    if isinstance(shape, bool) or getattr(shape, "dtype", None) == "bool":  # t < 0.5
+        shape = 1.0 * shape
+    known = inside.all() or isinstance(shape, Tracer)
+    check_value(name, "value", shape if known else np.where(inside, shape, 1.0))
+    if np.shape(shape) not in ((), np.shape(t)):
+        raise InputError(f"{name}: need one number, got shape {np.shape(shape)}.")
+    return shape
+
+
 # What a weight or scale may be given as.
 Weight = ArrayLike | Callable | Schedule
 
@@ -160,10 +204,19 @@ def constant(value: Weight) -> Schedule:
 
     A function takes noise time t [] and returns a number; it must be pure, and is
     called on the host for every step of a grid.
+
+    Raises:
+        InputError: if a known number is not finite; what is traced cannot be judged.
+            The function, at the first time known on the host where it returns no
+            finite number.
     """
     if isinstance(value, Schedule):
         return value
-    return Schedule(1.0, shape=value) if callable(value) else Schedule(value)
+    if callable(value):
+        return Schedule(1.0, shape=value)
+    check_value("schedule", "value", value)
+    # A list would be a pytree of numbers instead of one leaf.
+    return Schedule(jnp.asarray(value) if isinstance(value, list | tuple) else value)
 
 
 def window(
@@ -178,22 +231,37 @@ def window(
     Args:
         value: number, array [B], function of t, or another schedule (windows nest).
         outside: what holds elsewhere; 1 switches a scale off, 0 a weight.
-        t_lo, t_hi: edges in noise time, 0 <= t_lo < t_hi <= 1. The edges are compared
-            on the host in float64; `t_hi = 1` includes t = 1.
+        t_lo, t_hi: edges in noise time, 0 <= t_lo < t_hi <= 1, static. The edges are
+            compared on the host in float64; `t_hi = 1` includes t = 1. Elsewhere the
+            upper edge lies outside: to include a time, add 1e-5 to it. A smaller
+            amount may count as rounding of the same time.
 
     Raises:
-        InputError: if the edges are not ordered inside [0, 1].
+        InputError: if the edges are not ordered inside [0, 1] or traced, or as
+            `constant`.
 
     >>> float(window(4.0, t_lo=0.2, t_hi=0.8, outside=1.0).at(0.8))
     1.0
     """
-    if not 0 <= t_lo < t_hi <= 1:
+    schedule = constant(value)
+    low, high = _edge("t_lo", t_lo), _edge("t_hi", t_hi)
+    if not 0 <= low < high <= 1:
         raise InputError(
             f"window: need 0 <= t_lo < t_hi <= 1, got t_lo={t_lo!r}, t_hi={t_hi!r}. "
             "Times are noise times: 1 is noise, 0 is data."
         )
-    schedule = constant(value)
-    if (t_lo, t_hi) == (0, 1):
+    if (low, high) == (0, 1):
         return schedule
-    edge = Window(float(t_lo), float(t_hi), float(outside))
+    edge = Window(low, high, static_number("window", "outside", outside))
     return dataclasses.replace(schedule, windows=(*schedule.windows, edge))
+
+
+def _edge(argument: str, edge: Any) -> float:
+    """A window's edge as a float."""
+    if isinstance(edge, Tracer):
+        raise InputError(
+            f"window: need {argument} known before tracing, got {argument}={edge!r}. "
+            "Scales are traced, windows are not: give a number on the host, or a scale "
+            "that is a function of t."
+        )
+    return static_number("window", argument, edge)

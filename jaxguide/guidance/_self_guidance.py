@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Branch, Guided, View
+from jaxguide.guidance._checks import static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._numbers import NATIVE, check_named_space, check_number, pytree
 from jaxguide.guidance._schedule import Schedule
@@ -74,9 +75,11 @@ def sg(
         the step before (`sg_prev`).
     Differs from the source: the shifted call is made for the conditional branch only,
         which gives the same numbers for fewer evaluations. The dynamic shift is not in
-        the authors' code, and the paper's sigma is not given.
+        the authors' code, and the paper's sigma is not given. Their pipelines of SD,
+        SD3, FLUX and CogVideoX agree with this; in that of Mochi, whose schedule is
+        reversed, timestep + 10 is less noisy: the opposite of the paper.
     """
-    check_number("sg", "shift", shift)
+    shift = static_number("sg", "shift", shift)
     if not 0 < shift < 1:
         raise InputError(
             f"sg: need 0 < shift < 1 in noise time, got shift={shift!r}. "
@@ -154,7 +157,9 @@ def sg_prev(
 
     Args:
         weight: dimensionless, neutral at 0; number, array [B], function, `Schedule`.
-        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; the default is the authors'.
+        t_lo, t_hi: window `[t_lo, t_hi)` in noise time; the default is the authors'
+            timesteps below 500 for flow models. On a DDPM table, where timestep i is
+            t = (i + 1) / 1000, theirs is `t_hi=0.501`: 499 is t = 0.5, and guided.
         space: as in `sg`.
 
     Returns:
@@ -166,7 +171,8 @@ def sg_prev(
     NFE: +0. Memory: one copy of x.
     Source: arXiv:2412.05827, Eq. 10; read against maple-research-lab/Self-Guidance
         @843bda7 (weight 3, active where the timestep is below 500 of 1000).
-    Differs from the source: the window is in noise time, and may be a schedule.
+    Differs from the source: the window is in noise time, and may be a schedule. In the
+        authors' pipeline for Mochi time runs the other way, see `sg`.
 
     >>> sg_prev(3.0).live(0.5), sg_prev(3.0).live(0.49)
     (False, True)

@@ -13,6 +13,7 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Branch, Guided, View, find_condition
+from jaxguide.guidance._checks import check_value, static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._coupled import noise_of
 from jaxguide.guidance._energies import as_leaves, gradient
@@ -170,7 +171,7 @@ def tfg(
     """
     for argument, value in (("mean", mean), ("variance", variance)):
         check_number("tfg", argument, value)
-    check_number("tfg", "smoothing", smoothing, low=0.0)
+    smoothing = static_number("tfg", "smoothing", smoothing, low=0)
     for argument, value in (("steps", steps), ("samples", samples)):
         if not isinstance(value, int) or value < 1:
             raise InputError(
@@ -183,7 +184,7 @@ def tfg(
         None if _zero(variance) and not _zero(mean) else window(variance),
         as_leaves("tfg", log_prob),
         steps,
-        float(smoothing),
+        smoothing,
         samples,
         condition=condition,
     )
@@ -275,6 +276,7 @@ def tfg_schedule(value: Any, shape: str, path: Path, grid: Any) -> Schedule:
     Source: as `tfg` (get_rho and get_mu there).
     """
     grid = paths.check_grid("tfg_schedule", grid)
+    check_value("tfg_schedule", "value", value)
     if shape not in SHAPES:
         raise InputError(f"tfg_schedule: need shape in {SHAPES}, got shape={shape!r}.")
     if shape == "constant":

@@ -25,6 +25,7 @@ class Transform:
     """
 
     name = "transform"  # of the method, for error messages
+    on_result = False  # whether it maps the running result instead of adding to it
     gated = False  # whether its branches can stop being needed while sampling
 
     def init(self, x: Array) -> Any:
@@ -48,6 +49,11 @@ class Transform:
         """
         del index
         return not any(one.neutral_at(t, neutral) for one, neutral in self.switches())
+
+    def idle(self) -> bool:
+        """Whether it is known to change nothing where all to its left changes nothing:
+        true of maps that compare the running result with the raw prediction."""
+        return False
 
     def gate(self, state: Any) -> Array:
         """Of a gated transform, [] bool: False ends its evaluations at run time."""

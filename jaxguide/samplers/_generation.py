@@ -16,9 +16,15 @@ from jaxguide.guidance import (
     chain,
     default_batched,
 )
+from jaxguide.guidance._chain import check_acts
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._checks import check_determined
+from jaxguide.samplers._inputs import (
+    check_arrays,
+    check_networks,
+    check_sampler,
+)
 from jaxguide.samplers._solver import Fixed, Program, per_step, solve
 
 
@@ -35,6 +41,8 @@ def cost(
     Returns:
         NFE and FLOPs per image; equal to the counted evaluations.
     """
+    check_networks("cost", network, networks)
+    check_sampler("cost", sampler)
     grid = paths.check_grid("cost", grid)
     parts = as_chain(guidance)
     runs = plan.make_runs(parts, grid, sampler.stages(grid))
@@ -83,8 +91,11 @@ def generate(
         Samples [B, *D] at the grid's last time, in the dtype of `noise`.
 
     Raises:
-        InputError: for a bad grid, missing conditions, networks or keys.
+        InputError: for a bad grid, missing conditions, networks or keys, and arguments
+            of the wrong kind, such as `sampler=euler` for `euler()`.
     """
+    check_networks("generate", network, networks)
+    check_arrays("generate", noise, conds, key, sample_keys, progress)
     grid = check("generate", network, grid, sampler, sample_keys)
     parts = as_chain(guidance)
     runs = plan.make_runs(parts, grid, sampler.stages(grid))
@@ -110,6 +121,7 @@ def check(
     Raises:
         InputError: for a bad grid or missing keys; `name` is that of the function.
     """
+    check_sampler(name, sampler)
     grid = paths.check_grid(name, grid)
     if sampler.stochastic and sample_keys is None:
         raise InputError(
@@ -131,4 +143,5 @@ def at_start(path: Path, grid: np.ndarray, noise: Array) -> Array:
 
 def as_chain(guidance: Chain | Transform | None) -> Chain:
     """A chain of whatever the user gave."""
-    return chain() if guidance is None else chain(guidance)
+    parts = chain() if guidance is None else chain(guidance)
+    return check_acts("guidance", parts)

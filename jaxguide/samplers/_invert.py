@@ -19,6 +19,11 @@ from jaxguide.paths import Array
 from jaxguide.samplers import _generation as generation, _solver as solver
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._checks import check_determined
+from jaxguide.samplers._inputs import (
+    check_arrays,
+    check_networks,
+    check_sampler,
+)
 from jaxguide.samplers._single import SingleStep
 
 
@@ -71,6 +76,9 @@ def invert(
         2024, arXiv:2406.08070, Algorithm 2.
     Differs from the source: the result is divided by the path's sigma at the noisy end.
     """
+    check_networks("invert", network, networks)
+    check_sampler("invert", sampler)
+    check_arrays("invert", x0, conds, key)
     _check(sampler)
     backwards = paths.check_grid("invert", grid)
     grid, last = backwards[::-1], network.path.node(backwards[0])

@@ -16,9 +16,11 @@ from jax import lax
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Network, Transform, _plan as plan, default_batched
+from jaxguide.guidance._checks import shown
 from jaxguide.paths import Array, Path
 from jaxguide.samplers import _generation as generation, _solver as solver
 from jaxguide.samplers._base import Sampler
+from jaxguide.samplers._inputs import check_arrays, check_networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def structure(guidance: Chain | Transform | None) -> Any:
     Scales, weights and windows are no part of it, nor is where a number is neutral.
     """
     time = np.ones(1)
-    numbers = generation.as_chain(guidance).on_grid(time, time)
+    numbers = generation.as_chain(guidance).without_shapes().on_grid(time, time)
     leaves, tree = jax.tree.flatten(numbers)
     return tree, tuple(np.shape(leaf) for leaf in leaves)
 
@@ -94,6 +96,11 @@ def make_points(
     Raises:
         InputError: if there are none, or two differ in structure.
     """
+    if not isinstance(guidances, Sequence) or isinstance(guidances, str):
+        raise InputError(
+            f"sweep: need a list of guidances, got guidances={shown(guidances)}. "
+            "Pass guidances=[cfg(1.5), cfg(3.0)]."
+        )
     chains = [generation.as_chain(guidance) for guidance in guidances]
     if not chains:
         raise InputError("sweep: need at least one guidance, got guidances=[].")
@@ -159,6 +166,8 @@ def sweep(
     Raises:
         InputError: if the guidances differ in structure, or as `generate`.
     """
+    check_networks("sweep", network, networks)
+    check_arrays("sweep", noise, conds, key, sample_keys, progress)
     grid = generation.check("sweep", network, grid, sampler, sample_keys)
     points = guidances
     if not isinstance(points, Points):

@@ -29,6 +29,7 @@ from jaxguide.guidance._evaluate import as_pair
 from jaxguide.paths import Array, as_number, is_integer
 from jaxguide.samplers._checks import check_determined, check_tolerances
 from jaxguide.samplers._generation import as_chain
+from jaxguide.samplers._inputs import check_arrays, check_networks
 from jaxguide.samplers._solver import traced
 
 
@@ -84,6 +85,8 @@ def integrate(
     Source: Dormand and Prince 1980; SiT's `sample_ode` with torchdiffeq's dopri5.
     Differs from the source: windows are exact; error control is per sample by default.
     """
+    check_networks("integrate", network, networks)
+    check_arrays("integrate", noise, conds)
     parts = as_chain(guidance)
     _check_memory(parts, noise)
     check_tolerances("integrate", rtol, atol)

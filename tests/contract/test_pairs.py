@@ -121,6 +121,6 @@ def test_the_terms_of_one_step_add_up():
 
 
 def test_what_acts_on_the_running_result_does_not_commute():
-    left = steps(jg.chain(jg.cfg(3.0), jg.rescale(0.7)))
-    right = steps(jg.chain(jg.rescale(0.7), jg.cfg(3.0)))
+    left = steps(jg.chain(jg.cfg(3.0), jg.negative(2.0), jg.rescale(0.7)))
+    right = steps(jg.chain(jg.cfg(3.0), jg.rescale(0.7), jg.negative(2.0)))
     assert np.abs(left[0][0] - right[0][0]).max() > 1e-3

@@ -124,6 +124,19 @@ def test_apg(shape, momentum, original):
     assert_same(transform, guider, shape)
 
 
+@pytest.mark.parametrize("axes", [-1, 1, (-2, -1)], ids=str)
+def test_apg_over_chosen_axes(axes):
+    """`norm_dim`: ACE-Step takes lengths over one axis."""
+    guider = guiders.AdaptiveProjectedGuidance(
+        5.0, -0.5, 1.2, eta=0.3, adaptive_projected_guidance_norm_dim=axes
+    )
+    transform = jg.apg(
+        5.0, momentum=-0.5, radius=1.2, parallel=0.3, base="away", axes=axes,
+        space="native",
+    )  # fmt: skip
+    assert_same(transform, guider)
+
+
 def test_apg_with_diffusers_defaults_and_a_window():
     guider = guiders.AdaptiveProjectedGuidance(
         adaptive_projected_guidance_momentum=-0.5, guidance_rescale=0.4, **SHARES
@@ -206,6 +219,17 @@ def test_fdg_with_parallel_weights_in_its_original_form():
     )
     transform = jg.fdg((5.0, 3.0), parallel=0.3, axes=(2, 3), space="native")
     assert_same(transform, guider)
+
+
+@pytest.mark.parametrize("parallel", [(0.3, 1.7), (1.0, 0.0)])
+def test_fdg_with_a_parallel_weight_per_level(parallel):
+    guider = fdg(
+        guidance_scales=[4.0, 2.0], parallel_weights=parallel,
+        use_original_formulation=True,
+    )  # fmt: skip
+    assert_same(
+        jg.fdg((5.0, 3.0), parallel=parallel, axes=(2, 3), space="native"), guider
+    )
 
 
 # Guidance of several terms at once.

@@ -264,7 +264,32 @@ def test_a_full_rescale_has_the_standard_deviation_of_raw():
 
 def test_nothing_guided_is_nothing_to_rescale_or_to_renorm():
     for part in (jg.rescale(1.0), jg.renorm(rule="equal"), jg.renorm(axes=(-1,))):
-        close(guided(part, RAW, NULL), RAW, atol=1e-6)
+        off = jg.chain(jg.cfg(lambda t: 1.0), part)
+        close(guided(off, RAW, NULL), RAW, atol=1e-6)
+
+
+def test_apg_over_the_last_axis_is_that_of_every_pixel_alone():
+    """Pixels as samples: [B H W, C], a norm over all but the first axis."""
+    options = dict(momentum=None, radius=0.5, parallel=0.4)
+    pixels = [each.reshape(-1, each.shape[-1]) for each in (RAW, NULL)]
+    want = guided(jg.apg(3.0, **options), *pixels).reshape(RAW.shape)
+    close(guided(jg.apg(3.0, axes=-1, **options), RAW, NULL), want)
+    whole = guided(jg.apg(3.0, **options), RAW, NULL)
+    close(guided(jg.apg(3.0, axes=(1, 2, 3), **options), RAW, NULL), whole)
+    mixed = jg.apg_mix(3.0, 3.0, axes=-1, **options)
+    assert [each.axes for each in mixed.then.maps] == [(-1,), (-1,)]
+
+
+def test_fdg_with_one_parallel_weight_per_level():
+    """Each level has its own: what differs from none is a sum over the levels."""
+    scales = (3.0, 2.0)
+
+    def out(parallel):
+        return guided(jg.fdg(scales, parallel=parallel), RAW, NULL)
+
+    close(out((0.3, 0.3)), out(0.3))
+    close(out([None, 0.3]) + out((0.3, None)), out(None) + out(0.3))
+    assert np.abs(out((0.3, None)) - out((None, 0.3))).max() > 1e-2
 
 
 @pytest.mark.parametrize("axes", [None, (-1,), (1, 2)])

@@ -24,7 +24,9 @@ BATCHED = ("null", "cond", "other")  # "other" stands where the scripts have PAG
 
 
 def self_guidance(network, update, x, timesteps, settings):
-    """The block that all five pipelines of the Self-Guidance repository share."""
+    """The block of the Self-Guidance repository in the pipelines of SD, SD3, FLUX and
+    CogVideoX. Mochi's is the same on a reversed schedule, where t + 10 is less noisy:
+    the opposite of the paper."""
     carry = None
     for step, t in enumerate(timesteps):
         out = network(x, t, step)

@@ -118,7 +118,7 @@ def test_values_stay_traced(name):
             "sine_curve: need a number or an array for value",
         ),
         (lambda: schedules.powered_cosine(2.0, 0.0), "need power > 0, got power=0.0"),
-        (lambda: schedules.clamp(2.0, float("nan")), "need a finite number least"),
+        (lambda: schedules.clamp(2.0, float("nan")), "clamp: need a finite least"),
         (lambda: schedules.beta(2.0, 0.5), "need a >= 1 and b >= 1, got a=0.5"),
         (lambda: schedules.beta(2.0, t_last=1.0), "need 0 <= t_last < 1, got t_last=1"),
     ],
