@@ -132,7 +132,7 @@ def write_latents(
     for shard, pieces in zip(missing, spans, strict=True):
         moments, labels = _encode_shard(source, encode, plan, pieces, progress)
         write_shard(folder / plan.files.file(shard), format, moments, labels)
-        shards.write_facts(folder, plan.files, shard)
+        shards.write_facts(folder, plan.files, shard, facts)
     progress.close()
     return shards.write_manifest(folder, plan.files, facts)
 

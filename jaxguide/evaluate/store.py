@@ -107,7 +107,7 @@ def extract(
             span = files.span(shard)
             features = network.extract(images.read(span.start, span.stop))
             _write(folder / files.file(shard), features, fields)
-            shards.write_facts(folder, files, shard)
+            shards.write_facts(folder, files, shard, plan)
             progress.step()
         progress.close()
     for field in SUMMED:

@@ -117,7 +117,7 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
         span = files.span(shard)
         parts = list(_parts(sample, labels, span, progress))
         _write(folder / files.file(shard), parts, labels[span], np.asarray(span))
-        shards.write_facts(folder, files, shard)
+        shards.write_facts(folder, files, shard, plan)
     progress.close()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("samples")
