@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxguide.data.source import Batch, Source
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 
 CHUNK = 1024
 
@@ -82,7 +82,15 @@ def to_unit(images: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Maps [-1, 1] back to uint8 0..255; values outside are clipped."""
+    """Maps [-1, 1] back to uint8 0..255; values outside are clipped.
+
+    Raises:
+        NonFiniteError: if a value is NaN, which is no gray level.
+    """
+    if np.isnan(images).any():
+        raise NonFiniteError(
+            "to_uint8: need images without NaN, got some. Look for where they come from."
+        )
     scaled = (np.asarray(images, np.float32) + 1) * 127.5
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,12 @@ class LatentCache:
     def is_latent(self) -> bool:
         """True."""
         return True
+
+    @property
+    def checksum(self) -> str:
+        """Of what the manifest says: plan, and checksums of the files."""
+        text = json.dumps([dataclasses.asdict(self.plan), self._files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`.
