@@ -147,7 +147,7 @@ def write_latents(
     )
     folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
     shards.write_plan(folder, KIND, facts)
-    missing = shards.my_shards(folder, plan.files, share)
+    missing = shards.my_shards(folder, plan.files, share, facts)
     batch_size = devices.round_up(batch_size)
     encode = _on_all_devices(encoder, batch_size)
     spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]

@@ -12,9 +12,10 @@ from jaxguide.data.crop import centre_crop
 from jaxguide.data.dataset import to_unit
 from jaxguide.data.folders import BESIDE, NESTED, class_folders, pictures_in, tell
 from jaxguide.data.parallel import each
-from jaxguide.data.pictures import PICTURES, read_picture
+from jaxguide.data.pictures import PICTURES, VERSION, read_picture
 from jaxguide.data.source import Batch
 from jaxguide.errors import InputError
+from jaxguide.runtime.files import stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,11 @@ class ImageFolder:
     def is_latent(self) -> bool:
         """False."""
         return False
+
+    @property
+    def identity(self) -> str:
+        """Of names, sizes and times of the files; see `data.identity`."""
+        return f"{VERSION} {stamp(self.files, self.root or None)}"
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; decodes in several threads.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 
+from jaxguide.data.identity import checksum
 from jaxguide.data.latent_plan import KIND, read_plan
 from jaxguide.data.latent_shards import open_shards
 from jaxguide.data.noise import normal
@@ -77,10 +75,9 @@ class LatentCache:
         return True
 
     @property
-    def checksum(self) -> str:
-        """Of what the manifest says: plan, and checksums of the files."""
-        text = json.dumps([dataclasses.asdict(self.plan), self._files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def identity(self) -> str:
+        """Of the manifest, with the checksums of the files; see `data.identity`."""
+        return checksum(self.plan, self._files)
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`.

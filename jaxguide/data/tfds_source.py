@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 from jaxguide.data.crop import centre_crop
 from jaxguide.data.dataset import Dataset, in_memory, to_unit
 from jaxguide.data.parallel import each
-from jaxguide.data.pictures import eight_bits, on_white
+from jaxguide.data.pictures import VERSION, eight_bits, on_white
 from jaxguide.data.source import Batch
 from jaxguide.errors import InputError
+from jaxguide.runtime.files import stamp
 
 LONGEST_REASON = 400
 # Stored channels: gray or RGB, with transparency or without -> channels of an example.
@@ -31,14 +33,14 @@ class TfdsSource:
         class_names: one name per class.
         image_shape: of every example.
         crop: bring images to that shape by `centre_crop`; else they have it.
-        folder: of the prepared files; "" if they are not known.
+        files: those that were prepared.
     """
 
     records: Any
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     crop: bool
-    folder: str = ""
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -52,6 +54,12 @@ class TfdsSource:
     def is_latent(self) -> bool:
         """False."""
         return False
+
+    @property
+    def identity(self) -> str:
+        """Of split and files; see `data.identity`."""
+        split = str(getattr(self.records, "split", ""))
+        return f"{VERSION} {split} {stamp(self.files)}"
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; decodes in several threads."""
@@ -142,7 +150,14 @@ def open_tfds(
     shape = (size or height, size or width, channels)
     names = tuple(features["label"].names)
     crop = shape[:2] != (height, width)
-    return TfdsSource(records, names, shape, crop, str(builder.data_dir))
+    return TfdsSource(records, names, shape, crop, _prepared(builder))
+
+
+def _prepared(builder: Any) -> tuple[str, ...]:
+    """The files of a set: its records and what describes them."""
+    folder = Path(builder.data_dir)
+    files = filter(Path.is_file, folder.rglob("*")) if folder.is_dir() else ()
+    return tuple(sorted(map(str, files)))
 
 
 def tfds_images(

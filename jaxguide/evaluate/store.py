@@ -92,7 +92,7 @@ def extract(
     folder = folder_of(cache, plan)
     files = shards.Files(KIND, len(images), shard_size)
     shards.write_plan(folder, KIND, plan)
-    missing = shards.my_shards(folder, files, share)
+    missing = shards.my_shards(folder, files, share, plan)
     if missing:
         progress = Progress(title, len(missing))
         for shard in missing:

@@ -116,7 +116,7 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     folder, plan = Path(config.folder).expanduser(), set_plan(job)
     files = shards.Files(KIND, config.num_samples, config.shard_size)
     shards.write_plan(folder, KIND, plan)
-    missing = shards.my_shards(folder, files, share)
+    missing = shards.my_shards(folder, files, share, plan)
     (title, chain), *_ = job.columns.items()
     sample = _compile(job, chain)
     calls = sum(-(-len(files.span(shard)) // sample.size) for shard in missing)
