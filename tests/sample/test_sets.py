@@ -360,7 +360,9 @@ def test_a_broken_network_makes_neither_picture_nor_set(
     def broken(config):
         job = build_job(config)
         nan = jax.tree.map(lambda leaf: leaf * np.nan, job.network.predict)
-        return dataclasses.replace(job, network=job.network._replace(predict=nan))
+        return dataclasses.replace(
+            job, network=dataclasses.replace(job.network, predict=nan)
+        )
 
     build_job = jobs.build_job
     monkeypatch.setattr(jobs, "build_job", broken)
