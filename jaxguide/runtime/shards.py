@@ -12,15 +12,21 @@ ends last writes the manifest.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxguide.errors import InputError
+from jaxguide.runtime.files import (
+    check_writable,
+    read_json,
+    replacing,
+    say,
+    write_json,
+)
 
 MANIFEST, PLAN = "manifest.json", "plan.json"
 
@@ -93,13 +99,16 @@ def check_size(kind: Kind, size: int) -> None:
         )
 
 
-def my_shards(folder: Path, files: Files, share: tuple[int, int]) -> list[int]:
+def my_shards(
+    folder: Path, files: Files, share: tuple[int, int], plan: dict[str, Any]
+) -> list[int]:
     """The shards that a process has to write and that are not there yet.
 
     Args:
         folder: where they are.
         files: all of them.
         share: `(index, count)` of the process: every `count`-th from `index` on.
+        plan: that they are made by.
 
     Raises:
         InputError: if `index` is not in 0 .. count - 1.
@@ -111,48 +120,53 @@ def my_shards(folder: Path, files: Files, share: tuple[int, int]) -> list[int]:
             "Number the hosts from 0."
         )
     mine = range(index, files.number, count)
-    return [shard for shard in mine if not is_whole(folder, files, shard)]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    with open(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(part, 0o644)
-    os.replace(part, path)
+    return [shard for shard in mine if not is_whole(folder, files, shard, plan)]
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in its place."""
-    # Renaming is atomic within a file system, so a reader sees no half-written file.
-    # Without the sync a crash of the host may leave the new name with no content.
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Lets `write` fill a part beside `path`; see `files.replacing`."""
+    with replacing(path) as part:
+        write(part)
 
 
 def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     """Writes the plan, or checks it against the one that is there.
 
+    What killed processes left is removed. A plan by which nothing was finished, or
+    which cannot be read, is written anew.
+
     Raises:
         InputError: if the folder was begun with another plan.
+        UnwritableError: if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / PLAN).is_file():
-        write_json(folder / PLAN, {"kind": kind.name, **plan})
-        return
-    existing = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    for name, value in json.loads(json.dumps(plan)).items():
-        if existing.get(name) != value:
+    check_writable(folder, kind.writer)
+    wanted = json.loads(json.dumps({"kind": kind.name, **plan}))
+    existing = read_json(folder / PLAN)
+    if existing is None and (folder / PLAN).exists():
+        say(f"{kind.writer}: {folder / PLAN} cannot be read and is made again")
+        _forget_others(folder, kind, plan)
+    elif existing is not None and any(folder.glob(f"{kind.stem}-*.json")):
+        _compare(folder, kind, existing, wanted)
+    if existing != wanted:
+        write_json(folder / PLAN, wanted, kind.writer)
+
+
+def _forget_others(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
+    """Takes shards that do not say that this plan made them for not written."""
+    for facts in sorted(folder.glob(f"{kind.stem}-*.json")):
+        if (read_json(facts) or {}).get("plan") != _digest(plan):
+            facts.unlink(missing_ok=True)
+
+
+def _compare(
+    folder: Path, kind: Kind, existing: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    for name, value in wanted.items():
+        if name not in existing or existing[name] != value:
+            was = _short(existing[name]) if name in existing else "nothing noted"
             raise InputError(
                 f"{kind.writer}: need the {name} that the folder was begun with, got "
-                f"{name}={_short(value)} instead of {_short(existing.get(name))} in "
+                f"{name}={_short(value)} instead of {was} in "
                 f"folder={str(folder)!r}. Use another folder, or undo the change."
             )
 
@@ -162,10 +176,21 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else f"{text[:80]}..."
 
 
-def write_facts(folder: Path, files: Files, shard: int) -> None:
-    """Notes size and checksum of a file that has just been written."""
+def _digest(plan: dict[str, Any]) -> str:
+    text = json.dumps(plan, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_facts(folder: Path, files: Files, shard: int, plan: dict[str, Any]) -> None:
+    """Notes size and checksum of a file that has just been written, and its plan."""
     facts = shard_facts(folder / files.file(shard), len(files.span(shard)))
-    write_json(folder / files.facts_file(shard), facts)
+    facts["plan"] = _digest(plan)
+    write_json(folder / files.facts_file(shard), facts, files.kind.writer)
+
+
+def _is_by(facts: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether a shard was made by the plan; older versions did not note it."""
+    return facts.get("plan", _digest(plan)) == _digest(plan)
 
 
 def shard_facts(path: Path, count: int) -> dict[str, Any]:
@@ -183,25 +208,30 @@ def crc32(path: Path) -> int:
     return checksum
 
 
-def is_whole(folder: Path, files: Files, shard: int) -> bool:
-    """Whether a file is there as it was written."""
+def is_whole(folder: Path, files: Files, shard: int, plan: dict[str, Any]) -> bool:
+    """Whether a file is there as it was written; says so if it was and no more is."""
     # By checksum: a full disk or a broken copy leaves files that exist and are wrong.
     path, beside = folder / files.file(shard), folder / files.facts_file(shard)
     if not (path.is_file() and beside.is_file()):
         return False
-    facts = json.loads(beside.read_text(encoding="utf-8"))
-    return facts == shard_facts(path, len(files.span(shard)))
+    known, facts = read_json(beside) or {}, shard_facts(path, len(files.span(shard)))
+    if {**known, **facts} == known and _is_by(known, plan):
+        return True
+    say(f"{files.kind.writer}: {path} is not as it was written and is made again")
+    return False
 
 
 def write_manifest(folder: Path, files: Files, plan: dict[str, Any]) -> bool:
     """Writes the manifest if all files are there, of whichever process."""
     # Every process tries, and the last one to end succeeds: so they need no connection.
     # Two that end together write the same file, each whole.
-    beside = [folder / files.facts_file(shard) for shard in range(files.number)]
-    if not all(path.is_file() for path in beside):
+    beside = (folder / files.facts_file(shard) for shard in range(files.number))
+    shards = [read_json(path) for path in beside]
+    if not all(facts is not None and _is_by(facts, plan) for facts in shards):
         return False
-    shards = [json.loads(path.read_text(encoding="utf-8")) for path in beside]
-    write_json(folder / MANIFEST, {"kind": files.kind.name, **plan, "shards": shards})
+    kind = files.kind
+    content = {"kind": kind.name, **plan, "shards": shards}
+    write_json(folder / MANIFEST, content, kind.writer)
     return True
 
 
@@ -220,19 +250,27 @@ def read_manifest(
             f"path={str(folder)!r}. Write it with {kind.command}; "
             "stopped runs carry on."
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = {}
-    if not isinstance(content, dict) or content.pop("kind", None) != kind.name:
+    content = read_json(path) or {}
+    shards = content.pop("shards", None)
+    if content.pop("kind", None) != kind.name or not _are_facts(shards):
         raise InputError(
             f"{kind.reader}: need a manifest of kind {kind.name!r}, got "
             f"path={str(path)!r}. Write it with {kind.command}."
         )
-    shards = content.pop("shards")
     for facts in shards:
         _check_size(folder / facts["file"], facts["bytes"], kind)
     return content, shards
+
+
+def _are_facts(shards: Any) -> bool:
+    """Whether the value is what `shard_facts` says of several files of one folder."""
+    types = {"file": str, "count": int, "bytes": int, "crc32": int}
+    return isinstance(shards, list) and all(
+        isinstance(facts, dict)
+        and all(isinstance(facts.get(name), type) for name, type in types.items())
+        and Path(facts["file"]).name == facts["file"]
+        for facts in shards
+    )
 
 
 def check_sums(folder: Path, shards: list[dict[str, Any]], kind: Kind) -> None:
@@ -243,7 +281,7 @@ def check_sums(folder: Path, shards: list[dict[str, Any]], kind: Kind) -> None:
     """
     for facts in shards:
         path = folder / facts["file"]
-        if shard_facts(path, facts["count"]) != facts:
+        if {**facts, **shard_facts(path, facts["count"])} != facts:
             raise _damaged(path, f"crc32 {facts['crc32']}", "another one", kind)
 
 
