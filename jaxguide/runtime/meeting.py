@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from typing import NoReturn
 
 from jaxguide.errors import InputError
-from jaxguide.runtime import exits
+from jaxguide.runtime import exits, relay
 from jaxguide.runtime.cluster import Place
 from jaxguide.runtime.peers import Link, Peers
 
@@ -19,6 +19,8 @@ from jaxguide.runtime.peers import Link, Peers
 _PAUSE, _HELLO = 0.2, 2.0
 # Seconds that JAX in process 0 may take to listen.
 _JAX = 30.0
+# An object that nobody holds would close the standard input of its process.
+_RELAYS: list[subprocess.Popen] = []
 
 
 def meet(place: Place, patience: float) -> tuple[Peers, str]:
@@ -152,25 +154,15 @@ def _relay(host: str, port: int) -> str:
     connection to process 0 breaks. Behind a relay it notices nothing, and `Peers` says
     what has happened.
     """
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            near = server.accept()[0]
-            try:
-                far = socket.create_connection((host, port))
-            except OSError:  # not up yet: JAX tries again
-                near.close()
-                continue
-            for ends in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=ends, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    # When the source ends, the target stays open on purpose: see `_relay`.
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(1 << 16):
-            target.sendall(chunk)
+    # A process, not a thread: JAX's `reached_sync_point` keeps Python's lock while it
+    # waits for an answer of process 0, which a thread could not bring.
+    words = [sys.executable, "-I", "-S", relay.__file__, host, str(port)]
+    started = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,  # held open until this process ends, however it ends
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    _RELAYS.append(started)
+    assert started.stdout is not None
+    return f"127.0.0.1:{int(started.stdout.readline())}"
