@@ -20,6 +20,7 @@ from jaxguide.runtime import hosts
 from jaxguide.train import parallel
 from jaxguide.train.checkpoints import facts as saved_facts
 from jaxguide.train.experiment import Experiment, LoopConfig
+from jaxguide.train.log import writers_of_clu
 from jaxguide.train.step import Inputs, TrainState, init_state
 
 FOLDERS = ("checkpoints", "samples", "tensorboard")
@@ -39,6 +40,8 @@ def before_writing(experiment: Experiment, loop: LoopConfig) -> dict:
     parallel.check_batch(
         experiment.strategy, experiment.batch_size, experiment.accumulate
     )
+    if loop.tensorboard:
+        writers_of_clu()
     check_places(loop.folder)
     facts = experiment.facts()
     _same_everywhere(facts)

@@ -29,6 +29,7 @@ from jaxguide.train.loss_config import (
     LossConfig,
     initial_params,
     read_alike,
+    read_teacher,
     teacher_passes,
 )
 
@@ -198,6 +199,14 @@ def build_start(config: TrainConfig, model: DiTConfig) -> Weights | None:
     return read_alike("train", "start_from", file, config.loss, model)
 
 
+def inherited(config: TrainConfig, model: DiTConfig) -> tuple[int, str]:
+    """`guided_channels` and `latents` of the weights that a run starts from, or ""."""
+    start = build_start(config, model)
+    if start is None and config.loss.name == "cfg_distillation":
+        start = read_teacher(config.loss, model)
+    return (start.guided_channels, start.latents) if start else (0, "")
+
+
 def build_optimizer(
     config: OptimizerConfig, *, steps: int
 ) -> optax.GradientTransformation:
@@ -307,6 +316,11 @@ def build_loop(config: TrainConfig) -> LoopConfig:
     values: dict[str, Any] = {
         f.name: getattr(config, f.name) for f in fields(LoopConfig)
     }
+    if not config.folder.strip():
+        raise InputError(
+            f"train: need a folder of the run, got folder={config.folder!r}. "
+            "For example --config.folder=outputs/mine."
+        )
     values["folder"] = Path(config.folder).expanduser()
     _check_shown(config)
     return LoopConfig(**values)
@@ -316,7 +330,5 @@ def _check_shown(config: TrainConfig) -> None:
     """Raises InputError unless previews, evaluations and `best_by` make sense."""
     counts = ("preview_classes", "preview_per_class", "evaluate_images")
     need_at_least("train", config, 1, *counts)
-    known = dict.fromkeys(
-        (*AVERAGED, *(("eval_loss",) if config.evaluate_every else ()))
-    )
-    lookup("train best_by", config.best_by, known)
+    known = (*AVERAGED, *(("eval_loss",) if config.evaluate_every else ()))
+    lookup("train best_by", config.best_by, {name: name for name in known})

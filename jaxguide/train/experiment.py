@@ -73,7 +73,8 @@ class Experiment:
                 f"Experiment: need 0 <= seed < 2**32, got seed={self.seed!r}. "
                 "Choose a smaller number."
             )
-        if not self.ema or not all(0 <= decay < 1 for decay in self.ema):
+        decays = [d for d in self.ema if isinstance(d, int | float) and 0 <= d < 1]
+        if not decays or len(decays) < len(self.ema):
             raise InputError(
                 "Experiment: need one decay or more with 0 <= ema < 1, got "
                 f"ema={self.ema!r}. (0.999,) is common."
@@ -81,14 +82,16 @@ class Experiment:
 
     def facts(self) -> dict:
         """`meta`, and what a resumed run must share besides, the data among it."""
+        described = identity.describe(self.dataset)
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "flip": self.flip,
+            "data.flip": self.flip,
             "ema": list(self.ema),
             "ema_warmup": self.ema_warmup,
-            "dataset": identity.describe(self.dataset),
-        } | self.meta
+            **{f"data.{name}": value for name, value in described.items()},
+            **self.meta,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +154,6 @@ def need_at_least(owner: str, holder: Any, least: float, *names: str) -> None:
         fits = isinstance(value, kinds) and not isinstance(value, bool)
         if not (fits and math.isfinite(value) and value >= least):
             raise InputError(
-                f"{owner}: need {name} >= {least}{' (whole)' if whole else ''}, got "
-                f"{name}={value!r}. Choose another number."
+                f"{owner}: need {name} >= {least:g}, got {name}={value!r}. Choose a "
+                f"{'whole' if whole else 'finite'} number."
             )

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, UnwritableError
 
 NAME = "run.lock"
 # Seconds between signs of life, and how long another host's are waited for. A file
@@ -33,7 +33,7 @@ class Lock:
 
     Raises:
         InputError: if another run is there.
-        OSError: if the folder cannot be written.
+        UnwritableError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -42,8 +42,15 @@ class Lock:
         self._over = threading.Event()
 
     def __enter__(self) -> Lock:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file, locked = self._opened()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file, locked = self._opened()
+        except OSError as error:
+            raise UnwritableError(
+                "run: need a folder that can be written, got "
+                f"folder={str(self._folder)!r}: {error.strerror}. Make room or choose "
+                "another folder."
+            ) from error
         try:
             self._check_holder(_read(self._file), locked)
             _write(self._file, _me())

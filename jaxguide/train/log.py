@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ class JsonlWriter(Writer):
         self._file = path.open("a", encoding="utf-8")
 
     def resume(self, step: int) -> None:
-        """Drops lines of later steps; what is no line of a log is kept in a file beside.
+        """Drops lines of later steps; what is no line of a log is kept beside it.
 
         A kill may cut the last line, and a broken disk may leave anything.
         """
@@ -143,13 +143,7 @@ class TensorBoardWriter(Writer):
     """
 
     def __init__(self, folder: Path, steps: int):
-        try:
-            from clu import metric_writers, periodic_actions
-        except ImportError as error:
-            raise InputError(
-                "TensorBoardWriter: need tensorflow and tensorboard, got "
-                f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
-            ) from error
+        metric_writers, periodic_actions = writers_of_clu()
         self._writer = metric_writers.SummaryWriter(str(folder))
         self._report = periodic_actions.ReportProgress(
             num_train_steps=steps, writer=self._writer
@@ -166,6 +160,22 @@ class TensorBoardWriter(Writer):
     def close(self) -> None:
         """Flushes and closes."""
         self._writer.close()
+
+
+def writers_of_clu() -> tuple[Any, Any]:
+    """clu's modules that write event files.
+
+    Raises:
+        InputError: if TensorFlow and TensorBoard are not installed.
+    """
+    try:
+        from clu import metric_writers, periodic_actions
+    except ImportError as error:
+        raise InputError(
+            "TensorBoardWriter: need tensorflow and tensorboard, got "
+            f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
+        ) from error
+    return metric_writers, periodic_actions
 
 
 class StepLog:

@@ -44,7 +44,7 @@ def learning_rate(
     fits = 0 <= warmup_steps <= steps - decay_steps <= steps
     if not (0 < peak < math.inf and fits):
         raise InputError(
-            "learning_rate: need a finite peak > 0, warmup_steps >= 0, decay_steps >= 0 "
+            "learning_rate: need a finite peak > 0, warmup_steps and decay_steps >= 0 "
             "and warmup_steps + decay_steps <= steps, got "
             f"peak={peak!r}, warmup_steps={warmup_steps!r}, "
             f"decay_steps={decay_steps!r}, steps={steps!r}. Shorten a phase."
