@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from jaxguide.runtime import exits, hosts
+from jaxguide.runtime import exits, greeting, hosts
 from jaxguide.runtime.hosts import Hosts
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -71,7 +71,9 @@ def run(
     # A mistake becomes exit code 2 before `hosts.join` is left, which passes that code
     # on to the other processes. It would print the traceback of any other exception.
     with contextlib.ExitStack() as stack, one_line():
-        processes = stack.enter_context(hosts.join(**numbers, saves=saves))
+        token = greeting.token(config)
+        joined = hosts.join(**numbers, saves=saves, token=token)
+        processes = stack.enter_context(joined)
         main(config, processes)
 
 
