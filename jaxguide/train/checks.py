@@ -47,7 +47,7 @@ def before_writing(experiment: Experiment, loop: LoopConfig) -> dict:
     _same_everywhere(facts)
     found = saved_facts.newest(loop.folder / "checkpoints")
     if found:
-        saved_facts.compare(found[1], facts, found[0])
+        saved_facts.compare(found[1], facts, found[0], experiment.settings)
     start = found[0] if found else 0
     if loop.steps < start:
         raise InputError(

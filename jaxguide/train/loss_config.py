@@ -82,8 +82,15 @@ def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
 
 
 def _predict(model: DiTConfig, params: Any) -> losses.Predict:
-    """The network as `(x, t, label, **numbers) -> prediction`."""
-    return functools.partial(models.Predictor(model), params)
+    """The network as `(x, t, label, **numbers) -> prediction`.
+
+    A variance that it predicts besides is passed over, as SiT's is in the published
+    code; `ddpm_hybrid` alone learns it.
+    """
+    network = models.Predictor(model)
+    if not model.learn_sigma:
+        return functools.partial(network, params)
+    return lambda *arguments, **numbers: network(params, *arguments, **numbers)[0]
 
 
 def _alone(loss: Callable[..., Array], model: DiTConfig) -> train.Loss:
@@ -114,7 +121,13 @@ def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
             "ddpm_hybrid: need a network with learned variance, got "
             "learn_sigma=False. Set model.learn_sigma=True."
         )
-    return _alone(functools.partial(losses.ddpm_hybrid, **options), model)
+    loss = functools.partial(losses.ddpm_hybrid, **options)
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        both = functools.partial(models.Predictor(model), params)
+        return loss(both, inputs.batch, inputs.draws)
+
+    return with_params
 
 
 def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:

@@ -32,13 +32,17 @@ def newest(folder: Path) -> tuple[int, dict] | None:
     return None
 
 
-def compare(facts: dict, expect: dict, step: int) -> None:
+def compare(facts: dict, expect: dict, step: int, settings: dict | None = None) -> None:
     """Raises InputError unless the facts of a checkpoint agree with `expect`.
 
     What the checkpoint does not say, because an older version wrote it, is passed over.
     """
     old, new = _flat(facts), _flat(expect)
-    other = [name for name in new if name in old and old[name] != new[name]]
+    other = _differing(old, new)
+    if any(name.startswith("data.") for name in other):  # then say which two sets
+        old |= _flat(facts.get(SETTINGS, {}))
+        new |= _flat(settings or {})
+        other += [name for name in _differing(old, new) if name == "data.path"]
     if other:
         values = (f"{n}={_short(new[n])} instead of {_short(old[n])}" for n in other)
         raise InputError(
@@ -52,14 +56,17 @@ def remarks(facts: dict, expect: dict, settings: dict) -> list[str]:
     old, new = _flat(facts.get(SETTINGS, {})), _flat(settings)
     lines = [
         f"changed: {name} is {_short(new[name])}, it was {_short(old[name])}"
-        for name in new
-        if name in old and old[name] != new[name]
+        for name in _differing(old, new)
     ]
     known = _flat(facts)
     unknown = [name for name in _flat(expect) if name not in known]
     if unknown:
         lines.append(f"not compared, the checkpoint does not say: {', '.join(unknown)}")
     return lines
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [name for name in new if name in old and old[name] != new[name]]
 
 
 def _flat(facts: Any) -> dict[str, Any]:
