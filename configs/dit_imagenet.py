@@ -18,5 +18,5 @@ from jaxguide.train.imagenet import imagenet_run
 def get_config(arg: str = "XL/2,256") -> TrainConfig:
     """`arg`: size, resolution and "tiny", separated by commas."""
     loss = LossConfig(name="ddpm_hybrid", path="ddpm", kind="noise", label_drop=0.1)
-    model = ModelConfig(learn_sigma=True, time_scale=1000.0)
+    model = ModelConfig(learn_sigma=True, time_scale=1000.0, time_offset=-1.0)
     return imagenet_run("dit", arg, loss, model)

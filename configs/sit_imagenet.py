@@ -18,4 +18,5 @@ from jaxguide.train.imagenet import imagenet_run
 def get_config(arg: str = "XL/2,256") -> TrainConfig:
     """`arg`: size, resolution and "tiny", separated by commas."""
     loss = LossConfig(path="linear", kind="velocity", label_drop=0.1)
-    return imagenet_run("sit", arg, loss, ModelConfig(time_scale=1.0))
+    model = ModelConfig(time_scale=-1.0, time_offset=1.0)
+    return imagenet_run("sit", arg, loss, model)

@@ -79,6 +79,11 @@ class LatentCache:
         """Of the manifest, with the checksums of the files; see `data.identity`."""
         return checksum(self.plan, self._files)
 
+    @property
+    def checksums(self) -> tuple[int, ...]:
+        """Of the files, in their order, as they were when they were written."""
+        return tuple(facts["crc32"] for facts in self._files)
+
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`.
 

@@ -54,13 +54,18 @@ def from_flags(coordinator: str, count: int, index: int) -> Place:
         InputError: if the address has no port, or the numbers do not fit.
     """
     address, colon, port = coordinator.rpartition(":")
-    if not (address and colon and port.isdigit()):
+    if not (address and colon and is_port(port)):
         raise InputError(
             f"hosts: need ADDRESS:PORT of process 0, got coordinator={coordinator!r}. "
             f"Write --coordinator 10.0.0.1:{PORT}, the same for every process."
         )
     check_numbers(count, index)
     return Place("flags", coordinator, count, index)
+
+
+def is_port(text: str) -> bool:
+    """Whether a text is the number of a port."""
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 0 < int(text) < 2**16
 
 
 def check_numbers(count: int, index: int) -> None:
@@ -126,15 +131,16 @@ def _tpu_pod(
     names = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
     if names:
         title, hosts = "TPU on GKE", [name.split(":")[0] for name in names.split(",")]
-        index, more = int(environ.get("TPU_WORKER_ID") or 0), environ
+        index, more = _number(environ, "TPU_WORKER_ID", 0), environ
     elif has_tpu() and not environ.get("TPU_SKIP_MDS_QUERY"):
         title, hosts = "TPU VM", _endpoints(attribute("worker-network-endpoints"))
-        index = int(attribute("agent-worker-number") or 0) if len(hosts) > 1 else 0
+        said = {"agent-worker-number": attribute("agent-worker-number") or ""}
+        index = _number(said, "agent-worker-number", 0) if len(hosts) > 1 else 0
         more = {**_settings(attribute("tpu-env") or ""), **environ} if hosts else {}
     else:
         return None
-    slices = int(more.get("MEGASCALE_NUM_SLICES") or 1)
-    index += int(more.get("MEGASCALE_SLICE_ID") or 0) * len(hosts)
+    slices = _number(more, "MEGASCALE_NUM_SLICES", 1)
+    index += _number(more, "MEGASCALE_SLICE_ID", 0) * len(hosts)
     count = len(hosts) * slices
     if count < 2:
         return None
@@ -154,16 +160,36 @@ def _settings(text: str) -> dict[str, str]:
 
 def _slurm(environ: Mapping[str, str]) -> Place | None:
     """A task that `srun` has started with others; the batch script itself is alone."""
-    count = int(environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    count = _number(environ, "SLURM_STEP_NUM_TASKS", 1)
     if count < 2:
         return None
     # "gpu[03-04,07],cpu1" begins with gpu03.
-    first = re.sub(r"\[([^],-]*)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
-    steps = int(environ["SLURM_JOB_ID"]) + int(environ.get("SLURM_STEP_ID") or 0)
+    nodes = environ.get("SLURM_STEP_NODELIST", "")
+    first = re.sub(r"\[([^],-]*)[^]]*\]", r"\1", nodes).split(",")[0]
+    if not re.fullmatch(r"[\w.-]+", first):
+        raise _contradiction("SLURM_STEP_NODELIST", "a list of nodes", nodes)
+    steps = _number(environ, "SLURM_JOB_ID") + _number(environ, "SLURM_STEP_ID", 0)
     port = 61440 + steps % 4096  # two jobs may share a node
-    coordinator = f"{first.split(',')[0]}:{port}"
-    index = int(environ["SLURM_PROCID"])
-    return Place("Slurm", coordinator, count, index, _slurm_devices(environ))
+    index = _number(environ, "SLURM_PROCID")
+    return Place("Slurm", f"{first}:{port}", count, index, _slurm_devices(environ))
+
+
+def _number(environ: Mapping[str, str], name: str, otherwise: int | None = None) -> int:
+    """The whole number that a variable holds; `otherwise` if it is missing or empty."""
+    text = environ.get(name, "").strip()
+    if not text and otherwise is not None:
+        return otherwise
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise _contradiction(name, "a whole number", text)
+    return int(text)
+
+
+def _contradiction(name: str, wanted: str, text: str) -> InputError:
+    return InputError(
+        f"hosts: need {wanted} in the variable {name}, as the system of the cluster "
+        f"sets it, got {name}={text!r}. Repair it, or start with --num_processes 1 to "
+        "run alone."
+    )
 
 
 def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...] | None:
@@ -172,13 +198,13 @@ def _slurm_devices(environ: Mapping[str, str]) -> tuple[int, ...] | None:
     visible = environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if tasks is None or int(tasks[0]) < 2 or len(visible) < 2 and visible[0]:
         return None
-    return (int(environ["SLURM_LOCALID"]),)
+    return (_number(environ, "SLURM_LOCALID"),)
 
 
 def _kubernetes(environ: Mapping[str, str], host: Callable[[], str]) -> Place | None:
     """A pod of an indexed Job or a JobSet whose manifest sets NUM_PROCESSES."""
-    index, count = environ.get("JOB_COMPLETION_INDEX"), environ.get("NUM_PROCESSES")
-    if index is None or int(count or 1) < 2:
+    index = environ.get("JOB_COMPLETION_INDEX")
+    if index is None or _number(environ, "NUM_PROCESSES", 1) < 2:
         return None
     # Pods are called NAME-INDEX, in the subdomain of the job.
     name, dot, domain = host().partition(".")
@@ -188,4 +214,6 @@ def _kubernetes(environ: Mapping[str, str], host: Callable[[], str]) -> Place | 
             "subdomain to a headless service, or start it by a JobSet."
         )
     first = f"{name[: -len(index)]}0.{domain}"
-    return Place("Kubernetes", f"{first}:{PORT}", int(count or 1), int(index))
+    count = _number(environ, "NUM_PROCESSES")
+    index = _number(environ, "JOB_COMPLETION_INDEX")
+    return Place("Kubernetes", f"{first}:{PORT}", count, index)

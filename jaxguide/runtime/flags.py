@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxguide.errors import InputError, UnwritableError
-from jaxguide.runtime import config_file, hosts, overrides, values
+from jaxguide.runtime import config_file, greeting, hosts, overrides, values
 from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
@@ -65,7 +65,9 @@ def run(
     # What goes wrong becomes an exit code before `hosts.join` is left, which passes
     # that code on to the other processes.
     with contextlib.ExitStack() as stack, one_line(hosts.news):
-        processes = stack.enter_context(hosts.join(**numbers, saves=saves))
+        token = greeting.token(config)
+        joined = hosts.join(**numbers, saves=saves, token=token)
+        processes = stack.enter_context(joined)
         main(config, processes)
 
 

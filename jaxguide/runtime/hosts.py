@@ -17,12 +17,13 @@ from collections.abc import Iterator
 
 import jax
 
+from jaxguide.errors import InputError
 from jaxguide.runtime import cluster, exits, meeting
 from jaxguide.runtime.cluster import Place
 from jaxguide.runtime.peers import Peers
 
 # Seconds to wait for the others; what schedules slowly may want more.
-WAIT = 50.0
+WAIT, MOST = 50.0, 1e6
 # A broken computation is felt before it is known that a process is gone.
 _NEWS = 5.0
 
@@ -59,6 +60,7 @@ def join(
     wait: float = WAIT,
     *,
     saves: bool = False,
+    token: str = "0" * 16,
 ) -> Iterator[Hosts]:
     """The processes of this run, which end together; enter it before JAX is used.
 
@@ -74,14 +76,21 @@ def join(
         wait: seconds to wait for the others.
         saves: whether the program saves by itself after SIGTERM (`train.Stop`);
             otherwise the signal ends it.
+        token: `greeting.token` of what all processes must have been given alike.
 
     Yields:
         The processes.
 
     Raises:
-        InputError: if the arguments do not fit, or a process does not come.
+        InputError: if the arguments do not fit, a process does not come, or one was
+            given another config.
     """
-    if count == 1:
+    if not 0 < wait <= MOST:
+        raise InputError(
+            f"hosts: need 0 < wait <= {MOST:g} seconds, got wait={wait!r}. "
+            f"--wait {WAIT:g} is usual."
+        )
+    if count == 1 and index <= 0:
         yield ALONE
         return
     if count and not coordinator:
@@ -98,7 +107,7 @@ def join(
     print(place, flush=True)
     if hasattr(jax.config, "jax_enable_preemption_service"):  # newer than 0.7.2
         jax.config.update("jax_enable_preemption_service", saves)
-    peers = _connect(place, wait)
+    peers = _connect(place, wait, token)
     try:
         yield Hosts(place.index, place.count, joined=True)
     except BaseException as error:
@@ -116,9 +125,9 @@ def news() -> None:
         time.sleep(_NEWS)
 
 
-def _connect(place: Place, wait: float) -> Peers:
+def _connect(place: Place, wait: float, token: str) -> Peers:
     """Meets the others and starts JAX with them."""
-    peers, coordinator = meeting.meet(place, wait)
+    peers, coordinator = meeting.meet(place, wait, token)
     jax.distributed.initialize(
         coordinator,
         num_processes=place.count,

@@ -22,6 +22,8 @@ from jaxguide.runtime import exits
 # A process that ends closes its connections, and the others notice at once. A host that
 # loses its power or its network closes nothing: only its silence shows that it is gone.
 BEAT, SILENCE = 5.0, 40.0
+# Characters of a line; nothing that processes say is half as long.
+LONGEST = 4096
 
 
 class Link:
@@ -44,10 +46,17 @@ class Link:
         with contextlib.suppress(OSError):
             # 0 would mean not to wait at all, and fail where a line is on its way.
             self._connection.settimeout(max(patience, 0.01))
-            while (words := self._lines.readline().split()) == ["beat"]:
+            while (line := self._lines.readline(LONGEST)).split() == ["beat"]:
                 pass
-            return words
+            return line.split() if len(line) < LONGEST else []
         return []
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._lines.close()
+        self._connection.close()
 
 
 class Peers:
@@ -106,11 +115,11 @@ class Peers:
             match words:
                 case ["done"]:
                     self._done[other].set()
-                case ["failed", who, code]:
+                case ["failed", who, code] if who.isdecimal() and code.isdecimal():
                     self._leave(int(who), int(code))
-                case ["gone", who]:
+                case ["gone", who] if who.isdecimal():
                     self._leave(int(who), exits.UNFINISHED)
-                case _:  # nothing: the connection is broken, or silent for too long
+                case _:  # the connection is broken, silent for too long, or garbled
                     self._leave(other, exits.UNFINISHED)
 
     def _leave(self, who: int, code: int) -> NoReturn:

@@ -2,10 +2,12 @@
 
 from jaxguide.train.checkpoints import Checkpoints as Checkpoints
 from jaxguide.train.ema import ema_decay as ema_decay, ema_update as ema_update
-from jaxguide.train.loop import (
-    Evaluate as Evaluate,
+from jaxguide.train.experiment import (
     Experiment as Experiment,
     LoopConfig as LoopConfig,
+)
+from jaxguide.train.loop import (
+    Evaluate as Evaluate,
     Snapshot as Snapshot,
     run as run,
 )

@@ -13,14 +13,14 @@ The same command carries on where a run has stopped. Exit codes:
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import os
 from pathlib import Path
 
 from jaxguide import train
 from jaxguide.data import config as data_config
 from jaxguide.errors import InputError
-from jaxguide.runtime import flags, hosts
+from jaxguide.runtime import flags, hosts, shards
 from jaxguide.runtime.hosts import ALONE, Hosts
 from jaxguide.train import config, watch
 
@@ -32,15 +32,15 @@ def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
             "train: need processes that are connected, got num_processes="
             f"{processes.count} without --coordinator. Add the address of process 0."
         )
-    dataset = data_config.build_dataset(settings.data)
-    experiment = config.build_experiment(settings, dataset)
-    loop = config.build_loop(settings)
-    snapshot = watch.build_snapshot(settings, dataset)
-    evaluate = watch.build_evaluation(settings, dataset)
-    if hosts.is_first():
-        _write_config(Path(settings.folder).expanduser(), settings)
+    # First: a signal that comes while data are opened must not go unheard.
     with train.Stop() as stop:
-        state = train.run(experiment, loop, snapshot, evaluate, stop)
+        loop = config.build_loop(settings)
+        dataset = data_config.build_dataset(settings.data)
+        experiment = config.build_experiment(settings, dataset)
+        snapshot = watch.build_snapshot(settings, dataset)
+        evaluate = watch.build_evaluation(settings, dataset)
+        keep = functools.partial(_write_config, loop.folder, settings)
+        state = train.run(experiment, loop, snapshot, evaluate, stop, accepted=keep)
     if stop.code and int(state.step) < loop.steps:
         hosts.say(f"stopped after step {int(state.step)}; the same command carries on")
         raise SystemExit(stop.code)
@@ -48,9 +48,7 @@ def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
 
 
 def _write_config(folder: Path, settings: config.TrainConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(settings), indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    shards.write_json(folder / "config.json", dataclasses.asdict(settings))
 
 
 def main() -> None:

@@ -18,15 +18,18 @@ from jaxguide import data, models, train
 from jaxguide.data.config import DataConfig
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights
+from jaxguide.runtime import shards
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
 from jaxguide.train import LoopConfig, parallel
+from jaxguide.train.experiment import AVERAGED, need_at_least
 from jaxguide.train.loss_config import (
     INPUTS,
     LOSSES,
     LossConfig,
     initial_params,
     read_alike,
+    read_teacher,
     teacher_passes,
 )
 
@@ -36,8 +39,8 @@ class ModelConfig:
     """Size of the network; what depends on the data is filled in from it.
 
     Args:
-        patch, width, depth, heads, learn_sigma, time_scale, dtype, remat: see
-            `models.DiTConfig`.
+        patch, width, depth, heads, learn_sigma, time_scale, time_offset,
+            downscale_freq_shift, mlp_ratio, dtype, remat: see `models.DiTConfig`.
     """
 
     patch: int = 4
@@ -46,6 +49,9 @@ class ModelConfig:
     heads: int = 4
     learn_sigma: bool = False
     time_scale: float = 1000.0
+    time_offset: float = 0.0
+    downscale_freq_shift: float = 0.0
+    mlp_ratio: int = 4
     dtype: str = "float32"
     remat: bool = True
 
@@ -85,6 +91,8 @@ class TrainConfig:
         batch_size: examples per step.
         seed: of everything random.
         ema: final decays of the averaged weights; the first are sampled, and teach.
+        ema_warmup: let the averages begin with a short memory, min(decay,
+            (1 + step) / (10 + step)); False, as published, counts from the first step.
         accumulate: micro-batches per update; divides the batch.
         parallel: one of `STRATEGIES`; both use all devices of all hosts.
         shards: of "fsdp": devices over which one copy of the state is cut; 0 is all.
@@ -114,6 +122,7 @@ class TrainConfig:
     batch_size: int = 64
     seed: int = 0
     ema: tuple[float, ...] = (0.999,)
+    ema_warmup: bool = True
     accumulate: int = 1
     parallel: str = "fsdp"
     shards: int = 0
@@ -190,6 +199,14 @@ def build_start(config: TrainConfig, model: DiTConfig) -> Weights | None:
     return read_alike("train", "start_from", file, config.loss, model)
 
 
+def inherited(config: TrainConfig, model: DiTConfig) -> tuple[int, str]:
+    """`guided_channels` and `latents` of the weights that a run starts from, or ""."""
+    start = build_start(config, model)
+    if start is None and config.loss.name == "cfg_distillation":
+        start = read_teacher(config.loss, model)
+    return (start.guided_channels, start.latents) if start else (0, "")
+
+
 def build_optimizer(
     config: OptimizerConfig, *, steps: int
 ) -> optax.GradientTransformation:
@@ -236,19 +253,62 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experim
         batch_size=config.batch_size,
         flip=config.data.flip,
         ema=tuple(config.ema),
+        ema_warmup=config.ema_warmup,
         accumulate=config.accumulate,
         tuned={"weight": 0.0} if config.loss.auto_weight else {},
         strategy=build_strategy(config),
         flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
-        meta={
-            "data": config.data.name,
-            "model": dataclasses.asdict(config.model),
-            "loss": dataclasses.asdict(config.loss),
-            **({"start_from": config.start_from} if config.start_from else {}),
-            "batch_size": config.batch_size,
-            "seed": config.seed,
-        },
+        **run_facts(config),
     )
+
+
+# What a resumed run may change; a change is said. Everything else of a config is what
+# the run is, and must stay; of the data, the examples themselves are compared.
+MAY_CHANGE = frozenset(
+    {
+        "accumulate",
+        "best_by",
+        "data.path",
+        "evaluate_every",
+        "evaluate_images",
+        "evaluate_split",
+        "folder",
+        "keep",
+        "keep_best",
+        "log_every",
+        "model.remat",
+        "parallel",
+        "peak_flops",
+        "preview_autoencoder",
+        "preview_classes",
+        "preview_per_class",
+        "preview_scale",
+        "save_every",
+        "shards",
+        "snapshot_every",
+        "steps",
+        "tensorboard",
+    }
+)
+# Not these where evaluations adjust the loss.
+TUNING = frozenset(
+    {"evaluate_every", "evaluate_images", "evaluate_split", "preview_classes"}
+)
+
+
+def run_facts(config: TrainConfig) -> dict[str, dict]:
+    """`meta` and `settings` of an `Experiment`: what must stay, and what may change."""
+    free = MAY_CHANGE - TUNING if config.loss.auto_weight else MAY_CHANGE
+    facts: dict[str, dict] = {"meta": {}, "settings": {}}
+    for name, value in dataclasses.asdict(config).items():
+        parts = value if isinstance(value, dict) else {"": value}
+        for field_name, part in parts.items():
+            full = f"{name}.{field_name}" if field_name else name
+            facts["settings" if full in free else "meta"][full] = part
+    if config.loss.teacher:
+        file = find_checkpoint(config.loss.teacher)
+        facts["meta"]["loss.teacher_crc32"] = shards.crc32(file)
+    return facts
 
 
 def build_loop(config: TrainConfig) -> LoopConfig:
@@ -256,5 +316,19 @@ def build_loop(config: TrainConfig) -> LoopConfig:
     values: dict[str, Any] = {
         f.name: getattr(config, f.name) for f in fields(LoopConfig)
     }
+    if not config.folder.strip():
+        raise InputError(
+            f"train: need a folder of the run, got folder={config.folder!r}. "
+            "For example --config.folder=outputs/mine."
+        )
     values["folder"] = Path(config.folder).expanduser()
+    _check_shown(config)
     return LoopConfig(**values)
+
+
+def _check_shown(config: TrainConfig) -> None:
+    """Raises InputError unless previews, evaluations and `best_by` make sense."""
+    counts = ("preview_classes", "preview_per_class", "evaluate_images")
+    need_at_least("train", config, 1, *counts)
+    known = (*AVERAGED, *(("eval_loss",) if config.evaluate_every else ()))
+    lookup("train best_by", config.best_by, {name: name for name in known})

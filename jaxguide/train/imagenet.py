@@ -17,7 +17,8 @@ def imagenet_run(
     """The run of a DiT or SiT on cached latents of ImageNet.
 
     AdamW at a constant 1e-4 without warm-up, weight decay or clipping, batches of 256,
-    average of decay 0.9999, mirrored examples: so DiT, SiT and Model-Guidance trained.
+    average of decay 0.9999 from the first step on, mirrored examples: so DiT, SiT and
+    Model-Guidance trained.
 
     Args:
         name: of the folder of the run.
@@ -60,6 +61,7 @@ def imagenet_run(
         steps=400_000,
         batch_size=256,
         ema=(0.9999,),
+        ema_warmup=False,
         log_every=100,
         save_every=5_000,
         snapshot_every=50_000,

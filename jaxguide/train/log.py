@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +48,36 @@ class JsonlWriter(Writer):
         self._file = path.open("a", encoding="utf-8")
 
     def resume(self, step: int) -> None:
-        """Drops lines of later steps, and a line that a kill has cut."""
+        """Drops lines of later steps; what is no line of a log is kept beside it.
+
+        A kill may cut the last line, and a broken disk may leave anything.
+        """
         self._file.close()
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if _step_of(line) <= step]
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        steps = [_step_of(line) for line in lines]
+        damaged = [line for line, at in zip(lines, steps, strict=True) if at is None]
+        kept = [
+            line.rstrip(b"\r\n") + b"\n"
+            for line, at in zip(lines, steps, strict=True)
+            if at is not None and at <= step
+        ]
+        if damaged:
+            self._keep_aside(damaged)
         if kept != lines:
             beside = self._path.with_suffix(".tmp")
-            beside.write_text("".join(kept), encoding="utf-8")
+            beside.write_bytes(b"".join(kept))
             beside.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
+
+    def _keep_aside(self, lines: list[bytes]) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        with aside.open("ab") as file:
+            file.writelines(lines)
+        print(
+            f"run: {len(lines)} line(s) of {self._path} cannot be read; they are kept "
+            f"in {aside.name}",
+            file=sys.stderr,
+        )
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Writes `{"step": step, ...}` and flushes."""
@@ -68,11 +89,13 @@ class JsonlWriter(Writer):
         self._file.close()
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of the log; None if it is none."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return step if type(step) is int else None
 
 
 class ProgressLine(Writer):
@@ -120,13 +143,7 @@ class TensorBoardWriter(Writer):
     """
 
     def __init__(self, folder: Path, steps: int):
-        try:
-            from clu import metric_writers, periodic_actions
-        except ImportError as error:
-            raise InputError(
-                "TensorBoardWriter: need tensorflow and tensorboard, got "
-                f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
-            ) from error
+        metric_writers, periodic_actions = writers_of_clu()
         self._writer = metric_writers.SummaryWriter(str(folder))
         self._report = periodic_actions.ReportProgress(
             num_train_steps=steps, writer=self._writer
@@ -143,6 +160,22 @@ class TensorBoardWriter(Writer):
     def close(self) -> None:
         """Flushes and closes."""
         self._writer.close()
+
+
+def writers_of_clu() -> tuple[Any, Any]:
+    """clu's modules that write event files.
+
+    Raises:
+        InputError: if TensorFlow and TensorBoard are not installed.
+    """
+    try:
+        from clu import metric_writers, periodic_actions
+    except ImportError as error:
+        raise InputError(
+            "TensorBoardWriter: need tensorflow and tensorboard, got "
+            f"missing={error.name!r}. pip install 'jaxguide[tensorboard]'."
+        ) from error
+    return metric_writers, periodic_actions
 
 
 class StepLog:

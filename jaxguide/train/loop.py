@@ -2,106 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from clu import parameter_overview
 
 from jaxguide import data
-from jaxguide.errors import InputError
 from jaxguide.runtime import hosts
-from jaxguide.train import Checkpoints, parallel
+from jaxguide.train import Checkpoints, checks, parallel
+from jaxguide.train.checkpoints.facts import SETTINGS, remarks
+from jaxguide.train.experiment import Experiment, LoopConfig
+from jaxguide.train.lock import Lock
 from jaxguide.train.log import StepLog
 from jaxguide.train.speed import Work, peak_flops
-from jaxguide.train.step import Loss, TrainState, View, init_state, make_train_step
+from jaxguide.train.step import TrainState, View, make_train_step
 from jaxguide.train.stop import Stop
 
 Snapshot = Callable[[int, View], None]
 Evaluate = Callable[[int, View], dict[str, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What is trained, as ready-made objects; `config.build_experiment` makes one.
-
-    Args:
-        dataset: examples.
-        init_params: `key -> params`.
-        loss: `(params, inputs) -> [B]`.
-        optimizer: from optax.
-        seed: of the initial weights, the order of the data and the noise.
-        batch_size: examples per step.
-        flip: mirror images at random.
-        ema: final decays of the averaged weights; the first are sampled, and teach.
-        accumulate: micro-batches per update.
-        tuned: first values of the numbers that the run adjusts itself.
-        strategy: how the state is laid out over devices.
-        flops: of the model per example and update; 0 means unknown.
-        meta: JSON-able facts stored with every checkpoint; a run resumes only
-            from a checkpoint with equal facts.
-    """
-
-    dataset: data.Source
-    init_params: Callable[[jax.Array], Any]
-    loss: Loss
-    optimizer: optax.GradientTransformation
-    seed: int = 0
-    batch_size: int = 64
-    flip: bool = False
-    ema: tuple[float, ...] = (0.999,)
-    accumulate: int = 1
-    tuned: dict[str, float] = dataclasses.field(default_factory=dict)
-    strategy: parallel.Strategy = dataclasses.field(default_factory=parallel.one_device)
-    flops: float = 0.0
-    meta: dict = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """How long, how often, and where to.
-
-    Args:
-        folder: of the run: metrics.jsonl, checkpoints/, and what snapshots write.
-        steps: length of the run, >= 1.
-        log_every: steps between log lines; the loss is checked there, and before a
-            state is saved.
-        save_every: steps between checkpoints.
-        snapshot_every: steps between snapshots (sample grids, exported weights).
-        keep: newest checkpoints to keep; with 1 there is none to go back to if it
-            is damaged.
-        keep_best: further checkpoints to keep, those with the lowest `best_by`.
-        best_by: a number of the evaluation, or "loss" or "grad_norm", which are
-            averages since the last log line.
-        evaluate_every: steps between evaluations; 0 is never.
-        tensorboard: also write event files.
-        peak_flops: FLOP/s of one device; 0 takes it from a table of known devices.
-    """
-
-    folder: Path
-    steps: int
-    log_every: int = 50
-    save_every: int = 1000
-    snapshot_every: int = 1000
-    keep: int = 2
-    keep_best: int = 0
-    best_by: str = "loss"
-    evaluate_every: int = 0
-    tensorboard: bool = False
-    peak_flops: float = 0.0
-
-    def __post_init__(self):
-        for name in ("steps", "log_every", "save_every", "snapshot_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"LoopConfig: need {name} >= 1, got "
-                    f"{name}={getattr(self, name)!r}. Choose a positive number."
-                )
 
 
 def run(
@@ -110,6 +31,7 @@ def run(
     snapshot: Snapshot | None = None,
     evaluate: Evaluate | None = None,
     stop: Stop | None = None,
+    accepted: Callable[[], None] | None = None,
 ) -> TrainState:
     """Trains until `loop.steps`, or until Ctrl-C or SIGTERM; resumes by itself.
 
@@ -131,6 +53,8 @@ def run(
             the next step.
         stop: decides when to leave early; by default this makes its own. Give one to
             learn by its `code` why the run has ended.
+        accepted: called by the first process when all is checked, before the first
+            step. A run that is refused before that has changed nothing in the folder.
 
     Returns:
         The last state, in its saved form (`train.parallel`).
@@ -139,23 +63,30 @@ def run(
         FloatingPointError: if the loss or the gradient stops being finite.
         OSError: if the folder has no room or may not be written.
         InputError: if the folder holds a checkpoint of another experiment or none that
-            can be read, or the batch cannot be cut over the devices.
+            can be read, another run is there, the loss or the data refuse, or the batch
+            cannot be cut over the devices.
     """
-    loop.folder.mkdir(parents=True, exist_ok=True)
     strategy = experiment.strategy
-    parallel.check_batch(strategy, experiment.batch_size, experiment.accumulate)
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(_checkpoints(loop))
         stop = stop or stack.enter_context(Stop())
-        log = stack.enter_context(closing(_step_log(experiment, loop)))
-        state, start, window = _start(experiment, checkpoints)
+        facts = checks.before_writing(experiment, loop)
+        if hosts.is_first():
+            stack.enter_context(Lock(loop.folder))
+        work = _work(experiment, loop)
+        checkpoints = stack.enter_context(_checkpoints(loop))
+        state, start, window = _start(experiment, facts, checkpoints)
+        if accepted and hosts.is_first():
+            accepted()
+        log = stack.enter_context(closing(_step_log(work, loop)))
         log.resume(start, window)
-        saver = _Saver(experiment, checkpoints, log)
+        saver = _Saver(experiment, facts, checkpoints, log)
         train_step = _compile(experiment, state)
         read = functools.partial(_read, experiment)
         batches = stack.enter_context(data.Prefetch(read, start, loop.steps))
         try:
             for step, batch in batches:
+                if step == start and stop.before_first():
+                    break
                 state, report = train_step(state, batch)
                 done = step + 1
                 last, leave = done == loop.steps, stop.asked(done)
@@ -195,16 +126,27 @@ def _checkpoints(loop: LoopConfig) -> Checkpoints:
 class _Saver:
     """Saves states, unless their loss is broken."""
 
-    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, log: StepLog):
-        self._experiment, self._checkpoints, self._log = experiment, checkpoints, log
+    def __init__(
+        self,
+        experiment: Experiment,
+        facts: dict,
+        checkpoints: Checkpoints,
+        log: StepLog,
+    ):
+        self._strategy, self._checkpoints, self._log = (
+            experiment.strategy,
+            checkpoints,
+            log,
+        )
+        self._facts = facts | {SETTINGS: experiment.settings}
 
     def save(self, step: int, state: Any, numbers: dict[str, float]) -> None:
         """Starts saving `state`; `numbers` are what is known of it beside the loss."""
         self._log.check(step)
         self._checkpoints.save(
             step,
-            self._experiment.strategy.saved(state),
-            self._experiment.meta | {"log": self._log.window()},
+            self._strategy.saved(state),
+            self._facts | {"log": self._log.window()},
             self._log.means | numbers,
         )
 
@@ -216,8 +158,9 @@ class _Saver:
         if jax.process_count() > 1 or any(leaf.is_deleted() for leaf in leaves):
             return
         with suppress(Exception):  # the first error is the one to raise
-            step = int(self._experiment.strategy.saved(state).step)
-            self.save(step, state, {})
+            step = int(self._strategy.saved(state).step)
+            if step:  # what has not made a step is no run to carry on with
+                self.save(step, state, {})
 
 
 def _compile(experiment: Experiment, state: Any) -> parallel.Compiled:
@@ -229,21 +172,14 @@ def _compile(experiment: Experiment, state: Any) -> parallel.Compiled:
         ema=experiment.ema,
         accumulate=experiment.accumulate,
         axis=experiment.strategy.axis,
+        ema_warmup=experiment.ema_warmup,
     )
     return experiment.strategy.compile(train_step, state)
 
 
 def _read(experiment: Experiment, step: int) -> Any:
     """This process's share of the batch of a step, on its devices."""
-    share = data.batch(
-        experiment.dataset,
-        step,
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        flip=experiment.flip,
-        share=hosts.share(),
-    )
-    return experiment.strategy.feed(share)
+    return experiment.strategy.feed(checks.read_share(experiment, step))
 
 
 def _view(strategy: parallel.Strategy, state: Any) -> View:
@@ -252,8 +188,8 @@ def _view(strategy: parallel.Strategy, state: Any) -> View:
     return parallel.whole(View(saved.step, saved.averages[0], saved.tuned))
 
 
-def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
-    """The log of this run; prints what a step costs."""
+def _work(experiment: Experiment, loop: LoopConfig) -> Work:
+    """What a step costs; prints it."""
     shapes = jax.eval_shape(experiment.init_params, jax.random.key(0))
     work = Work(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(shapes)),
@@ -263,6 +199,11 @@ def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
         peak=loop.peak_flops or peak_flops(jax.devices()[0].device_kind),
     )
     hosts.say(work)
+    return work
+
+
+def _step_log(work: Work, loop: LoopConfig) -> StepLog:
+    """The log of this run."""
     return StepLog(
         loop.folder,
         work,
@@ -273,10 +214,12 @@ def _step_log(experiment: Experiment, loop: LoopConfig) -> StepLog:
     )
 
 
-def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int, list]:
+def _start(
+    experiment: Experiment, facts: dict, checkpoints: Checkpoints
+) -> tuple[Any, int, list]:
     """The newest checkpoint or a fresh state, its updates, and its unfinished line."""
     strategy, key = experiment.strategy, jax.random.key(experiment.seed)
-    make_state = functools.partial(_make_state, experiment)
+    make_state = functools.partial(checks.make_state, experiment)
     # Shapes and places only: a fresh state beside the restored one might not fit.
     like = parallel.abstract(strategy, make_state, key)
     if checkpoints.latest_step() is None:
@@ -284,19 +227,12 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[Any, int, 
             parameter_overview.get_parameter_overview(like.params, include_stats=False)
         )
         return parallel.init(strategy, make_state, key), 0, []
-    saved, meta = checkpoints.restore(like, expect=experiment.meta)
+    saved, found = checkpoints.restore(like, expect=facts)
     step = int(saved.step)
     hosts.say(f"resuming at step {step}")
-    return strategy.loaded(saved), step, meta["log"]
-
-
-def _make_state(experiment: Experiment, key: jax.Array) -> TrainState:
-    return init_state(
-        experiment.init_params(key),
-        experiment.optimizer,
-        averages=len(experiment.ema),
-        tuned=experiment.tuned,
-    )
+    for line in remarks(found, facts, experiment.settings):
+        hosts.say(line)
+    return strategy.loaded(saved), step, found.get("log", [])
 
 
 def _retuned(

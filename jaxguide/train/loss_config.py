@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxguide import losses, models, paths, train
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.models import DiTConfig, Weights, load_weights
 from jaxguide.runtime.calls import lookup
 
@@ -83,8 +85,15 @@ def _common(config: LossConfig, model: DiTConfig) -> dict[str, Any]:
 
 
 def _predict(model: DiTConfig, params: Any) -> losses.Predict:
-    """The network as `(x, t, label, **numbers) -> prediction`."""
-    return functools.partial(models.Predictor(model), params)
+    """The network as `(x, t, label, **numbers) -> prediction`.
+
+    A variance that it predicts besides is passed over, as SiT's is in the published
+    code; `ddpm_hybrid` alone learns it.
+    """
+    network = models.Predictor(model)
+    if not model.learn_sigma:
+        return functools.partial(network, params)
+    return lambda *arguments, **numbers: network(params, *arguments, **numbers)[0]
 
 
 def _alone(loss: Callable[..., Array], model: DiTConfig) -> train.Loss:
@@ -119,10 +128,17 @@ def _ddpm_hybrid(config: LossConfig, model: DiTConfig) -> train.Loss:
             "ddpm_hybrid: need a network with learned variance, got "
             "learn_sigma=False. Set model.learn_sigma=True."
         )
-    return _alone(functools.partial(losses.ddpm_hybrid, **options), model)
+    loss = functools.partial(losses.ddpm_hybrid, **options)
+
+    def with_params(params: Any, inputs: train.Inputs) -> Array:
+        both = functools.partial(models.Predictor(model), params)
+        return loss(both, inputs.batch, inputs.draws)
+
+    return with_params
 
 
 def _mean_flow(config: LossConfig, model: DiTConfig) -> train.Loss:
+    _check_guided(config)
     options = _common(config, model)
     _need("kind", options.pop("kind"), "velocity")
     loss = functools.partial(
@@ -183,17 +199,49 @@ def read_alike(
         InputError: if they are of another one, naming `owner` and the argument `name`.
     """
     weights = load_weights(file)
-    own = weights.model
-    inputs = own.inputs if set(own.inputs) <= set(model.inputs) else ()
-    same = dataclasses.replace(model, inputs=inputs, dtype=own.dtype, remat=own.remat)
-    ours = (same, config.path, config.kind)
-    theirs = (own, weights.path, weights.kind)
-    if ours != theirs:
+    ours = _architecture(model) | {"loss.path": config.path, "loss.kind": config.kind}
+    theirs = _architecture(weights.model)
+    theirs |= {"loss.path": weights.path, "loss.kind": weights.kind}
+    if set(theirs["inputs"]) <= set(ours["inputs"]):
+        theirs["inputs"] = ours["inputs"]
+    other = [field for field in ours if ours[field] != theirs[field]]
+    if other:
+        here = ", ".join(f"{field}={ours[field]!r}" for field in other)
+        there = ", ".join(f"{field}={theirs[field]!r}" for field in other)
         raise InputError(
-            f"{owner}: need a {name} of the same architecture, path and kind, "
-            f"{ours!r}, got {name}={theirs!r}. Change one of the two."
+            f"{owner}: need a {name} of the same architecture, path and kind, here "
+            f"{here}, got {there} in {name}={str(file)!r}. Change the config "
+            "(--config.FIELD=VALUE; shape and classes are those of the data) or the "
+            "file."
         )
+    _check_finite(owner, name, file, weights.params)
     return weights
+
+
+# Fields of a network that change none of its parameters, beside those of the data.
+_HOW = ("dtype", "remat", "image_size", "channels", "num_classes", "inputs")
+
+
+def _architecture(model: DiTConfig) -> dict[str, Any]:
+    """What two networks must have in common, by the names that a config gives it."""
+    names = [f.name for f in dataclasses.fields(DiTConfig) if f.name not in _HOW]
+    return {
+        "image_shape": model.image_shape,
+        "num_classes": model.num_classes,
+        "inputs": model.inputs,
+        **{f"model.{name}": getattr(model, name) for name in names},
+    }
+
+
+def _check_finite(owner: str, name: str, file: str, params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            array = ".".join(str(getattr(entry, "key", entry)) for entry in path)
+            raise NonFiniteError(
+                f"{owner}: need finite weights, got NaN or infinite values of {array} "
+                f"in {name}={str(file)!r}. Use another file; a table of labels without "
+                "a row for no class cannot be trained from."
+            )
 
 
 def initial_params(
@@ -215,6 +263,20 @@ REFERENCES: dict[str, Callable[[DiTConfig], losses.Reference]] = {
 }
 
 
+def _check_guided(config: LossConfig) -> None:
+    """Raises InputError unless the guided times, and the start, are some."""
+    if not 0 <= config.t_lo < config.t_hi <= 1:
+        raise InputError(
+            "build_loss: need 0 <= t_lo < t_hi <= 1, got "
+            f"t_lo={config.t_lo!r}, t_hi={config.t_hi!r}. Noise time 1 is noise."
+        )
+    if config.start_step < 0:
+        raise InputError(
+            f"build_loss: need start_step >= 0, got start_step={config.start_step!r}. "
+            "0 guides from the beginning."
+        )
+
+
 def _started(config: LossConfig, step: Array) -> float | Array:
     """1 once guidance has started; a plain number where that is from the beginning."""
     if not config.start_step:
@@ -223,6 +285,7 @@ def _started(config: LossConfig, step: Array) -> float | Array:
 
 
 def _model_guidance(config: LossConfig, model: DiTConfig) -> train.Loss:
+    _check_guided(config)
     reference = lookup("build_loss", config.reference, REFERENCES)(model)
     loss = functools.partial(
         losses.model_guidance,
@@ -246,6 +309,7 @@ def _model_guidance(config: LossConfig, model: DiTConfig) -> train.Loss:
 
 
 def _scale_aware(config: LossConfig, model: DiTConfig) -> train.Loss:
+    _check_guided(config)
     loss = functools.partial(
         losses.scale_aware_model_guidance,
         scales=tuple(config.scales),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -40,9 +41,11 @@ def learning_rate(
             f"learning_rate: need name in {SCHEDULES}, got name={name!r}. "
             "'constant' suits runs of unknown length."
         )
-    if not (peak > 0 and 0 <= warmup_steps <= steps - decay_steps <= steps):
+    fits = 0 <= warmup_steps <= steps - decay_steps <= steps
+    if not (0 < peak < math.inf and fits):
         raise InputError(
-            "learning_rate: need peak > 0 and warmup_steps + decay_steps <= steps, got "
+            "learning_rate: need a finite peak > 0, warmup_steps and decay_steps >= 0 "
+            "and warmup_steps + decay_steps <= steps, got "
             f"peak={peak!r}, warmup_steps={warmup_steps!r}, "
             f"decay_steps={decay_steps!r}, steps={steps!r}. Shorten a phase."
         )
@@ -73,7 +76,20 @@ def adamw(
             are left alone.
         b2: decay of the second moment.
         clip: largest global norm of the gradient; None does not clip.
+
+    Raises:
+        InputError: if a number is out of range.
     """
+    ranges = {
+        "weight_decay": (weight_decay, "finite and >= 0", weight_decay >= 0),
+        "b2": (b2, "in [0, 1)", 0 <= b2 < 1),
+        "clip": (clip, "finite and > 0, or None", clip is None or clip > 0),
+    }
+    for name, (value, wanted, holds) in ranges.items():
+        if not (holds and math.isfinite(value or 0)):
+            raise InputError(
+                f"adamw: need {name} {wanted}, got {name}={value!r}. Change {name}."
+            )
     optimizer = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decay_mask)
     if clip is None:
         return optimizer

@@ -48,6 +48,12 @@ class Preview:
         images = np.asarray(_sample(self, params))
         return images.reshape(-1, self.per_class, *shape)
 
+    def check(self) -> None:
+        """Raises InputError where sampling would, without sampling."""
+        key = jax.eval_shape(functools.partial(jax.random.key, 0))
+        params = jax.eval_shape(functools.partial(models.init, self.model), key)
+        jax.eval_shape(functools.partial(_sample, self), params)
+
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sample(preview: Preview, params: Any) -> Array:

@@ -108,6 +108,7 @@ def make_train_step(
     ema: Sequence[float] = (0.999,),
     accumulate: int = 1,
     axis: str | None = None,
+    ema_warmup: bool = True,
 ) -> TrainStep:
     """Builds `train_step(state, batch) -> (state, metrics)`; pure, not yet jitted.
 
@@ -122,6 +123,7 @@ def make_train_step(
         ema: final decays of the averages, each in [0, 1).
         accumulate: micro-batches per update; divides the batch.
         axis: name of the `pmap` axis over which the batch is cut, if it is.
+        ema_warmup: let the averages begin with a short memory; see `ema_decay`.
     """
     base = jax.random.key(seed)
 
@@ -143,7 +145,11 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averages = tuple(
-            ema_update(average, params, ema_decay(state.step, decay=decay))
+            ema_update(
+                average,
+                params,
+                ema_decay(state.step, decay=decay, warmup=ema_warmup),
+            )
             for average, decay in zip(state.averages, ema, strict=True)
         )
         report = TrainMetrics.single_from_model_output(

@@ -56,6 +56,14 @@ class Stop:
             self.code = self.code or PREEMPTED
         return agreed
 
+    def before_first(self) -> bool:
+        """Whether a run of one process was asked to leave before its first step.
+
+        Of several processes one may not know yet what another was told: they make a
+        step, and agree.
+        """
+        return jax.process_count() == 1 and self.code != 0
+
     def _catch(self, name: int, handler: Any) -> None:
         before = signal.signal(name, handler)
         self._before[name] = signal.SIG_DFL if before is None else before

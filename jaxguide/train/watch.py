@@ -17,7 +17,8 @@ from jaxguide.models.autoencoders import decoder_of
 from jaxguide.paths import PATHS
 from jaxguide.runtime import sheets
 from jaxguide.runtime.calls import lookup
-from jaxguide.train.config import TrainConfig, build_loss, build_model
+from jaxguide.train import checks
+from jaxguide.train.config import TrainConfig, build_loss, build_model, inherited
 
 
 def _preview(
@@ -45,8 +46,10 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> train.Snapshot:
     """
     model = build_model(config, dataset)
     preview = _preview(config, model, config.preview_per_class)
+    preview.check()
     names = [dataset.class_names[label] for label in preview.labels]
     folder = Path(config.folder).expanduser()
+    guided_channels, latents = inherited(config, model)
     file, channels = config.preview_autoencoder, dataset.image_shape[-1]
     decode = decoder_of("build_snapshot", file, channels) if file else None
 
@@ -59,6 +62,8 @@ def build_snapshot(config: TrainConfig, dataset: data.Source) -> train.Snapshot:
             kind=config.loss.kind,
             class_names=dataset.class_names,
             note=note | {"batch_size": config.batch_size},
+            guided_channels=guided_channels,
+            latents=latents,
         )
         save_weights(folder / "weights.safetensors", weights)
         images = preview(view.ema_params)
@@ -100,6 +105,7 @@ def build_evaluation(
     held = build_dataset(dataclasses.replace(config.data, split=config.evaluate_split))
     count = config.evaluate_images
     x0, label = data.batch(held, 0, batch_size=count, seed=config.seed)
+    checks.check_examples("build_evaluation", x0, label)
     batch = jnp.asarray(x0), jnp.asarray(label)
     loss = build_loss(config.loss, model)
     drawn = losses.draws(jax.random.key(config.seed), count)

@@ -105,6 +105,14 @@ def test_tasks_on_one_node_share_its_devices(changes, devices):
     ("environ", "line"),
     [
         (SLURM | {"SLURM_PROCID": "4"}, "got process_id=4, num_processes=4"),
+        (SLURM | {"SLURM_PROCID": "two"}, "whole number in the variable SLURM_PROCID"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "many"}, "got SLURM_STEP_NUM_TASKS='many'"),
+        (SLURM | {"SLURM_STEP_NODELIST": ""}, "list of nodes in the variable SLURM"),
+        ({k: SLURM[k] for k in ("SLURM_STEP_NUM_TASKS",)}, "got SLURM_STEP_NODELIST="),
+        (SLURM | {"SLURM_JOB_ID": "-3"}, "got SLURM_JOB_ID='-3'"),
+        (POD | {"NUM_PROCESSES": "4.0"}, "got NUM_PROCESSES='4.0'"),
+        (GKE | {"TPU_WORKER_ID": "first"}, "got TPU_WORKER_ID='first'"),
+        (GKE | {"MEGASCALE_NUM_SLICES": "x"}, "got MEGASCALE_NUM_SLICES='x'"),
         (
             POD | {"JOB_COMPLETION_INDEX": "2"},
             "need a pod called NAME-2.SUBDOMAIN, got",
@@ -121,6 +129,9 @@ def test_an_environment_that_contradicts_itself_is_refused(environ, line):
     [
         (("somewhere", 2, 0), "got coordinator='somewhere'"),
         (("a:b", 2, 0), "got coordinator='a:b'"),
+        (("localhost:99999999", 2, 0), "got coordinator='localhost:99999999'"),
+        (("a:0", 2, 0), "got coordinator='a:0'"),
+        (("a:\u00b2", 2, 0), "need ADDRESS:PORT"),
         (("a:1", 2, -1), "got process_id=-1, num_processes=2"),
         (("a:1", 2, 2), "got process_id=2, num_processes=2"),
     ],

@@ -1,16 +1,21 @@
 """Processes meet, or say who is missing; and leave together when one is gone."""
 
+import contextlib
 import dataclasses
+import math
 import os
 import queue
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from jaxguide.runtime import meeting, peers
+from jaxguide.errors import InputError
+from jaxguide.runtime import greeting, hosts, meeting, peers
 from jaxguide.runtime.cluster import Place
+from jaxguide.train import config
 from tests.train.test_hosts import free_port
 
 
@@ -67,7 +72,7 @@ def with_a_fake(place):
     """The connection of process 1, after both have met."""
     with ThreadPoolExecutor() as pool:
         first = pool.submit(meeting.meet, place[0], 60.0)
-        fake = report(place[1], "hello", 1, 2)
+        fake = report(place[1], "hello", 1, 2, "0" * 16)
         first.result()
     assert fake.recv(100).startswith(b"go ")
     return fake
@@ -116,13 +121,70 @@ def test_a_coordinator_of_jax_that_is_out_of_reach_is_one_line(
     assert "process 1 has left with exit code 2" in capfd.readouterr().err
 
 
+STRANGERS = {
+    "a web client": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "words for numbers": b"hello x y\n",
+    "no token": b"hello 1 2\n",
+    "a token that is none": b"hello 1 2 secret\n",
+    "odd digits": "hello \u00b2 \u0662 0000000000000000\n".encode(),
+    "a negative number": b"hello -1 2 0000000000000000\n",
+    "a long line": b"hello " * 20_000,
+    "bytes": bytes(range(256)) * 4,
+    "nothing": b"",
+}
+
+
 def test_who_is_no_process_of_ours_is_passed_over(place):
+    """All at once, and some of them never say anything."""
+    host, port = place[0].coordinator.split(":")
     with ThreadPoolExecutor() as pool:
         first = pool.submit(meeting.meet, place[0], 60.0)
-        report(place[0], "GET / HTTP/1.1")
+        held = [report(place[0], "GET")]
+        for said in STRANGERS.values():
+            held.append(socket.create_connection((host, int(port))))
+            with contextlib.suppress(OSError):
+                held[-1].sendall(said)
         other = pool.submit(meeting.meet, place[1], 60.0)
         found = [first.result()[0], other.result()[0]]
         list(pool.map(lambda each: each.close(), found))
+    for one in held:
+        one.close()
+
+
+def test_another_config_is_one_line_on_both(place):
+    with ThreadPoolExecutor() as pool:
+        tokens = greeting.token({"seed": 0}), greeting.token({"seed": 1})
+        asked = [
+            pool.submit(meeting.meet, one, 60.0, token)
+            for one, token in zip(place, tokens, strict=True)
+        ]
+        told = [str(one.exception()) for one in asked]
+    assert told[0] == told[1] and "\n" not in told[0]
+    assert "need the same command and config in every process" in told[0]
+    assert f"process_id=1 (digest {tokens[1]} beside {tokens[0]}" in told[0]
+
+
+def test_a_token_is_that_of_every_value_and_of_no_address():
+    one, same = (config.TrainConfig(seed=3), config.TrainConfig(seed=3))
+    assert greeting.token(one) == greeting.token(same)
+    others = [config.TrainConfig(seed=4), config.TrainConfig(seed=3, folder="b"), None]
+    others += [{"scale": np.float32(1)}, {"scale": np.float32(2)}, {"scale": len}]
+    assert len({greeting.token(one) for one in [same, *others]}) == 7
+    assert greeting.token(object()) == greeting.token(object())
+
+
+@pytest.mark.parametrize("wait", [math.nan, math.inf, -1.0, 0.0, 1e300])
+def test_a_wait_is_a_number_of_seconds(wait):
+    with pytest.raises(InputError, match="need 0 < wait <= 1e\+06 seconds, got wait="):
+        with hosts.join(wait=wait):
+            pass
+
+
+def test_garbled_news_of_a_peer_ends_the_others_as_if_it_were_gone(place, left, capfd):
+    fake = with_a_fake(place)
+    fake.sendall(b"failed x y\n")
+    assert left.get(timeout=60) == 75
+    assert "process 1 is gone" in capfd.readouterr().err
 
 
 def test_a_taken_port_is_one_line(place):

@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 
 from jaxguide.errors import InputError, UnwritableError
 from jaxguide.runtime import exits
-from jaxguide.train.checkpoints import reading
+from jaxguide.train.checkpoints import facts, reading
 from jaxguide.train.checkpoints.sums import bit_sums
 
 
@@ -181,7 +181,7 @@ class Checkpoints:
             like: a state, or a tree of `jax.ShapeDtypeStruct`, of the same structure;
                 leaves with a sharding are placed by it.
             step: which one; None takes the newest that can be read.
-            expect: facts that the checkpoint must agree with.
+            expect: facts that the checkpoint must agree with, as far as it has them.
 
         Returns:
             `(state, meta)`.
@@ -200,13 +200,13 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for candidate in reversed(saved) if step is None else [step]:
             try:
-                state, facts = self._read(candidate, abstract, expect or {})
+                found = self._read(candidate, abstract, expect or {})
             except reading.UnreadableError as error:
                 damaged[candidate] = str(error)
                 continue
             if damaged:
                 self._set_aside(damaged, candidate)
-            return state, facts
+            return found
         raise InputError(
             "Checkpoints.restore: need a checkpoint that can be read, got "
             f"{_listed(damaged)} in {self._folder}. Nothing was changed there; put a "
@@ -219,10 +219,10 @@ class Checkpoints:
         with reading.quiet():
             try:
                 record = reading.record(path)
-                reading.compare(record["facts"], expect, step)
+                facts.compare(record["facts"], expect, step)
                 state = reading.arrays(path, like)
-            except reading.OtherError as error:
-                raise InputError(str(error)) from None
+            except InputError:
+                raise
             except Exception as error:  # Orbax and TensorStore raise what they please
                 reason = reading.short(error)
         # What follows computes on all processes at once: one of them that went another

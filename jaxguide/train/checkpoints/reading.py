@@ -19,24 +19,9 @@ class UnreadableError(Exception):
     """Why a checkpoint cannot be read."""
 
 
-class OtherError(Exception):
-    """How a checkpoint differs from what is expected."""
-
-
 def record(path: epath.Path) -> dict:
     """What `save` wrote beside the arrays."""
     return json.loads((path / "meta" / "metadata").read_text())
-
-
-def compare(facts: dict, expect: dict, step: int) -> None:
-    """Raises OtherError unless the facts of a checkpoint agree with `expect`."""
-    for name, value in json.loads(json.dumps(expect)).items():
-        if facts.get(name) != value:
-            raise OtherError(
-                f"run: need the {name} of the checkpoint at step {step}, "
-                f"got {name}={value!r} instead of {facts.get(name)!r}. "
-                "Use another folder, or undo the change."
-            )
 
 
 def arrays(path: epath.Path, like: Any) -> Any:
