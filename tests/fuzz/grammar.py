@@ -84,7 +84,7 @@ def overrides(program: str, configs: Path) -> Iterator[Case]:
         wrong = list(values.WORDS.get(field.kind, ()))
         table = field.path.removeprefix("score.") in values.TABLES
         wrong += values.NAMES if field.kind is str and table else []
-        # A score is looked at only where there is a reference.
+        # A score is looked at only where there is a reference: its text is not read.
         strict = not field.path.startswith("score.") or field.kind is not str
         for text in wrong:
             words = base(program, file, f"{field.path}={text}")
@@ -92,7 +92,7 @@ def overrides(program: str, configs: Path) -> Iterator[Case]:
         if last == "folder":
             for text in UNWRITABLE:
                 words = base(program, file, f"{field.path}={text}")
-                yield Case(program, words, True, "folder")
+                yield Case(program, words, strict, "folder")
         for text in values.EDGES.get(field.kind, ()):
             if last not in LONG:
                 words = base(program, file, f"{field.path}={text}")
