@@ -16,6 +16,7 @@ from jaxguide.data.encoding import (
 )
 from jaxguide.data.fashion import fashion_mnist as fashion_mnist
 from jaxguide.data.files import npz as npz
+from jaxguide.data.identity import identity as identity
 from jaxguide.data.image_folder import (
     ImageFolder as ImageFolder,
     image_folder as image_folder,

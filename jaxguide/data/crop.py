@@ -7,6 +7,8 @@ from PIL import Image
 
 from jaxguide.errors import InputError
 
+MOST_PIXELS = 1 << 28
+
 
 def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
     """ADM's centre crop: halve, resize, cut out the middle.
@@ -24,7 +26,7 @@ def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
         uint8 [size, size] or [size, size, 3].
 
     Raises:
-        InputError: if `size` is not positive.
+        InputError: if `size` is not positive, or the picture is a very long strip.
 
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233 (their data loader, which DiT,
         SiT and the reference batches of ImageNet share).
@@ -41,6 +43,12 @@ def centre_crop(picture: Image.Image, size: int) -> np.ndarray:
         picture = picture.resize(half, Image.Resampling.BOX)
     scale = size / min(picture.size)
     whole = (round(picture.width * scale), round(picture.height * scale))
+    if whole[0] * whole[1] > MOST_PIXELS:
+        raise InputError(
+            f"centre_crop: need a picture of at most {MOST_PIXELS} pixels once its "
+            f"shorter edge is {size}, got {picture.width} x {picture.height}. Cut off "
+            "its ends."
+        )
     pixels = np.asarray(picture.resize(whole, Image.Resampling.BICUBIC))
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[top : top + size, left : left + size]

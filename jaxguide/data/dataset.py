@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from jaxguide.data.identity import checksum
 from jaxguide.data.source import Batch, Source
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 
 CHUNK = 1024
 
@@ -68,6 +69,11 @@ class Dataset:
         """False."""
         return False
 
+    @property
+    def identity(self) -> str:
+        """Of all pixels and labels; see `data.identity`."""
+        return checksum(self.images, self.labels)
+
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; nothing but the order is random."""
         del draws
@@ -82,7 +88,15 @@ def to_unit(images: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Maps [-1, 1] back to uint8 0..255; values outside are clipped."""
+    """Maps [-1, 1] back to uint8 0..255; values outside are clipped.
+
+    Raises:
+        NonFiniteError: if a value is NaN, which is no gray level.
+    """
+    if np.isnan(images).any():
+        raise NonFiniteError(
+            "to_uint8: need images without NaN, got some. Check what made them."
+        )
     scaled = (np.asarray(images, np.float32) + 1) * 127.5
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide.data.dataset import Dataset
-from jaxguide.data.files import read_npz
 from jaxguide.errors import InputError
+from jaxguide.runtime.npz import Npz
 
 HELD_OUT_PERCENT = 10
+
+FIELDS = ("x", "y", "name", "categories")
 
 # class: (Unicode category, names that belong to it, names that do not)
 GROUPS = {
@@ -113,7 +115,7 @@ def emoji(path: str | Path, *, split: str = "train", size: int = 32) -> Dataset:
             f"emoji: need split in ('train', 'test'), got split={split!r}. "
             "The split is by name; there is no other part."
         )
-    fields = read_npz(path, ("x", "y", "name", "categories"))
+    fields = _read(Npz(path, "emoji"))
     labels = _labels(fields["name"], fields["categories"][fields["y"]])
     held_out = np.array([_is_held_out(name) for name in fields["name"]])
     picked = np.flatnonzero((labels >= 0) & (held_out == (split == "test")))
@@ -121,6 +123,28 @@ def emoji(path: str | Path, *, split: str = "train", size: int = 32) -> Dataset:
         picked = np.repeat(picked, _repeats(labels[picked]))
     images = _shrink(fields["x"][picked], size)
     return Dataset(images, labels[picked], tuple(GROUPS))
+
+
+def _read(file: Npz) -> dict[str, np.ndarray]:
+    """The arrays of the file, which fit together."""
+    file.need(*FIELDS)
+    fields = {name: file.read(name) for name in FIELDS}
+    x, y, names, categories = (fields[name] for name in FIELDS)
+    if x.ndim != 4 or x.dtype != np.uint8 or x.shape[1] != x.shape[2] or not len(x):
+        raise file.refused("x uint8 [N, H, H, C]", f"{x.dtype} {list(x.shape)!r}")
+    if {y.shape, names.shape} != {x.shape[:1]} or categories.ndim != 1:
+        raise file.refused("y and name of every x", f"{y.shape!r} and {names.shape!r}")
+    kinds = names.dtype.kind + categories.dtype.kind + y.dtype.kind
+    if kinds not in ("UUi", "UUu"):
+        raise file.refused(
+            "texts in name and categories and integers in y",
+            f"{names.dtype}, {categories.dtype}, {y.dtype}",
+        )
+    if int(y.min()) < 0 or int(y.max()) >= len(categories):
+        raise file.refused(
+            f"y in 0..{len(categories) - 1}", f"{int(y.min())}..{int(y.max())}"
+        )
+    return fields
 
 
 def _shrink(images: np.ndarray, size: int) -> np.ndarray:

@@ -15,14 +15,17 @@ from jaxguide.runtime import flags
 from jaxguide.runtime.calls import call, imported, lookup, parse_call
 from jaxguide.runtime.hosts import ALONE, Hosts
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def autoencoder(file: str, dtype: str = "float32") -> data.Encoder:
     """A converted autoencoder; see `python -m jaxguide.convert --help`.
 
     Args:
         file: that the conversion wrote.
-        dtype: of the computation.
+        dtype: of the computation, one of `DTYPES`.
     """
+    lookup("autoencoder dtype", dtype, dict.fromkeys(DTYPES))
     loaded = load_autoencoder(file)
     config = dataclasses.replace(loaded.config, dtype=dtype)
     encode = jax.tree_util.Partial(

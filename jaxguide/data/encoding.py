@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxguide.data.identity import identity
 from jaxguide.data.latent_plan import KIND, Plan
 from jaxguide.data.latent_shards import write_shard
 from jaxguide.data.prefetch import Prefetch
 from jaxguide.data.source import Batch, Source
-from jaxguide.errors import InputError
-from jaxguide.runtime import devices, shards
+from jaxguide.errors import InputError, NonFiniteError
+from jaxguide.runtime import code, devices, shards
 from jaxguide.runtime.progress import Progress
 
 Encode = Callable[[Array], Array]
@@ -33,12 +35,28 @@ class Encoder:
             log variances. A `jax.tree_util.Partial` keeps weights out of the compiled
             program.
         scale, shift: x0 = (latent - shift) * scale has about unit variance.
+
+    Raises:
+        InputError: if `scale` or `shift` is not finite, or `scale` is 0.
     """
 
     name: str
     encode: Encode
     scale: float = 1.0
     shift: float = 0.0
+
+    def __post_init__(self):
+        if not (math.isfinite(self.scale) and self.scale and math.isfinite(self.shift)):
+            raise InputError(
+                "Encoder: need finite numbers, scale other than 0, got "
+                f"scale={self.scale!r}, shift={self.shift!r} for {self.name!r}. The "
+                "autoencoder of Stable Diffusion has scale=0.18215."
+            )
+
+    @property
+    def digest(self) -> str:
+        """A checksum of code and weights: another encoder, another text."""
+        return code.digest(self.encode)
 
 
 def space_to_depth(factor: int = 8) -> Encoder:
@@ -105,8 +123,13 @@ def write_latents(
     Raises:
         InputError: if the source holds latents, the encoder returns no moments or no
             finite means, a choice is unknown, or the folder was begun with other
-            choices.
+            choices, other images or another encoder of the same name.
     """
+    if batch_size < 1:
+        raise InputError(
+            f"write_latents: need batch_size >= 1, got batch_size={batch_size!r}. "
+            "64 will do."
+        )
     plan = Plan(
         encoder=encoder.name,
         scale=float(encoder.scale),
@@ -119,10 +142,12 @@ def write_latents(
         mirrored=mirrored,
         shard_size=shard_size,
         note=note or {},
+        images=identity(source),
+        encoder_digest=encoder.digest,
     )
     folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
     shards.write_plan(folder, KIND, facts)
-    missing = shards.my_shards(folder, plan.files, share)
+    missing = shards.my_shards(folder, plan.files, share, facts)
     batch_size = devices.round_up(batch_size)
     encode = _on_all_devices(encoder, batch_size)
     spans = [_pieces(plan.files.span(shard), batch_size) for shard in missing]
@@ -209,7 +234,7 @@ def _encode_shard(
 def _check_finite(moments: np.ndarray, plan: Plan) -> None:
     mean, log_variance = np.split(moments, 2, axis=-1)
     if not np.isfinite(mean).all() or np.isnan(log_variance).any():
-        raise InputError(
+        raise NonFiniteError(
             "write_latents: need finite means and log variances, got nan or inf in "
             f"dtype={plan.dtype!r} from {plan.encoder}. Use float32, or another "
             "encoder."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ USUAL_FOLDERS = (
     "~/data/fashion-mnist",
     "data/fashion-mnist",
 )
+LARGEST = 1 << 30  # bytes of an idx file; the largest of MNIST's kind has 47 MB
 PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -64,6 +67,12 @@ def fashion_mnist(*, split: str = "train", folder: str = "") -> Dataset:
         labels = _find(place, f"{PREFIX[split]}-labels-idx1-ubyte")
         if images and labels:
             pixels, classes = read_idx(images), read_idx(labels)
+            if pixels.ndim != 3 or classes.shape != pixels.shape[:1]:
+                raise InputError(
+                    "fashion_mnist: need images [N, H, W] and labels [N], got "
+                    f"{list(pixels.shape)!r} and {list(classes.shape)!r} in "
+                    f"folder={place!r}. Fetch them again."
+                )
             return Dataset(pixels[..., None], classes.astype(np.int32), CLASS_NAMES)
     if named:
         raise InputError(
@@ -82,13 +91,16 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        content = file.read()
+    try:
+        with opener(path, "rb") as file:
+            content = file.read(LARGEST)
+    except (OSError, EOFError, zlib.error):  # cut, or no gzip
+        content = b""
     rank = content[3] if content[:3] == b"\0\0\x08" and len(content) > 4 else 0
     start = 4 + 4 * rank
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     values = np.frombuffer(content[start:], np.uint8)
-    if not rank or values.size != np.prod(shape):
+    if not rank or values.size != math.prod(shape):
         raise InputError(
             f"read_idx: need a whole uint8 idx file, got path={str(path)!r}. "
             "Fetch it again."

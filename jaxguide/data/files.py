@@ -8,28 +8,10 @@ import numpy as np
 
 from jaxguide.data.dataset import Dataset
 from jaxguide.errors import InputError
+from jaxguide.runtime.npz import Npz
 
-
-def read_npz(path: str | Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Reads named arrays from an `.npz` file; object arrays are refused.
-
-    Raises:
-        InputError: if the file is missing or lacks one of `fields`.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"read_npz: need an existing .npz file, got path={str(path)!r}. "
-            "Check the path."
-        )
-    with np.load(path, allow_pickle=False) as archive:
-        missing = [field for field in fields if field not in archive.files]
-        if missing:
-            raise InputError(
-                f"read_npz: need the fields {list(fields)!r}, got "
-                f"fields={archive.files!r} in {path.name}. Add {missing[0]!r}."
-            )
-        return {field: archive[field] for field in fields}
+# Above the largest sets of images; more would be numbers that are no classes.
+MOST_CLASSES = 1_000_000
 
 
 def npz(path: str | Path, *, images: str = "x", labels: str = "y") -> Dataset:
@@ -38,18 +20,39 @@ def npz(path: str | Path, *, images: str = "x", labels: str = "y") -> Dataset:
     Args:
         path: the archive.
         images: name of its image field.
-        labels: name of its label field. Classes are named by their number.
+        labels: name of its label field, numbers from 0 to `MOST_CLASSES` - 1. Classes
+            are named by their number.
 
     Raises:
-        InputError: if the file, a field, a shape or a dtype is wrong.
+        InputError: if the file, a field, a shape, a dtype or a label is wrong.
     """
-    fields = read_npz(path, (images, labels))
-    x, y = fields[images], fields[labels]
-    x = x[..., None] if x.ndim == 3 else x
-    if not np.issubdtype(y.dtype, np.integer):
+    file = Npz(path, "npz")
+    file.need(images, labels)
+    pixels, names = file.header(images), file.header(labels)
+    if len(pixels.shape) not in (3, 4) or pixels.dtype != np.uint8:
         raise InputError(
-            f"npz: need integer labels, got {labels}={y.dtype} in {Path(path).name}. "
-            "Store class indices."
+            f"npz: need images uint8 [N, H, W(, C)] of values 0..255, got "
+            f"{images}={pixels.dtype} {list(pixels.shape)!r} in path={str(path)!r}. "
+            "Scale and round them first."
         )
-    names = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))
-    return Dataset(x, y.astype(np.int32), names)
+    if names.shape != pixels.shape[:1] or 0 in pixels.shape:
+        raise InputError(
+            f"npz: need one label per image and at least one image, got "
+            f"{labels}={list(names.shape)!r} for {images}={list(pixels.shape)!r} in "
+            f"path={str(path)!r}. Write labels [N]."
+        )
+    if not np.issubdtype(names.dtype, np.integer):
+        raise InputError(
+            f"npz: need integer labels, got {labels}={names.dtype} in "
+            f"path={str(path)!r}. Store class indices."
+        )
+    x, y = file.read(images), file.read(labels)
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= MOST_CLASSES:
+        raise InputError(
+            f"npz: need labels in 0..{MOST_CLASSES - 1}, got {labels}={low}..{high} in "
+            f"path={str(path)!r}. Number the classes from 0."
+        )
+    class_names = tuple(str(label) for label in range(high + 1))
+    x = x[..., None] if x.ndim == 3 else x
+    return Dataset(np.ascontiguousarray(x), y.astype(np.int32), class_names)

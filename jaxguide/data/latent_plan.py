@@ -35,6 +35,8 @@ class Plan:
         mirrored: whether the moments of the mirror images are there too.
         shard_size: examples per file.
         note: free JSON-able facts.
+        images: what `identity` says of the images; "" in folders of older versions.
+        encoder_digest: of the encoder, likewise.
 
     Raises:
         InputError: if a choice is unknown or `shard_size` is not positive.
@@ -51,6 +53,8 @@ class Plan:
     mirrored: bool = True
     shard_size: int = 4096
     note: dict = dataclasses.field(default_factory=dict)
+    images: str = ""
+    encoder_digest: str = ""
 
     def __post_init__(self):
         for name, known in (("format", tuple(ENDINGS)), ("dtype", DTYPES)):
@@ -80,6 +84,20 @@ def read_plan(folder: Path) -> tuple[Plan, list[dict[str, Any]]]:
         InputError: if the manifest or a file is missing, or a file has another size.
     """
     content, shards = sharded.read_manifest(folder, KIND)
-    for name in ("shape", "class_names"):
-        content[name] = tuple(content[name])
-    return Plan(**content), shards
+    try:
+        return Plan(**{**content, **_tuples(content)}), shards
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"LatentCache: need a manifest of {KIND.writer}, got "
+            f"path={str(folder / sharded.MANIFEST)!r}: {error}. Run {KIND.command} "
+            "again."
+        ) from error
+
+
+def _tuples(content: dict[str, Any]) -> dict[str, tuple]:
+    """What JSON has made lists of, checked."""
+    shape, names = tuple(content["shape"]), tuple(content["class_names"])
+    sizes = (*shape, content["count"])
+    if len(shape) != 3 or not all(isinstance(size, int) for size in sizes):
+        raise TypeError(f"shape={shape!r}, count={content['count']!r}")
+    return {"shape": shape, "class_names": names}

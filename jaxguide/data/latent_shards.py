@@ -7,8 +7,6 @@ set may be far larger than memory.
 from __future__ import annotations
 
 import importlib
-import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +16,8 @@ import numpy as np
 from jaxguide.data.latent_plan import Plan
 from jaxguide.errors import InputError
 from jaxguide.runtime import shards
+from jaxguide.runtime.npz import Npz
 
-_ZIP_HEADER, _ZIP_LENGTHS = 30, 26  # of a local file header, and where its lengths are
 _LABEL = np.dtype("<i4")
 
 
@@ -64,38 +62,14 @@ class NpzShards:
     def _mapped(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         if shard not in self._open:
             path = self._folder / self._plan.files.file(shard)
-            self._open[shard] = map_npz(path, "moments"), map_npz(path, "labels")
+            file = Npz(path, "LatentCache")
+            moments, labels = file.map("moments"), file.map("labels")
+            count = len(self._plan.files.span(shard))
+            wanted = (count, self._plan.sides, *self._plan.shape)
+            if (moments.shape, labels.shape) != (wanted, (count,)):
+                raise file.refused(f"moments {list(wanted)!r}", repr(moments.shape))
+            self._open[shard] = moments, labels
         return self._open[shard]
-
-
-def map_npz(path: Path, field: str) -> np.ndarray:
-    """An array of an uncompressed `.npz` as a read-only map of the file.
-
-    Raises:
-        InputError: if the field is compressed.
-    """
-    with zipfile.ZipFile(path) as archive:
-        inside = archive.getinfo(f"{field}.npy")
-        with archive.open(inside) as member:
-            version = np.lib.format.read_magic(member)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read_header(member)
-            header = member.tell()
-    if inside.compress_type != zipfile.ZIP_STORED or fortran:
-        raise InputError(
-            f"map_npz: need an uncompressed C-ordered array, got {field} in "
-            f"path={str(path)!r}. Write it with np.savez."
-        )
-    # The lengths of the local header, which may differ from those in the directory at
-    # the end of the file: zip allows other extra fields in the two.
-    with path.open("rb") as file:
-        file.seek(inside.header_offset + _ZIP_LENGTHS)
-        name, extra = struct.unpack("<HH", file.read(4))
-    start = inside.header_offset + _ZIP_HEADER + name + extra + header
-    return np.memmap(path, dtype, "r", start, shape)
 
 
 class RecordShards:

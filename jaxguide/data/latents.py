@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxguide.data.identity import checksum
 from jaxguide.data.latent_plan import KIND, read_plan
 from jaxguide.data.latent_shards import open_shards
 from jaxguide.data.noise import normal
@@ -72,6 +73,11 @@ class LatentCache:
     def is_latent(self) -> bool:
         """True."""
         return True
+
+    @property
+    def identity(self) -> str:
+        """Of the manifest, with the checksums of the files; see `data.identity`."""
+        return checksum(self.plan, self._files)
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`.

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from jaxguide.data.identity import checksum
 from jaxguide.data.noise import normal
 from jaxguide.data.source import Batch
 from jaxguide.errors import InputError
@@ -48,6 +49,11 @@ class MadeLatents:
     def is_latent(self) -> bool:
         """True."""
         return True
+
+    @property
+    def identity(self) -> str:
+        """Of the means; see `data.identity`."""
+        return checksum(self.means)
 
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; a fresh draw around the mean of the class."""

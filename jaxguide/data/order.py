@@ -88,7 +88,11 @@ def batch(
         InputError: if the batch cannot be cut into such parts.
     """
     index, count = share
-    if not 0 <= index < count or batch_size % count or batch_size < 1:
+    if batch_size < 1:
+        raise InputError(
+            f"batch: need batch_size >= 1, got batch_size={batch_size!r}. 64 will do."
+        )
+    if not 0 <= index < count or batch_size % count:
         raise InputError(
             "batch: need 0 <= index < count and batch_size a positive multiple of "
             f"count, got batch_size={batch_size!r}, share={share!r}. Use a batch size "

@@ -13,7 +13,8 @@ class Source(Protocol):
     """Examples of a data set, read by number.
 
     A source holds no position and draws nothing itself, so that the same call gives
-    the same arrays on every host and in every resumed run.
+    the same arrays on every host and in every resumed run. It may have an attribute
+    `identity`, a text that changes when the examples do; see `data.identity`.
     """
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from PIL import Image
 from jaxguide.data.crop import centre_crop
 from jaxguide.data.dataset import Dataset, in_memory, to_unit
 from jaxguide.data.parallel import each
+from jaxguide.data.pictures import VERSION, eight_bits, on_white
 from jaxguide.data.source import Batch
 from jaxguide.errors import InputError
+from jaxguide.runtime.files import stamp
 
 LONGEST_REASON = 400
+# Stored channels: gray or RGB, with transparency or without -> channels of an example.
+CHANNELS = {1: 1, 2: 1, 3: 3, 4: 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +33,14 @@ class TfdsSource:
         class_names: one name per class.
         image_shape: of every example.
         crop: bring images to that shape by `centre_crop`; else they have it.
+        files: those that were prepared.
     """
 
     records: Any
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     crop: bool
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -48,6 +55,12 @@ class TfdsSource:
         """False."""
         return False
 
+    @property
+    def identity(self) -> str:
+        """Of split and files; see `data.identity`."""
+        split = str(getattr(self.records, "split", ""))
+        return f"{VERSION} {split} {stamp(self.files)}"
+
     def read(self, picked: np.ndarray, *, flip: np.ndarray, draws: np.ndarray) -> Batch:
         """See `Source.read`; decodes in several threads."""
         del draws
@@ -58,12 +71,27 @@ class TfdsSource:
 
     def _example(self, index: int) -> tuple[np.ndarray, int]:
         record = self.records[int(index)]
-        image = record["image"]
+        label = int(record["label"])
+        if not 0 <= label < self.num_classes:
+            raise InputError(
+                f"open_tfds: need labels in 0..{self.num_classes - 1}, got "
+                f"label={label!r} of example {index}. Take a split with labels."
+            )
+        picture = _picture(record["image"])
         if self.crop:
-            grey = image.shape[-1] == 1
-            picture = Image.fromarray(image[..., 0] if grey else image)
             image = centre_crop(picture, self.image_shape[0])
-        return image.reshape(self.image_shape), int(record["label"])
+        else:
+            image = np.asarray(picture)
+        return image.reshape(self.image_shape), label
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """An image [H, W, 1..4] of 8 or 16 bits as gray or RGB, transparency over white."""
+    pixels = eight_bits(image, "open_tfds")
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    if picture.mode == "LA":
+        return on_white(picture).convert("L")
+    return on_white(picture) if picture.mode == "RGBA" else picture
 
 
 def open_tfds(
@@ -96,7 +124,21 @@ def open_tfds(
             "open_tfds: need the features 'image' and 'label', got "
             f"features={sorted(features)!r} in {name}. Choose a classification set."
         )
-    height, width, channels = features["image"].shape
+    height, width, stored = features["image"].shape
+    dtype = np.dtype(features["image"].np_dtype)
+    if stored not in CHANNELS or dtype not in (np.uint8, np.uint16, bool):
+        raise InputError(
+            "open_tfds: need images of 1 to 4 channels of 8 or 16 bits, got "
+            f"image={list(features['image'].shape)!r} of {dtype} in {name}. Choose "
+            "another configuration of the set."
+        )
+    if not hasattr(features["label"], "names"):
+        raise InputError(
+            "open_tfds: need labels that are classes, got "
+            f"label={type(features['label']).__name__} in {name}. Choose a "
+            "classification set."
+        )
+    channels = CHANNELS[stored]
     if not size and None in (height, width):
         raise InputError(
             f"open_tfds: need size >= 1 for images of many sizes, got size={size!r} "
@@ -107,7 +149,15 @@ def open_tfds(
         records = builder.as_data_source(split=split)
     shape = (size or height, size or width, channels)
     names = tuple(features["label"].names)
-    return TfdsSource(records, names, shape, crop=shape != (height, width, channels))
+    crop = shape[:2] != (height, width)
+    return TfdsSource(records, names, shape, crop, _prepared(builder))
+
+
+def _prepared(builder: Any) -> tuple[str, ...]:
+    """The files of a set: its records and what describes them."""
+    folder = Path(builder.data_dir)
+    files = filter(Path.is_file, folder.rglob("*")) if folder.is_dir() else ()
+    return tuple(sorted(map(str, files)))
 
 
 def tfds_images(

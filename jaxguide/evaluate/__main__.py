@@ -14,6 +14,7 @@ from pathlib import Path
 from jaxguide.evaluate import jobs
 from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.runtime import flags
+from jaxguide.runtime.files import replacing
 from jaxguide.runtime.hosts import ALONE, Hosts
 from jaxguide.sample.columns import as_json
 
@@ -34,11 +35,11 @@ def run(config: EvaluateConfig, processes: Hosts = ALONE) -> None:
         return
     print(jobs.table(job, result))
     seconds = round(time.perf_counter() - start, 3)
-    folder = Path(config.folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    file = Path(config.folder).expanduser() / "evaluation.json"
     text = as_json({**jobs.record(job, result), "seconds": seconds})
-    (folder / "evaluation.json").write_text(text, encoding="utf-8")
-    print(f"wrote {folder / 'evaluation.json'} in {seconds:.1f} s")
+    with replacing(file, "evaluate folder") as part:
+        part.write_text(text, encoding="utf-8")
+    print(f"wrote {file} in {seconds:.1f} s")
 
 
 def main() -> None:

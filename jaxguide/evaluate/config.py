@@ -13,6 +13,7 @@ from jaxguide.evaluate import features, images, measures
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.protocols import ADM, PLAIN, PROTOCOLS, Protocol
 from jaxguide.runtime.calls import call, imported, lookup, parse_call
+from jaxguide.runtime.files import check_writable
 from jaxguide.sample.config import SampleConfig
 
 NETWORKS: dict[str, Callable[..., FeatureNetwork]] = {
@@ -73,6 +74,41 @@ class EvaluateConfig:
     save_reference: str = ""
     cache: str = "outputs/features"
     folder: str = "outputs/evaluation"
+
+
+# The least value of every number of a config.
+LEAST = {
+    "num_samples": 0,
+    "num_reference": 0,
+    "floor_seeds": 0,
+    "blocks": 0,
+    "batch_size": 1,
+    "shard_size": 1,
+}
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raises InputError unless numbers and folders of the config can be used."""
+    for name, least in LEAST.items():
+        value = getattr(config, name)
+        if value < least:
+            raise InputError(
+                f"evaluate: need {name} >= {least}, got {name}={value!r}. "
+                f"Write --config.{name}={getattr(EvaluateConfig, name)}."
+            )
+    if config.blocks == 1:
+        raise InputError(
+            "evaluate: need blocks >= 2 to leave each out in turn, or 0, got blocks=1. "
+            "Write --config.blocks=10."
+        )
+    if config.save_reference:
+        if not config.save_reference.endswith(".npz"):
+            raise InputError(
+                "evaluate: need a name that ends in .npz, got "
+                f"save_reference={config.save_reference!r}. Add the ending."
+            )
+        folder = Path(config.save_reference).expanduser().parent
+        check_writable(folder, "evaluate save_reference")
 
 
 def build_names(config: EvaluateConfig) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,10 @@ import numpy as np
 from jax import Array
 
 from jaxguide.convert import feature_networks
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.evaluate.inputs import INCEPTION_INPUTS, Prepare, efficientnet_input
 from jaxguide.models import Params, efficientnet_lite, inception as inception_v3
-from jaxguide.runtime import devices
+from jaxguide.runtime import code, devices
 from jaxguide.runtime.calls import lookup
 
 
@@ -53,6 +54,10 @@ class FeatureNetwork:
         batch_size: images per call; rounded up to the number of local devices.
         frechet, kernel: what reports call the two distances; only Inception's are
             "FID" and "KID".
+
+    Attributes:
+        fingerprint: name of input, network, weights and, of a network of the user's
+            own, code: other features, another name.
     """
 
     name: str
@@ -64,6 +69,7 @@ class FeatureNetwork:
     batch_size: int = 64
     frechet: str = "FID"
     kernel: str = "KID"
+    fingerprint: str = dataclasses.field(init=False, default="")
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -72,6 +78,8 @@ class FeatureNetwork:
                 f"batch_size={self.batch_size!r}. Take 64."
             )
         object.__setattr__(self, "_run", _compiled(self))
+        # Now, since running code may change what it holds.
+        object.__setattr__(self, "fingerprint", _fingerprint(self))
 
     def extract(self, images: np.ndarray) -> Features:
         """Features of any number of images; one compilation for each size of image.
@@ -83,10 +91,14 @@ class FeatureNetwork:
             Features as float32 numpy arrays.
 
         Raises:
-            InputError: if `images` have another shape or type.
+            InputError: if `images` have another shape or type, or `apply` returns
+                something else.
+            NonFiniteError: if a feature is NaN or infinite.
         """
         images = _colour(np.asarray(images))
-        return self._run(images)  # pyright: ignore[reportAttributeAccessIssue]
+        features = self._run(images)  # pyright: ignore[reportAttributeAccessIssue]
+        _check(self, features, len(images))
+        return features
 
 
 def inception(
@@ -178,6 +190,37 @@ def _colour(images: np.ndarray) -> np.ndarray:
             f"images={images.dtype} {list(images.shape)!r}. Round to 0 .. 255 first."
         )
     return np.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def _fingerprint(network: FeatureNetwork) -> str:
+    checksum = 0
+    for leaf in jax.tree.leaves(network.params):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+    name, protocol = network.name, network.protocol
+    whole = protocol if protocol.startswith(name) else f"{name}-{protocol}"
+    whole = f"{whole}-{checksum:08x}"
+    functions = (network.apply, network.prepare)
+    if all(code.is_ours(function) for function in functions):
+        return whole
+    return f"{whole}-{code.digest(*functions)[:8]}"
+
+
+def _check(network: FeatureNetwork, features: Features, count: int) -> None:
+    """Raises unless features are finite and of the shapes that are promised."""
+    pool = getattr(features, "pool", None)
+    shape = getattr(pool, "shape", None)
+    if not isinstance(features, Features) or shape != (count, network.size):
+        raise InputError(
+            f"extract: need Features with pool [{count}, {network.size}] from apply of "
+            f"network={network.name!r}, got {type(features).__name__} with "
+            f"pool={shape!r}. Return Features(pool), and say its size."
+        )
+    for field, values in features._asdict().items():
+        if values is not None and not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"extract: need finite features, got NaN or infinity in {field!r} of "
+                f"network={network.name!r}. Check its weights, or compute in float32."
+            )
 
 
 def _compiled(network: FeatureNetwork) -> Callable[[np.ndarray], Features]:

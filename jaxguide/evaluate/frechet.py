@@ -20,8 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.evaluate.statistics import Moments
+
+# Of the largest number of a covariance: what is lost where one was kept in float32.
+ROUNDING = 1e-5
 
 
 class Gaussian(NamedTuple):
@@ -36,16 +39,41 @@ class Gaussian(NamedTuple):
         return cls(moments.mean, moments.covariance())
 
 
+def check(gaussian: Gaussian) -> None:
+    """Raises InputError unless these are a finite mean and a symmetric covariance."""
+    mean, covariance = gaussian
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise NonFiniteError(
+            "frechet_distance: need a finite mean and covariance, got NaN or infinity. "
+            "Compute the statistics again."
+        )
+    apart = np.abs(covariance - covariance.T).max(initial=0)
+    if apart > ROUNDING * np.abs(covariance).max(initial=0):
+        raise InputError(
+            "frechet_distance: need a symmetric covariance, got one that differs from "
+            f"its transpose by {apart:.3g}. Compute the statistics again."
+        )
+
+
 def factor(covariance: np.ndarray) -> np.ndarray:
     """R [D, rank] with R R^T = covariance; rounding errors are no directions.
 
     Args:
         covariance: symmetric [D, D] without negative eigenvalues but for rounding.
+
+    Raises:
+        InputError: if it has one below -`ROUNDING` times the largest.
     """
     # Below this an eigenvalue is rounding error, and its root would not be small.
     values, vectors = np.linalg.eigh(covariance)
-    floor = np.finfo(np.float64).eps * len(values) * max(values[-1], 0.0)
-    kept = values > floor
+    largest = np.abs(values).max(initial=0)
+    if values[0] < -ROUNDING * largest:
+        raise InputError(
+            "frechet_distance: need a covariance, whose eigenvalues are >= 0, got one "
+            f"with {values[0]:.3g} beside {values[-1]:.3g}. Compute the statistics "
+            "again."
+        )
+    kept = values > np.finfo(np.float64).eps * len(values) * largest
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
@@ -62,7 +90,8 @@ def frechet_distance(
         A number >= 0 but for rounding, in squared units of the features.
 
     Raises:
-        InputError: if the sizes differ.
+        InputError: if the sizes differ, or a covariance is none.
+        NonFiniteError: if a number is NaN or infinite.
 
     Source: Heusel et al. 2017, arXiv:1706.08500, Eq. 6.
 
@@ -77,6 +106,8 @@ def frechet_distance(
             "frechet_distance: need features of one size, got "
             f"a={a.mean.shape!r}, b={b.mean.shape!r}. Use one network for both."
         )
+    check(a)
+    check(b)
     factor_b = factor(b.covariance) if factor_b is None else factor_b
     overlap = np.linalg.svd(factor(a.covariance).T @ factor_b, compute_uv=False).sum()
     apart = np.square(a.mean - b.mean).sum()

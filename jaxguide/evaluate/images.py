@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from jaxguide import data
-from jaxguide.data.image_folder import PICTURES
-from jaxguide.data.latent_shards import map_npz
+from jaxguide.data.folders import pictures_below, tell
 from jaxguide.data.parallel import each
+from jaxguide.data.pictures import PICTURES, VERSION, read_picture
 from jaxguide.errors import InputError
-from jaxguide.evaluate.compressed import Compressed
+from jaxguide.evaluate.compressed import open_array
 from jaxguide.runtime import shards
+from jaxguide.runtime.files import stamp
+from jaxguide.runtime.npz import Npz
 from jaxguide.sample import sets
 
 Shape = tuple[int, int, int]
@@ -110,7 +110,7 @@ class InFiles:
     @property
     def identity(self) -> str:
         """Paths, sizes and times of the files."""
-        return _stamp(self.files)
+        return stamp(self.files)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See `Images.read`."""
@@ -141,7 +141,7 @@ class InFolder:
     @property
     def identity(self) -> str:
         """Paths, sizes and times of the files."""
-        return _stamp(self.files)
+        return f"pictures-{VERSION} {stamp(self.files)}"
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See `Images.read`; decodes in several threads.
@@ -184,10 +184,8 @@ class InSource:
 
     @property
     def identity(self) -> str:
-        """The name, and the first and last image."""
-        # Not all of it: a checksum would decode the whole set before anything begins.
-        ends = [self.read(i, i + 1).tobytes() for i in (0, len(self) - 1)]
-        return f"{self.name} {hashlib.sha256(b''.join(ends)).hexdigest()}"
+        """The name, and what changes when the examples do."""
+        return f"{self.name} {data.identity(self.source)}"
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See `Images.read`."""
@@ -263,62 +261,31 @@ def _npz(files: Sequence[Path], fields: Sequence[str]) -> Images:
     return InFiles(tuple(files), tuple(_array(file, fields) for file in files))
 
 
-def _array(file: Path, fields: Sequence[str]) -> Any:
+def _array(path: Path, fields: Sequence[str]) -> Any:
     """The first of the fields that the file has."""
-    with zipfile.ZipFile(file) as archive:
-        members = {
-            Path(name).stem: archive.getinfo(name) for name in archive.namelist()
-        }
-    field = next((field for field in fields if field in members), None)
-    if field is None:
+    file = Npz(path, "images")
+    field = file.first(fields)
+    header = file.header(field)
+    if len(header.shape) != 4 or header.dtype != np.uint8 or 0 in header.shape:
         raise InputError(
-            f"images: need one of the arrays {list(fields)!r}, got {sorted(members)!r} "
-            f"in path={str(file)!r}. Write the images with np.savez(path, images)."
+            f"images: need uint8 [N, H, W, C] with at least one image, got "
+            f"{header.dtype} {list(header.shape)!r} in path={str(path)!r}. Round to "
+            "0..255 first."
         )
-    stored = members[field].compress_type == zipfile.ZIP_STORED
-    array = map_npz(file, field) if stored else Compressed(file, field)
-    if len(array.shape) != 4 or array.dtype != np.uint8:
-        raise InputError(
-            f"images: need uint8 [N, H, W, C], got {array.dtype} "
-            f"{list(array.shape)!r} in path={str(file)!r}. Round to 0..255 first."
-        )
-    return array
+    return open_array(file, field)
 
 
 def _folder(path: Path) -> Images:
-    pictures = [
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if name.lower().endswith(PICTURES)
-    ]
-    if not pictures:
+    passed: Counter[str] = Counter()
+    files = tuple(pictures_below(path, passed))
+    if not files:
         raise InputError(
             f"images: need pictures in the folder, got path={str(path)!r}. "
             f"Known endings: {', '.join(PICTURES)}."
         )
-    files = tuple(sorted(pictures))
+    tell("images", path, passed)
     return InFolder(files, _picture(files[0]).shape)
 
 
 def _picture(file: str) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    # Pillow's decoders raise these three for broken files.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"images: need a readable picture, got file={file!r}. "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _stamp(files: Sequence[str | Path]) -> str:
-    """A checksum of paths, sizes and times."""
-    # Not of the contents, which would be read twice.
-    total = hashlib.sha256()
-    for file in files:
-        facts = os.stat(file)
-        total.update(f"{Path(file).resolve()} {facts.st_size} ".encode())
-        total.update(f"{facts.st_mtime_ns}\n".encode())
-    return f"{len(files)} files {total.hexdigest()}"
+    return np.asarray(read_picture(file, "images"))

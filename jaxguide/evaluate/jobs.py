@@ -24,7 +24,8 @@ from jaxguide.evaluate.images import Images
 from jaxguide.evaluate.measures import Measured
 from jaxguide.evaluate.protocols import Protocol
 from jaxguide.evaluate.reference import Reference
-from jaxguide.evaluate.store import Store, extract, fingerprint
+from jaxguide.evaluate.store import Store, extract
+from jaxguide.runtime.files import check_writable
 from jaxguide.runtime.shards import MANIFEST
 from jaxguide.sample import columns, jobs, sets as sample_set
 
@@ -57,7 +58,7 @@ class EvaluationJob:
         """What will be done, for people."""
         config, network = self.config, self.network
         lines = [
-            f"network    {fingerprint(network)}, {network.size} features",
+            f"network    {network.fingerprint}, {network.size} features",
             f"protocol   {self.protocol.name}",
             f"reference  {config.reference}: {_size(self.reals)}"
             + (", statistics from the file" if self.statistics else ""),
@@ -83,25 +84,36 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | 
     Raises:
         InputError: for anything wrong, with the fix.
     """
+    evaluate_config.check(config)
     names = tuple(evaluate_config.build_names(config))
     protocol = evaluate_config.build_protocol(config)
     network = evaluate_config.build_features(config, protocol)
     measures.check_names(names, network)
     statistics, reals = _open_reference(config, network)
-    samples = {}
-    for number, text in enumerate(filter(None, config.samples.split(","))):
-        path = text
-        if evaluate_config.is_sampling(text):
-            settings = evaluate_config.build_sampling(text, config, number)
-            if not sample_set.write_set(jobs.build_job(settings), share):
-                return None
-            path = settings.folder
-        samples[text] = evaluate_config.build_images(
+    # What lies there is opened and judged before anything is sampled.
+    texts = [text.strip() for text in config.samples.split(",") if text.strip()]
+    for text in texts or [""]:
+        if not evaluate_config.is_sampling(text):
+            evaluate_config.build_images("samples", text, config.num_samples)
+    samplings = {
+        text: evaluate_config.build_sampling(text, config, number)
+        for number, text in enumerate(texts)
+        if evaluate_config.is_sampling(text)
+    }
+    job = EvaluationJob(config, names, protocol, network, {}, reals, statistics)
+    _check(job)
+    for text, settings in samplings.items():
+        _check_count(job, text, settings.num_samples)
+    sampled = {text: jobs.build_job(settings) for text, settings in samplings.items()}
+    check_writable(config.folder, "evaluate folder")
+    for sampling in sampled.values():
+        if not sample_set.write_set(sampling, share):
+            return None
+    for text in texts:
+        path = samplings[text].folder if text in samplings else text
+        job.samples[text] = evaluate_config.build_images(
             "samples", path, config.num_samples
         )
-    if not samples:
-        evaluate_config.build_images("samples", "")
-    job = EvaluationJob(config, names, protocol, network, samples, reals, statistics)
     _check(job)
     return job
 
@@ -113,7 +125,7 @@ def _open_reference(
     text, count = config.reference, config.num_reference
     if not references.is_statistics(text):
         return None, evaluate_config.build_images("reference", text, count)
-    statistics = references.read_statistics(text, network.size)
+    statistics = references.read_statistics(text, network)
     images = references.statistics_images(text)
     return statistics, images
 
@@ -205,7 +217,9 @@ def run(job: EvaluationJob, share: Share = (0, 1)) -> Result | None:
         for name, store in zip(job.samples, stores, strict=True)
     }
     if job.config.save_reference:
-        references.write_statistics(job.config.save_reference, reference)
+        references.write_statistics(
+            job.config.save_reference, reference, network=job.network
+        )
     count = min(len(store) for store in stores)
     floor_count, floor = _floor(job, reference, count)
     return Result(values, _over_sets(values), floor, floor_count)
@@ -289,7 +303,7 @@ def record(job: EvaluationJob, result: Result) -> dict[str, Any]:
             "count": job.statistics.count if job.statistics else len(job.reals or ()),
         },
         "protocol": dataclasses.asdict(job.protocol),
-        "network": fingerprint(job.network),
+        "network": job.network.fingerprint,
         "config": dataclasses.asdict(job.config),
         **columns.environment(),
     }

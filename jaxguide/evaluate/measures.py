@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.evaluate import frechet, kernel, manifold
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.frechet import Gaussian
@@ -243,9 +243,17 @@ def measure(
 
     Raises:
         InputError: if there are too few images, or something is missing for a measure.
+        NonFiniteError: if a value is NaN or infinite.
     """
     task = _Task(sample, reference, protocol, blocks)
-    return {name: lookup("measures", name, MEASURES)(task) for name in names}
+    values = {name: lookup("measures", name, MEASURES)(task) for name in names}
+    for name, measured in values.items():
+        if not math.isfinite(measured.value) or math.isinf(measured.spread):
+            raise NonFiniteError(
+                f"measures: need finite features, got {name}={measured.value!r} with "
+                f"spread={measured.spread!r}. Check the network and the reference."
+            )
+    return values
 
 
 def score(
@@ -302,7 +310,12 @@ def floor(
         (n, measures): n = min(N, M // 2) images were taken; value and spread are mean
         and standard deviation over the seeds. A distance falls with n: compare it
         with n images of the sample.
+
+    Raises:
+        InputError: if `seeds` is not positive, or there are too few features.
     """
+    if seeds < 1:
+        raise InputError(f"floor: need seeds >= 1, got seeds={seeds!r}. Take 3.")
     count = min(count, len(features) // 2)
     names = [name for name in names if name not in ("sfid", "is")]
     draws = []

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from jaxguide.evaluate.images import Images, InMemory, open_images
 from jaxguide.evaluate.kernel import Within
 from jaxguide.evaluate.manifold import Balls
 from jaxguide.evaluate.store import Store, extract
+from jaxguide.runtime.files import say
+from jaxguide.runtime.npz import Npz
 from jaxguide.runtime.shards import write_whole
 
 
@@ -143,50 +144,97 @@ def as_images(images: Any) -> Images:
 
 
 def is_statistics(path: str | Path) -> bool:
-    """Whether a path is a file with `mu` and `sigma`."""
+    """Whether a path is a file with `mu` and `sigma`.
+
+    Raises:
+        InputError: if it is a damaged `.npz`.
+    """
     path = Path(path).expanduser()
     if path.suffix != ".npz" or not path.is_file():
         return False
-    with zipfile.ZipFile(path) as archive:
-        return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+    return {"mu", "sigma"} <= set(Npz(path, "read_statistics").fields)
 
 
-def read_statistics(path: str | Path, size: int) -> Reference:
+def read_statistics(path: str | Path, network: FeatureNetwork) -> Reference:
     """A statistics file of ADM, pytorch-fid or `write_statistics`.
 
-    Its images, if any, are those of `statistics_images`; `features` stays None.
+    Its images, if any, are those of `statistics_images`; `features` stays None. A file
+    that does not say which network made it is taken for one of `network`, which is
+    said where that is not Inception.
 
     Args:
         path: an `.npz` with `mu` and `sigma`, and perhaps `mu_s` and `sigma_s`.
-        size: features of the network, D.
+        network: of the features that it will be compared with.
 
     Raises:
-        InputError: if the numbers are of another network.
+        InputError: if the numbers are of another network, are not those of a mean and
+            a covariance, or are not finite.
     """
-    with np.load(Path(path).expanduser(), allow_pickle=False) as file:
-        pool = Gaussian(_float64(file["mu"]), _float64(file["sigma"]))
-        spatial = None
-        if "mu_s" in file:
-            spatial = Gaussian(_float64(file["mu_s"]), _float64(file["sigma_s"]))
-        count = int(file["count"]) if "count" in file else 0
-    if pool.mean.shape != (size,) or pool.covariance.shape != (size, size):
+    file, size = Npz(path, "read_statistics"), network.size
+    made_by = str(file.read("network")) if "network" in file.fields else ""
+    if made_by not in ("", network.fingerprint):
+        raise file.refused(f"statistics of {network.fingerprint!r}", repr(made_by))
+    shapes = [file.header(field).shape for field in ("mu", "sigma")]
+    if shapes != [(size,), (size, size)]:
         raise InputError(
             f"read_statistics: need mu [{size}] and sigma [{size}, {size}] for this "
-            f"network, got {list(pool.mean.shape)!r} and "
-            f"{list(pool.covariance.shape)!r} in path={str(path)!r}. Published files "
-            "are of Inception: use its weights."
+            f"network, got {list(shapes[0])!r} and {list(shapes[1])!r} in "
+            f"path={str(path)!r}. Published files are of Inception: use its weights."
         )
-    return Reference(pool, spatial, None, count)
+    if not made_by and network.frechet != "FID":
+        say(
+            f"read_statistics: {str(path)!r} does not say which network made it; it is "
+            f"taken for {network.fingerprint!r}"
+        )
+    pool = _gaussian(file, "mu", "sigma")
+    spatial = _gaussian(file, "mu_s", "sigma_s") if "mu_s" in file.fields else None
+    return Reference(pool, spatial, None, _count(file))
+
+
+def _gaussian(file: Npz, mean: str, covariance: str) -> Gaussian:
+    """Mean and covariance from a file, checked."""
+    values = {}
+    for name in (mean, covariance):
+        array = file.read(name)
+        if array.dtype.kind not in "fiu":
+            raise file.refused(f"numbers in {name!r}", str(array.dtype))
+        values[name] = np.asarray(array, np.float64)
+    size = values[mean].size
+    if values[mean].ndim != 1 or values[covariance].shape != (size, size):
+        wanted = f"{mean} [D] and {covariance} [D, D]"
+        raise file.refused(wanted, repr([one.shape for one in values.values()]))
+    found = Gaussian(values[mean], values[covariance])
+    try:
+        frechet.check(found)
+        frechet.factor(found.covariance)
+    except InputError as error:
+        kind = type(error)
+        raise kind(f"{error} It is path={str(file.path)!r}.") from error
+    return found
+
+
+def _count(file: Npz) -> int:
+    """Images behind the statistics, 0 if the file does not say."""
+    if "count" not in file.fields:
+        return 0
+    count = file.read("count")
+    if count.shape != () or count.dtype.kind not in "iu" or count < 0:
+        raise file.refused("a number of images in 'count'", repr(count))
+    return int(count)
 
 
 def statistics_images(path: str | Path) -> Images | None:
     """The images in a statistics file, if it has any."""
-    with zipfile.ZipFile(Path(path).expanduser()) as archive:
-        return open_images(path) if "arr_0.npy" in archive.namelist() else None
+    fields = Npz(path, "read_statistics").fields
+    return open_images(path) if "arr_0" in fields else None
 
 
 def write_statistics(
-    path: str | Path, reference: Reference, images: np.ndarray | None = None
+    path: str | Path,
+    reference: Reference,
+    images: np.ndarray | None = None,
+    *,
+    network: FeatureNetwork | None = None,
 ) -> None:
     """Writes a file that ADM's evaluator and pytorch-fid read.
 
@@ -195,6 +243,8 @@ def write_statistics(
         reference: `mu` and `sigma` from its `pool`, `mu_s` and `sigma_s` from its
             `spatial`.
         images: uint8 [n, H, W, 3] for precision and recall, kept as `arr_0`.
+        network: that made them; its fingerprint is kept as `network`, so that no other
+            one is compared with them.
     """
     arrays: dict[str, Any] = {"count": np.int64(reference.count)}
     arrays |= {"mu": reference.pool.mean, "sigma": reference.pool.covariance}
@@ -203,13 +253,11 @@ def write_statistics(
         arrays |= {"sigma_s": reference.spatial.covariance}
     if images is not None:
         arrays["arr_0"] = images
+    if network is not None:
+        arrays["network"] = np.str_(network.fingerprint)
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
             np.savez(file, **arrays)
 
     write_whole(Path(path).expanduser(), write)
-
-
-def _float64(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, np.float64)

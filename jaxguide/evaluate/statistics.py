@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide.errors import InputError
+from jaxguide.runtime.npz import Npz, read_npz
 from jaxguide.runtime.shards import write_whole
 
 
@@ -85,10 +86,25 @@ class Moments:
         write_whole(Path(path), write)
 
     @classmethod
-    def load(cls, path: str | Path) -> Moments:
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(int(file["count"]), file["mean"], file["scatter"])
+    def load(cls, path: str | Path, *, count: int) -> Moments:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: if the file is damaged, or not of `count` vectors.
+        """
+        file = Npz(path, "moments")
+        fields = read_npz(path, ("count", "mean", "scatter"), "moments")
+        mean, scatter = fields["mean"], fields["scatter"]
+        if (
+            fields["count"].shape != ()
+            or fields["count"] != count
+            or mean.ndim != 1
+            or scatter.shape != 2 * mean.shape
+        ):
+            raise file.refused(f"moments of {count} vectors", repr(scatter.shape))
+        if not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
+            raise file.refused("finite moments", "NaN or infinity")
+        return cls(count, mean, scatter)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

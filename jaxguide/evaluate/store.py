@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxguide.data.latent_shards import map_npz
+from jaxguide import __version__
+from jaxguide.data.pictures import VERSION
 from jaxguide.errors import InputError
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.images import Images
 from jaxguide.evaluate.statistics import Moments, merge_all
 from jaxguide.runtime import shards
+from jaxguide.runtime.files import say
+from jaxguide.runtime.npz import Npz
 from jaxguide.runtime.progress import Progress
 
 KIND = shards.Kind(
@@ -38,16 +39,6 @@ FIELDS = ("pool", "spatial", "logits")
 SUMMED = ("pool", "spatial")  # those of which mean and covariance are wanted
 
 
-def fingerprint(network: FeatureNetwork) -> str:
-    """Name of input, network and weights together: other features, another name."""
-    checksum = 0
-    for leaf in jax.tree.leaves(network.params):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
-    name, protocol = network.name, network.protocol
-    whole = protocol if protocol.startswith(name) else f"{name}-{protocol}"
-    return f"{whole}-{checksum:08x}"
-
-
 def plan_of(
     images: Images, network: FeatureNetwork, fields: Sequence[str], shard_size: int
 ) -> dict[str, Any]:
@@ -56,7 +47,8 @@ def plan_of(
         "images": images.identity,
         "count": len(images),
         "shape": list(images.shape),
-        "network": fingerprint(network),
+        "network": network.fingerprint,
+        "made_by": f"jaxguide {__version__}, {VERSION}",
         "fields": list(fields),
         "shard_size": shard_size,
     }
@@ -100,7 +92,7 @@ def extract(
     folder = folder_of(cache, plan)
     files = shards.Files(KIND, len(images), shard_size)
     shards.write_plan(folder, KIND, plan)
-    missing = shards.my_shards(folder, files, share)
+    missing = shards.my_shards(folder, files, share, plan)
     if missing:
         progress = Progress(title, len(missing))
         for shard in missing:
@@ -141,13 +133,26 @@ def _part(
     # must not read these.
     index, count = share
     path = folder / f"moments-{field}-{index}-of-{count}.npz"
-    if path.is_file():
-        return Moments.load(path)
     mine = range(index, files.number, count)
-    parts = (Moments.of(map_npz(folder / files.file(i), field)) for i in mine)
+    images = sum(len(files.span(shard)) for shard in mine)
+    if path.is_file():
+        try:
+            return Moments.load(path, count=images)
+        except InputError as error:
+            say(f"extract: {error} It is made again.")
+    parts = (Moments.of(_map(folder, files, i, field)) for i in mine)
     moments = merge_all(parts) if mine else Moments.empty(0)
     moments.save(path)
     return moments
+
+
+def _map(folder: Path, files: shards.Files, shard: int, field: str) -> np.ndarray:
+    """The rows of a file, read where they lie."""
+    file = Npz(folder / files.file(shard), "Store")
+    rows, count = file.map(field), len(files.span(shard))
+    if rows.ndim != 2 or len(rows) != count:
+        raise file.refused(f"{field} [{count}, D]", repr(rows.shape))
+    return rows
 
 
 class Store:
@@ -178,7 +183,7 @@ class Store:
     def blocks(self, field: str) -> Iterator[np.ndarray]:
         """The rows of one file after another, read where they lie."""
         for shard in range(self._files.number):
-            yield map_npz(self._folder / self._files.file(shard), field)
+            yield _map(self._folder, self._files, shard, field)
 
     def all(self, field: str) -> np.ndarray:
         """All rows [N, D], float32, in memory."""

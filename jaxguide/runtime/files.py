@@ -28,7 +28,18 @@ OLD = 24 * 3600
 _PART = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\d+\.part")
 # The names that versions before 0.2 gave to unfinished files.
 _FORMER = re.compile(r"\.[a-z]+-[0-9-]+(of-\d+)?\.npz\.part|\.\w+\.json\w{8}")
-_HOST = re.sub(r"[^\w-]", "_", socket.gethostname()) or "host"
+
+
+def _host() -> str:
+    """Where numbers of processes mean what they mean here: host, boot, container."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+_HOST = _host()
 _numbers = itertools.count()
 _mine: set[str] = set()  # parts that this process is writing
 

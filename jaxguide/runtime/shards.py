@@ -100,13 +100,16 @@ def check_size(kind: Kind, size: int) -> None:
         )
 
 
-def my_shards(folder: Path, files: Files, share: tuple[int, int]) -> list[int]:
+def my_shards(
+    folder: Path, files: Files, share: tuple[int, int], plan: dict[str, Any]
+) -> list[int]:
     """The shards that a process has to write and that are not there yet.
 
     Args:
         folder: where they are.
         files: all of them.
         share: `(index, count)` of the process: every `count`-th from `index` on.
+        plan: that they are made by.
 
     Raises:
         InputError: if `index` is not in 0 .. count - 1.
@@ -118,7 +121,7 @@ def my_shards(folder: Path, files: Files, share: tuple[int, int]) -> list[int]:
             "Number the hosts from 0."
         )
     mine = range(index, files.number, count)
-    return [shard for shard in mine if not is_whole(folder, files, shard)]
+    return [shard for shard in mine if not is_whole(folder, files, shard, plan)]
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -130,8 +133,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     """Writes the plan, or checks it against the one that is there.
 
-    What killed processes left is removed. A plan that cannot be read is written anew;
-    shards that were made by another plan, or do not say by which, are then made again.
+    What killed processes left is removed. A plan by which nothing was finished, or
+    which cannot be read, is written anew.
 
     Raises:
         InputError: if the folder was begun with another plan.
@@ -141,15 +144,20 @@ def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
     remove_stale(folder)
     wanted = json.loads(json.dumps({"kind": kind.name, **plan}))
     existing = read_json(folder / PLAN)
-    if existing is not None:
-        _compare(folder, kind, existing, wanted)
-        return
-    if (folder / PLAN).exists():
+    if existing is None and (folder / PLAN).exists():
         say(f"{kind.writer}: {folder / PLAN} cannot be read and is made again")
+        _forget_others(folder, kind, plan)
+    elif existing is not None and any(folder.glob(f"{kind.stem}-*.json")):
+        _compare(folder, kind, existing, wanted)
+    if existing != wanted:
+        write_json(folder / PLAN, wanted, kind.writer)
+
+
+def _forget_others(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
+    """Takes shards that do not say that this plan made them for not written."""
     for facts in sorted(folder.glob(f"{kind.stem}-*.json")):
         if (read_json(facts) or {}).get("plan") != _digest(plan):
             facts.unlink(missing_ok=True)
-    write_json(folder / PLAN, wanted, kind.writer)
 
 
 def _compare(
@@ -182,6 +190,11 @@ def write_facts(folder: Path, files: Files, shard: int, plan: dict[str, Any]) ->
     write_json(folder / files.facts_file(shard), facts, files.kind.writer)
 
 
+def _is_by(facts: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether a shard was made by the plan; older versions did not note it."""
+    return facts.get("plan", _digest(plan)) == _digest(plan)
+
+
 def shard_facts(path: Path, count: int) -> dict[str, Any]:
     """Name, number of examples, size and checksum of a finished file."""
     size = path.stat().st_size
@@ -197,14 +210,14 @@ def crc32(path: Path) -> int:
     return checksum
 
 
-def is_whole(folder: Path, files: Files, shard: int) -> bool:
+def is_whole(folder: Path, files: Files, shard: int, plan: dict[str, Any]) -> bool:
     """Whether a file is there as it was written; says so if it was and no more is."""
     # By checksum: a full disk or a broken copy leaves files that exist and are wrong.
     path, beside = folder / files.file(shard), folder / files.facts_file(shard)
     if not (path.is_file() and beside.is_file()):
         return False
-    known, facts = read_json(beside), shard_facts(path, len(files.span(shard)))
-    if known is not None and {**known, **facts} == known:
+    known, facts = read_json(beside) or {}, shard_facts(path, len(files.span(shard)))
+    if {**known, **facts} == known and _is_by(known, plan):
         return True
     say(f"{files.kind.writer}: {path} is not as it was written and is made again")
     return False
@@ -216,7 +229,7 @@ def write_manifest(folder: Path, files: Files, plan: dict[str, Any]) -> bool:
     # Two that end together write the same file, each whole.
     beside = (folder / files.facts_file(shard) for shard in range(files.number))
     shards = [read_json(path) for path in beside]
-    if None in shards:
+    if not all(facts is not None and _is_by(facts, plan) for facts in shards):
         return False
     kind = files.kind
     content = {"kind": kind.name, **plan, "shards": shards}

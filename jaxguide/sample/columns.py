@@ -2,14 +2,16 @@
 
 import functools
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxguide import __version__
+from jaxguide.errors import NonFiniteError
 from jaxguide.guidance import Chain, Network
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
@@ -65,10 +67,24 @@ def _column(
     compiled = time.perf_counter() - start
     start = time.perf_counter()
     x0, nfe = in_batches(job, sample, labels, numbers, size)
-    pictures = by_class(job, decoded(job, x0))
+    check_finite(title, x0, labels)
+    shown = decoded(job, x0)
+    check_finite(title, shown, labels)
+    pictures = by_class(job, shown)
     ran = time.perf_counter() - start
     progress.close()
     return Column(pictures, float(nfe.mean()), compiled, ran)
+
+
+def check_finite(title: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises NonFiniteError unless images [N, ...] of a column are finite."""
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+        raise NonFiniteError(
+            f"sample: need finite images, got NaN or infinity in {(~finite).sum()} of "
+            f"{len(images)} in column {title!r}, first of label "
+            f"{labels[~finite][0]}. Lower the scales, or use dtype='float32'."
+        )
 
 
 def in_batches(
@@ -124,12 +140,25 @@ def environment() -> dict[str, Any]:
 
 
 def as_json(record: Any) -> str:
-    """The record of a run; functions by name, arrays as lists."""
+    """The record of a run as strict JSON; functions by name, arrays as lists.
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray | jax.Array):
-            return value.tolist()
-        name = getattr(value, "__qualname__", None)
-        return f"{value.__module__}:{name}" if name else repr(value)
+    JSON has no number for NaN, which becomes null, nor for infinity, which becomes a
+    text.
+    """
+    return json.dumps(_plain(record), indent=2, allow_nan=False) + "\n"
 
-    return json.dumps(record, indent=2, default=plain) + "\n"
+
+def _plain(value: Any) -> Any:
+    """The same in types of JSON."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else repr(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}:{name}" if name else repr(value)

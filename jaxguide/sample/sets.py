@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxguide.errors import InputError
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.guidance import Chain
 from jaxguide.runtime import devices, shards
 from jaxguide.runtime.calls import lookup
+from jaxguide.runtime.npz import Npz
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
@@ -38,6 +39,7 @@ KIND = shards.Kind(
     reader="SampleSet",
     command="python -m jaxguide.sample",
 )
+ARRAYS = ("images", "labels", "numbers", "nfe")
 LABEL_ORDERS = ("balanced", "random")
 # What a set may be made with a second time and still be the same set.
 FREE = ("folder", "zoom", "per_class", "adm_file")
@@ -59,6 +61,11 @@ def to_uint8(images: Any, rounding: str) -> Any:
     half = 128.0 if rounding == "nearest" else 127.5
     scaled = jnp.floor(images.astype(jnp.float32) * 127.5 + half)
     return jnp.clip(scaled, 0, 255).astype(jnp.uint8)
+
+
+def finite_images(x0: Any) -> Any:
+    """Which of the images [B, ...] have finite numbers alone, bool [B], in JAX."""
+    return jnp.isfinite(x0).reshape(len(x0), -1).all(axis=1)
 
 
 def set_labels(config: SampleConfig, labels: list[int]) -> np.ndarray:
@@ -90,6 +97,7 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     Raises:
         InputError: if the config has several columns, or no autoencoder for a network
             of latents, or the folder was begun with another config.
+        NonFiniteError: if an image is NaN or infinite; its file is not written.
     """
     config = job.config
     if len(job.columns) != 1:
@@ -108,7 +116,7 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     folder, plan = Path(config.folder).expanduser(), set_plan(job)
     files = shards.Files(KIND, config.num_samples, config.shard_size)
     shards.write_plan(folder, KIND, plan)
-    missing = shards.my_shards(folder, files, share)
+    missing = shards.my_shards(folder, files, share, plan)
     (title, chain), *_ = job.columns.items()
     sample = _compile(job, chain)
     calls = sum(-(-len(files.span(shard)) // sample.size) for shard in missing)
@@ -149,7 +157,8 @@ def set_plan(job: SampleJob) -> dict[str, Any]:
 class _Compiled(NamedTuple):
     """The program of a set."""
 
-    call: Callable[[Any, Any], tuple[Any, Any]]  # labels, numbers -> images, nfe
+    # labels, numbers -> images, nfe, and which images are finite
+    call: Callable[[Any, Any], tuple[Any, Any, Any]]
     size: int  # images per call
 
 
@@ -160,28 +169,29 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
 
     def local(
         network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, Any, Any]:
         x0, nfe = draw(job, chain, network, networks, labels, numbers)
+        finite = finite_images(x0)
         if decode is not None:
             x0 = jax.lax.map(
                 lambda latent: decode(latent[None])[0],
                 x0,
                 batch_size=min(job.config.decode_batch, size),
             )
-        return to_uint8(x0, job.config.rounding), nfe
+        return to_uint8(x0, job.config.rounding), nfe, finite & finite_images(x0)
 
     program = jax.jit(
         jax.shard_map(
             local,
             mesh=devices.local_mesh(),
             in_specs=(copied, copied, copied, split, split),
-            out_specs=(split, split),
+            out_specs=(split, split, split),
             check_vma=False,
         )
     )
     weights = devices.copied((job.network, job.networks, job.decode))
 
-    def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any]:
+    def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any, Any]:
         return program(*weights, *devices.split((labels, numbers)))
 
     return _Compiled(call, size * len(jax.local_devices()))
@@ -191,24 +201,31 @@ def _parts(
     sample: _Compiled, labels: np.ndarray, span: range, progress: Progress
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(images, nfe) of one file, call by call; the next call runs meanwhile."""
-    pending: list[tuple[int, Any]] = []
+    pending: list[tuple[np.ndarray, Any]] = []
     for first in range(0, len(span), sample.size):
         index = np.asarray(span[first : first + sample.size])
         padded = np.pad(index, (0, sample.size - len(index)), "edge")
         running = sample.call(labels[padded], padded.astype(np.int32))
-        pending.append((len(index), running))
+        pending.append((index, running))
         if len(pending) > 1:
-            yield _fetch(*pending.pop(0), progress)
-    for count, running in pending:
-        yield _fetch(count, running, progress)
+            yield _fetch(*pending.pop(0), labels, progress)
+    for index, running in pending:
+        yield _fetch(index, running, labels, progress)
 
 
 def _fetch(
-    count: int, running: Any, progress: Progress
+    index: np.ndarray, running: Any, labels: np.ndarray, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    images, nfe = jax.device_get(running)
+    images, nfe, finite = (rows[: len(index)] for rows in jax.device_get(running))
+    if not finite.all():
+        broken = index[~finite]
+        raise NonFiniteError(
+            f"sample: need finite images, got NaN or infinity in {len(broken)} of "
+            f"{len(index)}, first in image {broken[0]} of label {labels[broken[0]]}. "
+            "Lower the scales, or use dtype='float32'; nothing of it was written."
+        )
     progress.step()
-    return images[:count], nfe[:count]
+    return images, nfe
 
 
 def _write(
@@ -244,7 +261,13 @@ class SampleSet:
     def __init__(self, path: str | Path):
         self._folder = Path(path).expanduser()
         self.plan, self._files = shards.read_manifest(self._folder, KIND)
-        self.class_names = tuple(self.plan["class_names"])
+        names, count = self.plan.get("class_names"), self.plan.get("count")
+        if not isinstance(names, list) or not isinstance(count, int):
+            raise InputError(
+                f"SampleSet: need a manifest with count and class_names, got "
+                f"path={str(path)!r}. Write it with {KIND.command}."
+            )
+        self.class_names = tuple(names)
 
     def __len__(self) -> int:
         return self.plan["count"]
@@ -252,8 +275,15 @@ class SampleSet:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """The arrays of one file after another, in order."""
         for facts in self._files:
-            with np.load(self._folder / facts["file"]) as arrays:
-                yield dict(arrays)
+            file = Npz(self._folder / facts["file"], "SampleSet")
+            file.need(*ARRAYS)
+            arrays = {name: file.read(name) for name in ARRAYS}
+            images = arrays["images"]
+            if images.ndim != 4 or {len(a) for a in arrays.values()} != {
+                facts["count"]
+            }:
+                raise file.refused(f"{facts['count']} images", repr(images.shape))
+            yield arrays
 
     def verify(self) -> None:
         """Reads all files and compares their checksums.

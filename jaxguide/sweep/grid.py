@@ -153,6 +153,7 @@ def _drawn(job: jobs.SampleJob) -> tuple[np.ndarray, np.ndarray]:
 def _result(plan: Sweep, index: int, x0: np.ndarray, seconds: float) -> Result:
     """What came of a point: its measures, and the images that the picture shows."""
     job = plan.job
+    sampling.check_finite(str(plan.points[index]), x0, _drawn(job)[0])
     measures = {}
     if plan.scorer is not None:
         images = sampling.decoded(job, x0)

@@ -58,6 +58,7 @@ def build_scorer(config: EvaluateConfig, count: int) -> Scorer | None:
             "sweep: need num_samples >= 2 to score every point, got "
             f"num_samples={count!r}. Write --config.num_samples=1000."
         )
+    evaluate_config.check(config)
     names = tuple(evaluate_config.build_names(config))
     protocol = evaluate_config.build_protocol(config)
     network = evaluate_config.build_features(config, protocol)

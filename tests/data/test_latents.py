@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxguide import data
-from jaxguide.data.latent_shards import map_npz
+from jaxguide.runtime.npz import Npz
 
 FAST_COMPILE = True
 FORMATS = ("npz", "array_record")
@@ -262,17 +262,17 @@ def test_hosts_write_files_of_their_own_and_the_last_ends_the_folder(tmp_path):
 def test_npz_files_are_mapped_not_loaded(tmp_path):
     cached(tmp_path)
     path = tmp_path / shards(tmp_path)[2]
-    mapped = map_npz(path, "moments")
+    mapped = Npz(path).map("moments")
     assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
     with np.load(path) as archive:
         np.testing.assert_array_equal(mapped, archive["moments"])
-        np.testing.assert_array_equal(map_npz(path, "labels"), archive["labels"])
+        np.testing.assert_array_equal(Npz(path).map("labels"), archive["labels"])
         assert archive["moments"].shape == (3, 2, 2, 2, 96)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
     np.savez_compressed(tmp_path / "other.npz", moments=np.zeros(9))
-    with pytest.raises(ValueError, match="map_npz: need an uncompressed"):
-        map_npz(tmp_path / "other.npz", "moments")
+    with pytest.raises(ValueError, match="need an array that is not compressed"):
+        Npz(tmp_path / "other.npz").map("moments")
 
 
 def test_the_manifest_says_what_the_folder_holds(tmp_path):

@@ -96,9 +96,14 @@ def test_draws_are_uniform_and_flips_are_fair():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "share"), [(8, (0, 3)), (8, (4, 4)), (8, (-1, 4)), (0, (0, 1))]
+    ("batch_size", "share"), [(8, (0, 3)), (8, (4, 4)), (8, (-1, 4))]
 )
 def test_a_batch_that_hosts_cannot_share_is_refused(batch_size, share):
     with pytest.raises(ValueError, match="batch: need 0 <= index < count") as caught:
         data.batch(Echo(5), 0, batch_size=batch_size, seed=0, share=share)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_batch_is_refused_as_such():
+    with pytest.raises(ValueError, match="need batch_size >= 1, got batch_size=0. 64"):
+        data.batch(None, 0, batch_size=0, seed=0)

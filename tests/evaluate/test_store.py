@@ -174,19 +174,19 @@ def test_statistics_files_come_back_and_are_adms(tmp_path, network):
         names = {"mu", "sigma", "mu_s", "sigma_s", "arr_0"}
         assert names <= set(file) and file["sigma"].shape == (5, 5)
     assert is_statistics(path)
-    found = read_statistics(path, network.size)
+    found = read_statistics(path, network)
     np.testing.assert_array_equal(found.pool.mean, real.pool.mean)
     np.testing.assert_array_equal(found.spatial.covariance, real.spatial.covariance)
     assert found.count == 120 and found.features is None
     np.testing.assert_array_equal(statistics_images(path).read(0, 3), made(3))
     with pytest.raises(ValueError, match=r"need mu \[2048\] .* got \[5\]"):
-        read_statistics(path, 2048)
+        read_statistics(path, toy_network.network(2048))
 
 
 def test_files_of_pytorch_fid_have_two_arrays(tmp_path):
     path = tmp_path / "stats.npz"
     np.savez(path, mu=np.zeros(5, np.float32), sigma=np.eye(5, dtype=np.float32))
-    found = read_statistics(path, 5)
+    found = read_statistics(path, toy_network.network(5))
     assert found.pool.covariance.dtype == np.float64 and found.spatial is None
     assert statistics_images(path) is None and found.count == 0
     np.savez(path, arr_0=made(3))
