@@ -173,7 +173,11 @@ def read_statistics(path: str | Path, network: FeatureNetwork) -> Reference:
     file, size = Npz(path, "read_statistics"), network.size
     made_by = str(file.read("network")) if "network" in file.fields else ""
     if made_by not in ("", network.fingerprint):
-        raise file.refused(f"statistics of {network.fingerprint!r}", repr(made_by))
+        raise file.refused(
+            f"statistics of network={network.fingerprint!r}",
+            f"those of {made_by!r}",
+            "Compute them with this network: name images as the reference.",
+        )
     shapes = [file.header(field).shape for field in ("mu", "sigma")]
     if shapes != [(size,), (size, size)]:
         raise InputError(

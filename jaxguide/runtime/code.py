@@ -7,6 +7,7 @@ installed packages, and of this one, names alone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -81,13 +82,35 @@ class _Walk:
             yield from value
         elif isinstance(value, set | frozenset):
             yield from sorted(map(repr, value))
-        elif hasattr(value, "__array__"):
-            array = np.asarray(value)
-            yield from (str(array.dtype), str(array.shape), array.tobytes())
+        elif (array := _as_array(value)) is not None:
+            numbers = array.tolist() if array.dtype.hasobject else array.tobytes()
+            yield from (str(array.dtype), str(array.shape), numbers)
         elif hasattr(value, "__wrapped__"):  # a compiled function
             yield value.__wrapped__
         else:
-            yield from (type(value), getattr(value, "__dict__", None))
+            yield from (type(value), *_of_object(value))
+
+
+def _of_object(value: Any) -> Iterator[Any]:
+    """What an object holds; of one of a library numbers, arrays and containers alone,
+    since the rest may differ from process to process."""
+    held = list(getattr(value, "__dict__", {}).values())
+    if dataclasses.is_dataclass(value) or not _is_installed(inspect.getmodule(value)):
+        yield from held
+    kinds = (*_PLAIN, Mapping, list, tuple)
+    for one in held:
+        if isinstance(one, kinds) or _as_array(one) is not None:
+            yield one
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """An array of any library that can be read here; None for anything else."""
+    if not hasattr(value, "__array__"):
+        return None
+    try:
+        return np.asarray(value)
+    except Exception:  # a random key of jax, an array on another device: many types
+        return None
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:

@@ -207,11 +207,16 @@ class Npz:
             raise self.damaged(error, field) from error
         return inside.header_offset + _ZIP_HEADER + name + extra
 
-    def refused(self, wanted: str, actual: str) -> InputError:
+    def refused(
+        self,
+        wanted: str,
+        actual: str,
+        fix: str = "Write the file again with np.savez.",
+    ) -> InputError:
         """The error for a file that holds something else than what is needed."""
         return InputError(
             f"{self._owner}: need {wanted}, got {actual} in path={str(self.path)!r}. "
-            "Write the file again with np.savez."
+            f"{fix}"
         )
 
     def _refused(self, field: str, wanted: str, actual: str) -> InputError:

@@ -119,3 +119,33 @@ def test_the_usage_names_the_module(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         encode.main()
     assert "Usage: python -m jaxguide.data.encode --config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "batch_size=-5",
+        "batch_size=0",
+        "shard_size=0",
+        "dtype=int8",
+        "format=zip",
+        "encoder=autoencoder(file='x.safetensors', dtype='float8')",
+        "encoder=nosuch",
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_written(
+    monkeypatch, capsys, tmp_path, word
+):
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, f"--config.folder={tmp_path}/new", f"--config.{word}")
+    line = capsys.readouterr().err.strip()
+    assert left.value.code == 2 and "need" in line and "\n" not in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"scale": np.nan}, {"scale": 0.0}, {"shift": -np.inf}]
+)
+def test_an_encoder_has_finite_numbers(numbers):
+    with pytest.raises(ValueError, match="Encoder: need finite numbers"):
+        data.Encoder("mine", half, **numbers)

@@ -69,3 +69,46 @@ def test_fashion_mnist_falls_back_to_tensorflow_datasets(monkeypatch):
         found = data.fashion_mnist(split="train")
     assert found.images.shape == (12, 28, 28, 1)
     assert found.class_names[9] == "ankle boot"
+
+
+IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (IMAGES.astype(np.uint16), [0, 1, 2], "need images uint8 .* got x=uint16"),
+        (IMAGES.astype(bool), [0, 1, 2], "got x=bool"),
+        (IMAGES / np.nan, [0, 1, 2], "got x=float64"),
+        (IMAGES[0, 0], [0, 1, 2], r"got x=uint8 \[4, 3\]"),
+        (IMAGES, [0, 1], r"need one label per image .* got y=\[2\]"),
+        (IMAGES[:0], np.zeros(0, int), "at least one image"),
+        (IMAGES, [[0], [1], [2]], r"got y=\[3, 1\]"),
+        (IMAGES, [0, -1, 2], r"need labels in 0..999999, got y=-1..2"),
+        (IMAGES, [0, 1, 600_000_000], r"got y=0..600000000"),
+        (IMAGES, np.uint64([0, 1, 2**63]), r"got y=0..9223372036854775808"),
+        (IMAGES, np.array([{}, 0, 1]), "got Python objects"),
+    ],
+)
+def test_npz_of_other_shapes_types_and_labels_is_named(tmp_path, x, y, words):
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    with pytest.raises(ValueError, match=words) as caught:
+        data.npz(tmp_path / "mine.npz")
+    assert "mine.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_npz_in_fortran_order_is_the_same(tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (5, 4, 6, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=np.asfortranarray(x), y=np.arange(5))
+    found = data.npz(tmp_path / "a.npz").images
+    np.testing.assert_array_equal(found, x)
+    assert found.flags.c_contiguous
+
+
+def test_a_broken_archive_of_idx_is_refused(tmp_path):
+    whole = gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc")
+    for name, content in (("cut", whole[:-9]), ("none", b"abc"), ("crc", whole[:-8])):
+        path = tmp_path / f"{name}.gz"
+        path.write_bytes(content + b"\0" * 8 * (name == "crc"))
+        with pytest.raises(ValueError, match="need a whole uint8 idx file"):
+            read_idx(path)

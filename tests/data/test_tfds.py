@@ -99,3 +99,63 @@ def test_a_set_that_tfds_lacks_is_one_line():
     with pytest.raises(ValueError, match="got name='no_such_set'") as caught:
         data.open_tfds("no_such_set")
     assert "\n" not in str(caught.value)
+
+
+def one(image, label=0):
+    """The one example of a source with such a record."""
+    image = np.asarray(image)
+    channels = {1: 1, 2: 1, 3: 3, 4: 3}[image.shape[-1]]
+    shape = (*image.shape[:2], channels)
+    source = data.TfdsSource([{"image": image, "label": label}], ("a",), shape, False)
+    x0, _ = source.read(np.zeros(1, int), flip=np.zeros(1, bool), draws=np.zeros(1))
+    return data.to_uint8(x0[0])
+
+
+def test_sixteen_bits_are_scaled_and_transparency_lies_over_white():
+    ramp = np.linspace(0, 65535, 16).astype(np.uint16).reshape(1, 16, 1)
+    assert one(ramp)[0, :, 0].tolist() == list(range(0, 256, 17))
+    assert one(ramp.repeat(3, 2))[0, :, 2].tolist() == list(range(0, 256, 17))
+    assert one(np.array([[[True], [False]]]))[0, :, 0].tolist() == [255, 0]
+    clear = np.uint8([[[255, 0, 0, 0], [255, 0, 0, 255]]])
+    assert one(clear)[0].tolist() == [[255, 255, 255], [255, 0, 0]]
+    assert one(np.uint8([[[0, 51]]]))[0, 0].tolist() == [204]
+
+
+def test_other_pixels_and_examples_without_a_label_are_refused():
+    with pytest.raises(
+        ValueError, match="need pixels uint8 or uint16, got dtype=int32"
+    ):
+        one(np.zeros((2, 2, 3), np.int32))
+    with pytest.raises(ValueError, match="need labels in 0..0, got label=-1"):
+        one(np.zeros((2, 2, 3), np.uint8), label=-1)
+
+
+class Foreign(tfds.core.GeneratorBasedBuilder):
+    """A set that is never prepared: its features say enough."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    IMAGE = tfds.features.Tensor(shape=(2, 2, 3), dtype=np.int32)
+    LABEL = tfds.features.ClassLabel(num_classes=2)
+
+    def _info(self):
+        features = {"image": self.IMAGE, "label": self.LABEL}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        raise NotImplementedError
+
+    _generate_examples = _split_generators
+
+
+def test_features_that_are_no_classified_pictures_are_refused(tmp_path, monkeypatch):
+    def refused(words):
+        with pytest.raises(ValueError, match=words) as caught:
+            data.open_tfds("foreign", data_dir=str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+    refused(r"need images of 1 to 4 channels of 8 or 16 bits, got image=\[2, 2, 3\]")
+    monkeypatch.setattr(Foreign, "IMAGE", tfds.features.Image(shape=(2, 2, 3)))
+    monkeypatch.setattr(Foreign, "LABEL", tfds.features.Scalar(np.int64))
+    refused("need labels that are classes, got label=Scalar")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxguide.errors import InputError
 from jaxguide.evaluate import __main__ as evaluate, config as evaluate_config, jobs
 from jaxguide.evaluate.config import EvaluateConfig
 from jaxguide.evaluate.protocols import ADM, TORCH_FIDELITY
@@ -286,3 +287,43 @@ def test_two_processes_equal_one_and_mistakes_exit_with_2(folder, tmp_path):
     ((_, errors, code),) = finish([start(alone, "--config.metrics=fid")])
     assert code == 2 and len(errors.strip().splitlines()) == 1
     assert "need Inception's weights" in errors
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"floor_seeds": -1},
+        {"blocks": -1},
+        {"blocks": 1},
+        {"batch_size": 0},
+        {"shard_size": 0},
+        {"num_samples": -5},
+        {"num_reference": -5},
+        {"save_reference": "stats.txt"},
+        {"metrics": "fd,nosuch"},
+        {"metrics": ""},
+        {"protocol": "nosuch"},
+    ],
+    ids=str,
+)
+def test_numbers_and_names_are_judged_before_any_work(folder, tmp_path, field):
+    config = settings(folder, tmp_path / "out", **field)
+    with pytest.raises(InputError, match=r"need .*, got ") as caught:
+        jobs.build_job(config)
+    (value,) = field.values()
+    assert repr(value).strip("'").split(",")[-1] in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_lies_there_is_judged_before_anything_is_sampled(folder, tmp_path):
+    (tmp_path / "sampling.py").write_text("raise AssertionError('was run')")
+    samples = f"{tmp_path}/sampling.py,{folder}/none.npz"
+    with pytest.raises(InputError, match="none.npz'?, which does not exist"):
+        jobs.build_job(settings(folder, tmp_path, samples=samples))
+
+
+def test_damaged_files_are_named_in_one_line(folder, tmp_path):
+    (tmp_path / "cut.npz").write_bytes((folder / "real.npz").read_bytes()[:-90])
+    for field in ("samples", "reference"):
+        with pytest.raises(InputError, match="need a whole .npz file, .*cut.npz"):
+            jobs.build_job(settings(folder, tmp_path, **{field: f"{tmp_path}/cut.npz"}))

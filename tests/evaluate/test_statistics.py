@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.evaluate import frechet
-from jaxguide.evaluate.frechet import Gaussian
+from jaxguide.evaluate.frechet import Gaussian, frechet_distance
+from jaxguide.evaluate.reference import read_statistics
 from jaxguide.evaluate.statistics import Moments, merge, merge_all, without
-from tests.evaluate import fidelity
+from tests.evaluate import fidelity, toy_network
 
 
 def points(count=200, size=7, seed=0, shift=1e3):
@@ -138,3 +140,50 @@ def test_frechet_distance_is_torch_fidelitys():
 def test_features_of_two_networks_are_refused():
     with pytest.raises(ValueError, match=r"need features of one size, got a=\(24,\)"):
         frechet.frechet_distance(gaussian(99, 0), gaussian(99, 0, size=8))
+
+
+def written(folder, **fields):
+    given = dict(mu=np.zeros(5), sigma=np.eye(5)) | fields
+    np.savez(folder / "stats.npz", **given)
+    return folder / "stats.npz"
+
+
+BAD = {
+    "nan_mean": (dict(mu=np.full(5, np.nan)), "need a finite mean and covariance"),
+    "inf_sigma": (dict(sigma=np.diag([1, 1, np.inf, 1, 1])), "got NaN or infinity"),
+    "negative": (dict(sigma=-np.eye(5)), "whose eigenvalues are >= 0, got one with -1"),
+    "mixed": (dict(sigma=np.diag([1, 1, 1, 1, -0.5])), "got one with -0.5 beside 1"),
+    "lopsided": (dict(sigma=np.eye(5) + np.eye(5, k=1)), "need a symmetric covariance"),
+    "flat": (dict(sigma=np.ones(5)), r"need mu \[5\] and sigma \[5, 5\]"),
+    "text": (dict(mu=np.array(list("abcde"))), "need numbers in 'mu', got <U1"),
+    "count": (dict(count=-3), "need a number of images in 'count'"),
+    "no_sigma_s": (dict(mu_s=np.zeros(3)), "need the fields"),
+    "other_s": (dict(mu_s=np.zeros(3), sigma_s=np.eye(2)), r"need mu_s \[D\]"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_statistics_that_are_none_are_refused_in_one_line(tmp_path, kind):
+    fields, words = BAD[kind]
+    with pytest.raises(InputError, match=words) as caught:
+        read_statistics(written(tmp_path, **fields), toy_network.network())
+    assert "stats.npz" in str(caught.value) and "\n" not in str(caught.value)
+    finite = kind not in ("nan_mean", "inf_sigma")
+    assert isinstance(caught.value, NonFiniteError) != finite
+
+
+def test_a_distance_of_what_is_no_gaussian_is_refused():
+    right = Gaussian(np.zeros(5), np.eye(5))
+    lost = right._replace(mean=np.full(5, np.nan))
+    for wrong in (right._replace(covariance=-np.eye(5)), lost):
+        for pair in ((right, wrong), (wrong, right)):
+            with pytest.raises(InputError, match="frechet_distance: need a"):
+                frechet_distance(*pair)
+
+
+def test_a_covariance_that_was_kept_in_float32_is_one(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((3, 5))  # of rank 2
+    sigma = np.cov(rows, rowvar=False).astype(np.float32)
+    found = read_statistics(written(tmp_path, sigma=sigma), toy_network.network())
+    distance = frechet_distance(found.pool, found.pool)
+    np.testing.assert_allclose(distance, 0, atol=1e-6)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxguide.errors import NonFiniteError
 from jaxguide.models import tiny_autoencoder
 from jaxguide.models.autoencoders import (
     Autoencoder,
@@ -307,3 +311,86 @@ def test_two_processes_with_other_devices_write_the_same_set(checkpoint, tmp_pat
     subprocess.run(command + again, env=env, check=True, cwd=ROOT)
     for name, found in arrays(tmp_path).items():
         np.testing.assert_array_equal(found, arrays(alone)[name], err_msg=name)
+
+
+def made_up(value, number):
+    """In the place of `draw`: gray images, `value` in image `number`."""
+
+    def draw(job, chain, network, networks, labels, numbers):
+        del job, chain, network, networks
+        level = jnp.where(numbers == number, value, 0.0)
+        x0 = jnp.zeros((len(labels), 8, 8, 1)).at[:, 3, 4, 0].set(level)
+        return x0, jnp.ones_like(labels)
+
+    return draw
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_set_stops_before_a_file_with_an_image_of_no_numbers(
+    checkpoint, tmp_path, monkeypatch, value
+):
+    monkeypatch.setattr(sets, "draw", made_up(value, 10))
+    with pytest.raises(
+        NonFiniteError, match="in 1 of .*, first in image 10 of label 1"
+    ):
+        write(settings(checkpoint, tmp_path))
+    assert [path.name for path in tmp_path.glob("samples-*.npz")] == [
+        "samples-00000-of-00003.npz"
+    ]
+    assert not (tmp_path / "manifest.json").exists()
+    # The next run carries on with what was whole.
+    before = (tmp_path / "samples-00000-of-00003.npz").stat().st_mtime_ns
+    monkeypatch.setattr(sets, "draw", made_up(0.5, 10))
+    assert write(settings(checkpoint, tmp_path))
+    assert before == (tmp_path / "samples-00000-of-00003.npz").stat().st_mtime_ns
+    assert arrays(tmp_path)["images"][10, 3, 4] == 191
+
+
+def test_images_that_fill_up_the_last_call_are_not_looked_at_twice(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sets, "draw", made_up(np.nan, 21))
+    with pytest.raises(NonFiniteError, match="in 1 of 6, first in image 21"):
+        write(settings(checkpoint, tmp_path))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("count", [0, 6])
+def test_a_scale_beyond_float32_makes_neither_picture_nor_set(
+    checkpoint, tmp_path, count
+):
+    config = settings(
+        checkpoint,
+        tmp_path,
+        guidance=[dict(name="cfg", scale=1e38)],
+        columns=("cfg",),
+        num_samples=count,
+        num_steps=4,
+    )
+    with pytest.raises(NonFiniteError, match="sample: need finite images"):
+        sample.run(config)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert not kept - {"plan.json"}
+
+
+def test_a_damaged_file_of_a_set_is_named(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "set")
+    path = tmp_path / "set" / "samples-00001-of-00003.npz"
+    content = bytearray(path.read_bytes())
+    content[300] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="SampleSet: need .*samples-00001-of-00003"):
+        list(SampleSet(tmp_path / "set"))
+
+
+def test_records_are_strict_json():
+    record = {"a": np.float32(1.5), "b": [math.nan, -math.inf], 3: np.arange(2)}
+    record["f"] = sets.to_uint8
+    text = columns.as_json(record)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    found = json.loads(text, parse_constant=refuse)
+    wanted = {"a": 1.5, "b": [None, "-inf"], "3": [0, 1]}
+    assert found == {**wanted, "f": "jaxguide.sample.sets:to_uint8"}
