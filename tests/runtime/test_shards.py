@@ -4,6 +4,7 @@ import pytest
 
 from jaxguide.errors import InputError
 from jaxguide.runtime import shards
+from jaxguide.runtime.files import replacing, write_json
 
 KIND = shards.Kind("made-1", "part", "write", "read", "python -m made")
 PLAN = {"count": 5, "seed": 1}
@@ -15,9 +16,8 @@ def fill(folder, plan=PLAN, stop=9):
     shards.write_plan(folder, KIND, plan)
     missing = shards.my_shards(folder, FILES, (0, 1), plan)
     for shard in (done := [one for one in missing if one < stop]):
-        content = f"{plan} {shard}"
-        path = folder / FILES.file(shard)
-        shards.write_whole(path, lambda part, text=content: part.write_text(text))
+        with replacing(folder / FILES.file(shard)) as part:
+            part.write_text(f"{plan} {shard}")
         shards.write_facts(folder, FILES, shard, plan)
     if len(done) == len(missing):
         assert shards.write_manifest(folder, FILES, plan)
@@ -54,7 +54,7 @@ def test_facts_of_older_versions_are_taken(tmp_path):
     fill(tmp_path)
     for shard in range(3):
         path = tmp_path / FILES.facts_file(shard)
-        shards.write_json(path, shards.shard_facts(tmp_path / FILES.file(shard), 2))
+        write_json(path, shards.shard_facts(tmp_path / FILES.file(shard), 2))
     assert fill(tmp_path) == [2], "the last has one example alone"
 
 
