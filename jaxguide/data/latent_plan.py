@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,9 @@ def read_plan(folder: Path) -> tuple[Plan, list[dict[str, Any]]]:
 def _tuples(content: dict[str, Any]) -> dict[str, tuple]:
     """What JSON has made lists of, checked."""
     shape, names = tuple(content["shape"]), tuple(content["class_names"])
-    sizes = (*shape, content["count"])
+    sizes, affine = (*shape, content["count"]), (content["scale"], content["shift"])
     if len(shape) != 3 or not all(isinstance(size, int) for size in sizes):
         raise TypeError(f"shape={shape!r}, count={content['count']!r}")
+    if not all(map(math.isfinite, affine)):
+        raise TypeError(f"scale, shift={affine!r}")
     return {"shape": shape, "class_names": names}

@@ -84,7 +84,7 @@ class RecordShards:
         # Named with their lengths, or the package opens every file to count records.
         from array_record.python import array_record_data_source
 
-        self._plan, files = plan, plan.files
+        self._folder, self._plan, files = folder, plan, plan.files
         ranges = [
             f"{folder / files.file(shard)}[0:{len(files.span(shard)) * plan.sides}]"
             for shard in range(files.number)
@@ -94,7 +94,15 @@ class RecordShards:
     def read(self, picked: np.ndarray, side: np.ndarray) -> Any:
         """See `Shards.read`."""
         keys = (picked * self._plan.sides + side).tolist()
-        records = self._records.__getitems__(keys)
+        try:
+            records = self._records.__getitems__(keys)
+        except Exception as error:  # the package raises several types
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"LatentCache: need whole files of array_record, got "
+                f"path={str(self._folder)!r}: {reason}. Run "
+                f"{self._plan.files.kind.command} again."
+            ) from error
         labels = [np.frombuffer(record, _LABEL, 1)[0] for record in records]
         moments = [
             np.frombuffer(record, self._plan.dtype, offset=_LABEL.itemsize)

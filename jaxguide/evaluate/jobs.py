@@ -106,6 +106,7 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | 
         _check_count(job, text, settings.num_samples)
     sampled = {text: jobs.build_job(settings) for text, settings in samplings.items()}
     check_writable(config.folder, "evaluate folder")
+    check_writable(config.cache, "evaluate cache")
     for sampling in sampled.values():
         if not sample_set.write_set(sampling, share):
             return None

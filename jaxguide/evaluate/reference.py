@@ -185,14 +185,15 @@ def read_statistics(path: str | Path, network: FeatureNetwork) -> Reference:
             f"network, got {list(shapes[0])!r} and {list(shapes[1])!r} in "
             f"path={str(path)!r}. Published files are of Inception: use its weights."
         )
+    pool = _gaussian(file, "mu", "sigma")
+    spatial = _gaussian(file, "mu_s", "sigma_s") if "mu_s" in file.fields else None
+    count = _count(file)
     if not made_by and network.frechet != "FID":
         say(
             f"read_statistics: {str(path)!r} does not say which network made it; it is "
             f"taken for {network.fingerprint!r}"
         )
-    pool = _gaussian(file, "mu", "sigma")
-    spatial = _gaussian(file, "mu_s", "sigma_s") if "mu_s" in file.fields else None
-    return Reference(pool, spatial, None, _count(file))
+    return Reference(pool, spatial, None, count)
 
 
 def _gaussian(file: Npz, mean: str, covariance: str) -> Gaussian:

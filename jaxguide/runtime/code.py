@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import sys
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def digest(*functions: Any) -> str:
 
 def is_ours(function: Any) -> bool:
     """Whether a function was written in this package."""
-    module = inspect.getmodule(inspect.unwrap(function))
+    module = _module(inspect.unwrap(function))
     return module is not None and _inside(_file(module), _PACKAGE)
 
 
@@ -66,7 +67,7 @@ class _Walk:
         if isinstance(value, types.ModuleType):
             yield from _of_module(value)
         elif isinstance(value, type):
-            yield inspect.getmodule(value)
+            yield _module(value)
         elif isinstance(value, types.CodeType):
             yield from (value.co_code, *value.co_consts, *value.co_names)
         elif isinstance(value, types.FunctionType):
@@ -95,7 +96,7 @@ def _of_object(value: Any) -> Iterator[Any]:
     """What an object holds; of one of a library numbers, arrays and containers alone,
     since the rest may differ from process to process."""
     held = list(getattr(value, "__dict__", {}).values())
-    if dataclasses.is_dataclass(value) or not _is_installed(inspect.getmodule(value)):
+    if dataclasses.is_dataclass(value) or not _is_installed(_module(value)):
         yield from held
     kinds = (*_PLAIN, Mapping, list, tuple)
     for one in held:
@@ -120,7 +121,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
         except ValueError:  # not yet filled
             continue
     yield from (function.__defaults__, function.__kwdefaults__)
-    if _is_installed(inspect.getmodule(function)):
+    if _is_installed(_module(function)):
         return
     yield function.__code__
     for name in _names(function.__code__):
@@ -144,7 +145,7 @@ def _of_module(module: types.ModuleType) -> Iterator[Any]:
         if isinstance(value, types.ModuleType):
             yield value
         elif isinstance(value, types.FunctionType | type):
-            yield inspect.getmodule(value)
+            yield _module(value)
 
 
 def _name(value: Any) -> str:
@@ -152,6 +153,12 @@ def _name(value: Any) -> str:
     owner = value if hasattr(value, "__qualname__") else type(value)
     name = getattr(owner, "__qualname__", type(value).__qualname__)
     return f"{getattr(value, '__module__', '')} {name}"
+
+
+def _module(value: Any) -> types.ModuleType | None:
+    """Where a function or type, or the type of an object, was written."""
+    name = getattr(value, "__module__", None) or type(value).__module__
+    return sys.modules.get(name)
 
 
 def _file(module: types.ModuleType) -> Path | None:

@@ -113,6 +113,8 @@ def unwritable(owner: str, path: Path, error: BaseException) -> UnwritableError:
 def check_writable(folder: str | Path, owner: str = "files") -> None:
     """Makes a folder, and a file in it that is removed again; before long work.
 
+    What killed processes left there goes too.
+
     Raises:
         UnwritableError: if that is not possible.
     """
@@ -123,6 +125,7 @@ def check_writable(folder: str | Path, owner: str = "files") -> None:
         part.unlink()
     except OSError as error:
         raise unwritable(owner, folder, error) from error
+    remove_stale(folder)
 
 
 def remove_stale(folder: str | Path) -> None:

@@ -23,7 +23,6 @@ from jaxguide.errors import InputError
 from jaxguide.runtime.files import (
     check_writable,
     read_json,
-    remove_stale,
     replacing,
     say,
     write_json,
@@ -141,7 +140,6 @@ def write_plan(folder: Path, kind: Kind, plan: dict[str, Any]) -> None:
         UnwritableError: if the folder cannot be written.
     """
     check_writable(folder, kind.writer)
-    remove_stale(folder)
     wanted = json.loads(json.dumps({"kind": kind.name, **plan}))
     existing = read_json(folder / PLAN)
     if existing is None and (folder / PLAN).exists():
