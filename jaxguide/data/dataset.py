@@ -37,6 +37,11 @@ class Dataset:
                 f"Dataset: need images uint8 [N, H, W, C], got images={dtype} "
                 f"{list(shape)!r}. Convert to 0..255 and add the channel axis."
             )
+        if not np.issubdtype(self.labels.dtype, np.integer):
+            raise InputError(
+                f"Dataset: need integer labels, got labels={self.labels.dtype}. "
+                "Number the classes from 0."
+            )
         if self.labels.shape != shape[:1] or not shape[0]:
             raise InputError(
                 f"Dataset: need one label per image and at least one image, got "

@@ -70,7 +70,14 @@ class TfdsSource:
         return to_unit(images), np.array([label for _, label in examples], np.int32)
 
     def _example(self, index: int) -> tuple[np.ndarray, int]:
-        record = self.records[int(index)]
+        try:
+            record = self.records[int(index)]
+        except Exception as error:  # of damaged records: TFDS raises many types
+            reason = " ".join(str(error).split())[:LONGEST_REASON]
+            raise InputError(
+                f"open_tfds: need a readable example, got example {index}: "
+                f"{type(error).__name__}: {reason}. Prepare the set again."
+            ) from error
         label = int(record["label"])
         if not 0 <= label < self.num_classes:
             raise InputError(

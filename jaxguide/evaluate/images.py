@@ -258,7 +258,15 @@ def _sample_set(path: Path) -> Images:
 
 
 def _npz(files: Sequence[Path], fields: Sequence[str]) -> Images:
-    return InFiles(tuple(files), tuple(_array(file, fields) for file in files))
+    arrays = tuple(_array(file, fields) for file in files)
+    for file, array in zip(files, arrays, strict=True):
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise InputError(
+                f"images: need images of one size, got {list(array.shape[1:])!r} in "
+                f"path={str(file)!r} beside {list(arrays[0].shape[1:])!r}. Write the "
+                "set again."
+            )
+    return InFiles(tuple(files), arrays)
 
 
 def _array(path: Path, fields: Sequence[str]) -> Any:

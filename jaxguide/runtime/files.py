@@ -27,7 +27,7 @@ from jaxguide.runtime import exits
 OLD = 24 * 3600
 _PART = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\d+\.part")
 # The names that versions before 0.2 gave to unfinished files.
-_FORMER = re.compile(r"\.[a-z]+-[0-9-]+(of-\d+)?\.npz\.part|\.\w+\.json\w{8}")
+_FORMER = re.compile(r"\.[\w-]+\.((npz|array_record)\.part|json\w{8})")
 
 
 def _host() -> str:

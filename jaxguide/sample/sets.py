@@ -9,10 +9,13 @@ hosts, nor a restart, changes a bit.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import json
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +26,8 @@ from jax.experimental import multihost_utils
 
 from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.guidance import Chain
-from jaxguide.runtime import devices, shards
-from jaxguide.runtime.calls import lookup
+from jaxguide.runtime import code, devices, shards
+from jaxguide.runtime.calls import imported, lookup
 from jaxguide.runtime.npz import Npz
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
@@ -41,6 +44,7 @@ KIND = shards.Kind(
 )
 ARRAYS = ("images", "labels", "numbers", "nfe")
 LABEL_ORDERS = ("balanced", "random")
+_NAMED = re.compile(r"[\w.]+:\w+")
 # What a set may be made with a second time and still be the same set.
 FREE = ("folder", "zoom", "per_class", "adm_file")
 # What the plan holds in a form of its own.
@@ -145,13 +149,28 @@ def set_plan(job: SampleJob) -> dict[str, Any]:
         for name in ("checkpoint", "weak_checkpoint", "autoencoder")
         if getattr(config, name)
     }
+    functions = _functions(config.guidance)
+    written = {"code": code.digest(*functions)} if functions else {}
     return {
+        **written,
         "count": config.num_samples,
         "shard_size": config.shard_size,
         "class_names": list(job.weights.class_names),
         "crc32": files,
         **json.loads(as_json(settings)),
     }
+
+
+def _functions(value: Any) -> list[Any]:
+    """Functions of the user in a config, also those named as "module:function"."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [function for one in value for function in _functions(one)]
+    if isinstance(value, str) and _NAMED.fullmatch(value):
+        with contextlib.suppress(InputError):  # a text that only looks like one
+            return [imported("sample guidance", value)]
+    return [value] if inspect.isfunction(value) else []
 
 
 class _Compiled(NamedTuple):

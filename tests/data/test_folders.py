@@ -1,5 +1,7 @@
 """Folders of pictures: what is a class, what a picture, and what is passed over."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -87,6 +89,18 @@ def test_what_is_passed_over_is_counted_in_one_line(folder, capfd):
         assert part in line
     assert len(images.open_images(folder)) == 5
     assert "passed over" in capfd.readouterr().err
+
+
+def test_links_are_followed_once_and_what_is_no_file_is_passed_over(folder, capfd):
+    add(folder / "elsewhere", "2.png")
+    (folder / "elsewhere").rename(folder.parent / f"{folder.name}-elsewhere")
+    (folder / "bird").symlink_to(folder.parent / f"{folder.name}-elsewhere")
+    (folder / "cat" / "round").symlink_to(folder)
+    (folder / "cat" / "lost.png").symlink_to(folder / "nowhere.png")
+    os.mkfifo(folder / "dog" / "pipe.png")
+    assert opened(folder).class_names == ("bird", "cat", "dog")
+    assert len(opened(folder)) == len(images.open_images(folder)) == 3
+    assert "2 links that lead nowhere, or pipes" in capfd.readouterr().err
 
 
 def test_a_strip_that_would_fill_the_memory_is_refused(folder):

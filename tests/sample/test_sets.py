@@ -352,6 +352,18 @@ def test_images_that_fill_up_the_last_call_are_not_looked_at_twice(
         write(settings(checkpoint, tmp_path))
 
 
+def test_a_set_is_not_carried_on_with_another_function(checkpoint, tmp_path):
+    def plan(scale):
+        guidance = [dict(name="cfg", scale=scale), CFG[1]]
+        return sets.set_plan(jobs.build_job(settings(checkpoint, guidance=guidance)))
+
+    def made(number):
+        return lambda t: number + 0 * t
+
+    assert plan(made(2.0)) == plan(made(2.0)) != plan(made(3.0))
+    assert "code" not in plan(2.0)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("count", [0, 6])
 def test_a_broken_network_makes_neither_picture_nor_set(
