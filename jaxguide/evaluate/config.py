@@ -180,7 +180,14 @@ def build_features(config: EvaluateConfig, protocol: Protocol) -> FeatureNetwork
         arguments["protocol"] = protocol.input
     if "batch_size" in known:
         arguments["batch_size"] = config.batch_size
-    return call("evaluate network", factory, arguments)
+    network = call("evaluate network", factory, arguments)
+    if not isinstance(network, FeatureNetwork):
+        raise InputError(
+            "evaluate: need a function that makes a FeatureNetwork, got "
+            f"network={config.network!r}, which makes {type(network).__name__}. See "
+            "jaxguide.evaluate.features."
+        )
+    return network
 
 
 def is_sampling(text: str) -> bool:

@@ -28,6 +28,7 @@ from jaxguide.evaluate.store import Store, extract
 from jaxguide.runtime.files import check_writable
 from jaxguide.runtime.shards import MANIFEST
 from jaxguide.sample import columns, jobs, sets as sample_set
+from jaxguide.sample.config import SampleConfig
 
 Share = tuple[int, int]
 
@@ -91,32 +92,39 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | 
     measures.check_names(names, network)
     statistics, reals = _open_reference(config, network)
     # What lies there is opened and judged before anything is sampled.
-    texts = [text.strip() for text in config.samples.split(",") if text.strip()]
-    for text in texts or [""]:
-        if not evaluate_config.is_sampling(text):
-            evaluate_config.build_images("samples", text, config.num_samples)
-    samplings = {
+    texts = [text.strip() for text in config.samples.split(",") if text.strip()] or [""]
+    opened = {
+        text: evaluate_config.build_images("samples", text, config.num_samples)
+        for text in texts
+        if not evaluate_config.is_sampling(text)
+    }
+    sampling = {
         text: evaluate_config.build_sampling(text, config, number)
         for number, text in enumerate(texts)
         if evaluate_config.is_sampling(text)
     }
-    job = EvaluationJob(config, names, protocol, network, {}, reals, statistics)
+    job = EvaluationJob(config, names, protocol, network, opened, reals, statistics)
     _check(job)
-    for text, settings in samplings.items():
+    for text, settings in sampling.items():
         _check_count(job, text, settings.num_samples)
-    sampled = {text: jobs.build_job(settings) for text, settings in samplings.items()}
     check_writable(config.folder, "evaluate folder")
     check_writable(config.cache, "evaluate cache")
-    for sampling in sampled.values():
-        if not sample_set.write_set(sampling, share):
-            return None
-    for text in texts:
-        path = samplings[text].folder if text in samplings else text
-        job.samples[text] = evaluate_config.build_images(
-            "samples", path, config.num_samples
+    if not _sample(sampling, share):
+        return None
+    for text, settings in sampling.items():
+        opened[text] = evaluate_config.build_images(
+            "samples", settings.folder, config.num_samples
         )
+    ordered = {text: opened[text] for text in texts}
+    job = dataclasses.replace(job, samples=ordered)
     _check(job)
     return job
+
+
+def _sample(sampling: dict[str, SampleConfig], share: Share) -> bool:
+    """Writes sets of samples; returns whether all files of all processes are there."""
+    sampled = [jobs.build_job(settings) for settings in sampling.values()]
+    return all([sample_set.write_set(job, share) for job in sampled])
 
 
 def _open_reference(

@@ -192,9 +192,11 @@ def stamp(files: Iterable[str | Path], root: str | Path | None = None) -> str:
     """
     # Not of the contents, which would be read twice.
     total, count = hashlib.sha256(), 0
+    start = os.path.join(root, "") if root else ""
     for file in files:
         facts = os.stat(file)
-        name = os.path.relpath(file, root) if root else os.path.realpath(file)
+        name = os.fspath(file)
+        name = name.removeprefix(start) if root else os.path.realpath(name)
         total.update(os.fsencode(f"{name}\0{facts.st_size} {facts.st_mtime_ns}\n"))
         count += 1
     return f"{count} files {total.hexdigest()}"

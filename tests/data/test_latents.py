@@ -322,6 +322,11 @@ def test_a_folder_is_not_filled_from_two_plans(tmp_path):
         "need the encoder .* got encoder='other'",
         encoder=data.Encoder("other", data.space_to_depth(4).encode),
     )
+    other = data.Encoder("space_to_depth", lambda x: -data.space_to_depth(4).encode(x))
+    refused("need the encoder_digest that the folder was begun with", encoder=other)
+    source = images()
+    source.images[5] //= 2
+    refused("need the images that the folder was begun with", source=source)
     refused("need the dtype .*'float32' instead of 'float16'", dtype="float32")
     refused("need the count .* got count=4 instead of 11", source=images(4))
     refused("need the note", note={"split": "test"})

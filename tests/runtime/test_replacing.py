@@ -93,3 +93,20 @@ def test_json_is_strict_and_what_cannot_be_read_is_none(tmp_path):
     for content in (b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000):
         (tmp_path / "b").write_bytes(content)
         assert files.read_json(tmp_path / "b") is None
+
+
+def test_a_stamp_changes_with_name_size_and_time(tmp_path):
+    def stamped(name="a", content="1", time=5, root=tmp_path):
+        path = tmp_path / name
+        path.write_text(content)
+        os.utime(path, ns=(1, time))
+        return files.stamp([path], root)
+
+    changed = {"name": "b", "content": "22", "time": 6, "root": None}
+    others = [stamped(**{key: value}) for key, value in changed.items()]
+    assert len({stamped(), *others}) == 5
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    first = stamped()
+    (tmp_path / "a").rename(moved / "a")
+    assert files.stamp([moved / "a"], moved) == first

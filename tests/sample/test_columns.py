@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxguide.errors import NonFiniteError
 from jaxguide.sample import __main__ as command, columns as sampling, jobs
 from jaxguide.sample.config import SampleConfig
 from tests import quick, tiny_checkpoint
@@ -154,3 +155,11 @@ def test_a_config_reaches_functions_tables_and_recurrence(
     assert nfe == [12, 12]  # cond and null, twice in each of three steps
     plain, bright = seen.values()
     assert bright.mean() > plain.mean() + 0.01
+
+
+def test_images_of_no_numbers_are_refused_by_column_and_label():
+    images = np.zeros((4, 2, 2, 1), np.float32)
+    sampling.check_finite("cfg", images, np.arange(4))
+    images[2, 1, 0] = np.inf
+    with pytest.raises(NonFiniteError, match="in 1 of 4 in column 'cfg', .* label 2"):
+        sampling.check_finite("cfg", images, np.arange(4))
