@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxguide import models
-from jaxguide.convert import layouts
+from jaxguide.convert import layouts, torch_file
 from jaxguide.models.written import write_arrays
 
 
@@ -30,7 +30,8 @@ def make(path: Path, model: models.DiTConfig) -> None:
         piece.name: rng.standard_normal(piece.shape, np.float32)
         for piece in layouts.official(model)
     }
-    write_arrays("make", path, arrays)
+    save = torch_file.save if path.suffix == ".pt" else None
+    write_arrays("make", path, arrays, save=save)
 
 
 def convert(path: Path, out: Path, dtype: str) -> tuple[int, float]:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from jaxguide.errors import UnwritableError
-from jaxguide.runtime import exits
+from jaxguide.runtime import files
 
 
 def write_arrays(
@@ -37,48 +36,23 @@ def write_arrays(
     Raises:
         UnwritableError: if the file cannot be written.
     """
-
-    def fill(beside: Path) -> None:
+    with _replacing(owner, path) as part:
         if save is None:
-            save_file(arrays, str(beside), metadata=metadata)
+            save_file(arrays, str(part), metadata=metadata)
         else:
-            save(beside, arrays)
-
-    _write_beside(owner, path, fill)
+            save(part, arrays)
 
 
 def write_text(owner: str, path: Path, text: str) -> None:
     """Writes a text file whole or not at all; `write_arrays` has the errors."""
-    _write_beside(owner, path, lambda beside: _write_line(beside, text))
+    with _replacing(owner, path) as part:
+        part.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _write_line(path: Path, text: str) -> None:
-    path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _write_beside(owner: str, path: Path, fill: Callable[[Path], None]) -> None:
-    """Lets `fill` write a file beside `path`, then puts it there."""
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(b"")
-        rights = beside.stat().st_mode & 0o777
-        fill(beside)
-        beside.chmod(rights)
-        beside.replace(path)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = exits.why_unwritable(error) or _in_the_way(path)
-        reason = reason or getattr(error, "strerror", None)
-        if reason is None:
-            raise
+def _replacing(owner: str, path: Path) -> contextlib.AbstractContextManager[Path]:
+    if path.is_dir():
         raise UnwritableError(
-            f"{owner}: need a folder that can be written, got path={str(path)!r}: "
-            f"{reason}. Make room or use another folder."
-        ) from error
-    finally:  # also after Ctrl-C
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def _in_the_way(path: Path) -> str | None:
-    return "a folder is in the way" if path.is_dir() else None
+            f"{owner}: need the name of a file, got path={str(path)!r}: a folder is in "
+            "the way. Use another name."
+        )
+    return files.replacing(path, owner)

@@ -246,7 +246,7 @@ def test_nothing_is_overwritten_before_all_is_checked(tmp_path, capsys):
     assert "converted already" in told
     told = command(capsys, *words[:1], "taesd", *words[2:4])
     assert "looks like dit or sit" in told and "Write --from dit" in told
-    assert out.read_bytes() == good and not list(tmp_path.glob("*.tmp"))
+    assert out.read_bytes() == good and not list(tmp_path.glob("*.part"))
     (tmp_path / "folder.safetensors").mkdir()
     told = command(capsys, *words[:3], tmp_path / "folder.safetensors")
     assert "a folder is in the way" in told
