@@ -146,8 +146,6 @@ def write_latents(
         encoder_digest=encoder.digest,
     )
     folder, facts = Path(folder).expanduser(), dataclasses.asdict(plan)
-    # An image that cannot be read, or a wrong size, is named before anything is there.
-    source.read(np.zeros(1, int), flip=np.zeros(1, bool), draws=np.zeros(1, np.uint64))
     shards.write_plan(folder, KIND, facts)
     missing = shards.my_shards(folder, plan.files, share, facts)
     batch_size = devices.round_up(batch_size)
