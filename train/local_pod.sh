@@ -59,7 +59,7 @@ for ((i = 0; i < count; i++)); do
   pids+=($!)
 done
 
-code=0 deadline=""
+code=0 deadline="" killed=""
 alive=("${pids[@]}")
 while [ ${#alive[@]} -gt 0 ]; do
   sleep 0.2
@@ -79,7 +79,12 @@ while [ ${#alive[@]} -gt 0 ]; do
     fi
   done
   alive=(${still[@]+"${still[@]}"})
-  [ -z "$deadline" ] || [ "$SECONDS" -lt "$deadline" ] || tell KILL
+  if [ -n "$deadline" ] && [ "$SECONDS" -ge "$deadline" ] && [ ${#alive[@]} -gt 0 ]; then
+    [ -n "$killed" ] ||
+      echo "local_pod: ${#alive[@]} still there $PATIENCE s after another had failed; killed"
+    killed=yes
+    tell KILL
+  fi
 done 2>/dev/null # where bash reports what was killed
 wait "${labels[@]}"
 exit "$code"

@@ -28,10 +28,9 @@ from jaxguide.train.loss_config import (
     LOSSES,
     LossConfig,
     initial_params,
-    read_alike,
-    read_teacher,
     teacher_passes,
 )
+from jaxguide.train.starting import read_alike, read_teacher
 
 
 @dataclass

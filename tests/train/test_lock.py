@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
+from jaxguide import train as training
 from jaxguide.errors import InputError, UnwritableError
 from jaxguide.train import lock
 from jaxguide.train.lock import Lock
+from tests.train.test_survival import experiment, loop
 
+FAST_COMPILE = True
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -42,6 +46,17 @@ def test_a_second_run_is_one_line_and_the_next_one_enters(tmp_path):
     assert not list(folder.iterdir())
     with Lock(folder):
         pass
+
+
+def test_a_run_takes_the_lock_of_its_folder(tmp_path):
+    held = tmp_path / "run"
+    with jax.numpy_dtype_promotion("standard"), Lock(held):
+        with pytest.raises(InputError, match="need a folder that no other run uses"):
+            training.run(experiment(), loop(held, 2))
+        assert [path.name for path in held.iterdir()] == [lock.NAME]
+    with jax.numpy_dtype_promotion("standard"):
+        training.run(experiment(), loop(held, 1))
+    assert not (held / lock.NAME).exists()
 
 
 def test_what_a_dead_process_has_left_is_taken_over_with_a_line(tmp_path, capsys):

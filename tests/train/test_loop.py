@@ -82,6 +82,16 @@ def test_the_average_lags_behind_the_parameters(tmp_path):
     assert float(distance) < 0.2, "after 30 steps of at most 0.01"
 
 
+@pytest.mark.parametrize("warmup", [True, False])
+def test_the_first_average_is_that_of_its_decay(tmp_path, warmup):
+    """One update goes 1 - 0.99 of the way, and with warm-up 1 - 1/10."""
+    one = experiment(ema_warmup=warmup, ema=(0.99,))
+    first = one.init_params(jax.random.key(one.seed))["kernel"]
+    state = train.run(one, loop(tmp_path, 1))
+    moved = (state.ema_params["kernel"] - first) / (state.params["kernel"] - first)
+    np.testing.assert_allclose(moved, 0.9 if warmup else 0.01, rtol=0.02)
+
+
 def test_snapshots_come_on_time_and_at_the_end(tmp_path):
     seen = []
     train.run(

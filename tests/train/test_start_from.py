@@ -12,7 +12,7 @@ from jaxguide.convert import read_published
 from jaxguide.errors import InputError, NonFiniteError
 from jaxguide.models import load_weights, save_weights
 from jaxguide.sample import __main__ as sample
-from jaxguide.train import __main__ as train, config, loss_config
+from jaxguide.train import __main__ as train, config, starting
 from jaxguide.train.config import LossConfig, ModelConfig
 from tests.convert.test_published import CLASSES, in_diffusers, official
 
@@ -134,9 +134,7 @@ def parts(**changes):
 
 
 def read(file, model, **loss):
-    return loss_config.read_alike(
-        "train", "start_from", file, LossConfig(**loss), model
-    )
+    return starting.read_alike("train", "start_from", file, LossConfig(**loss), model)
 
 
 def test_a_converted_file_is_of_the_architecture_that_the_trainer_builds(tmp_path):
