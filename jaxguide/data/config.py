@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxguide import data
+from jaxguide.runtime import values
 from jaxguide.runtime.calls import lookup
 
 
@@ -25,9 +26,9 @@ class DataConfig:
     name: str = "digits"
     path: str = ""
     split: str = "train"
-    size: int = 0
+    size: int = values.number(0, 0, 16_384)
     flip: bool = False
-    classes: int = 1000
+    classes: int = values.number(1000, 1, 1_000_000)
 
 
 def _made_latents(config: DataConfig) -> data.Source:

@@ -11,7 +11,7 @@ from jaxguide import data
 from jaxguide.data import config as data_config
 from jaxguide.data.config import DataConfig
 from jaxguide.models.autoencoders import encode_moments, load_autoencoder
-from jaxguide.runtime import flags
+from jaxguide.runtime import flags, values
 from jaxguide.runtime.calls import call, imported, lookup, parse_call
 from jaxguide.runtime.hosts import ALONE, Hosts
 
@@ -68,8 +68,8 @@ class EncodeConfig:
     format: str = "npz"
     dtype: str = "float16"
     mirrored: bool = True
-    batch_size: int = 64
-    shard_size: int = 4096
+    batch_size: int = values.number(64, 1)
+    shard_size: int = values.number(4096, 1)
 
 
 def build_encoder(config: EncodeConfig) -> data.Encoder:

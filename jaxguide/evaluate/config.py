@@ -11,7 +11,7 @@ from jaxguide.errors import InputError
 from jaxguide.evaluate import features, images, measures
 from jaxguide.evaluate.features import FeatureNetwork
 from jaxguide.evaluate.protocols import ADM, PLAIN, PROTOCOLS, Protocol
-from jaxguide.runtime import config_file
+from jaxguide.runtime import config_file, values
 from jaxguide.runtime.calls import call, imported, lookup, parse_call
 from jaxguide.runtime.files import check_writable
 from jaxguide.sample.config import SampleConfig
@@ -65,37 +65,20 @@ class EvaluateConfig:
     network: str = "efficientnet_lite0"
     weights: str = ""
     protocol: str = ""
-    num_samples: int = 0
-    num_reference: int = 0
-    floor_seeds: int = 3
-    blocks: int = 10
-    batch_size: int = 64
-    shard_size: int = 1000
+    num_samples: int = values.number(0, 0)
+    num_reference: int = values.number(0, 0)
+    floor_seeds: int = values.number(3, 0, 10_000)
+    blocks: int = values.number(10, 0, 10_000)
+    batch_size: int = values.number(64, 1)
+    shard_size: int = values.number(1000, 1)
     save_reference: str = ""
     cache: str = "outputs/features"
     folder: str = "outputs/evaluation"
 
 
-# The least value of every number of a config.
-LEAST = {
-    "num_samples": 0,
-    "num_reference": 0,
-    "floor_seeds": 0,
-    "blocks": 0,
-    "batch_size": 1,
-    "shard_size": 1,
-}
-
-
 def check(config: EvaluateConfig) -> None:
     """Raises InputError unless numbers and folders of the config can be used."""
-    for name, least in LEAST.items():
-        value = getattr(config, name)
-        if value < least:
-            raise InputError(
-                f"evaluate: need {name} >= {least}, got {name}={value!r}. "
-                f"Write --config.{name}={getattr(EvaluateConfig, name)}."
-            )
+    values.check(config, "evaluate")
     if config.blocks == 1:
         raise InputError(
             "evaluate: need blocks >= 2 to leave each out in turn, or 0, got blocks=1. "

@@ -235,7 +235,7 @@ def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
 
 def check_learnt_scale(config: SampleConfig, weights: Weights) -> None:
     """Raises InputError if the network takes no scale, and the config gives one."""
-    if config.learnt_scale != 1 and not weights.model.inputs:
+    if config.learnt_scale != 1 and not weights.model.takes_scale:
         raise InputError(
             "sample: need learnt_scale=1 for a network that takes no scale, got "
             f"learnt_scale={config.learnt_scale!r} with checkpoint="
