@@ -32,7 +32,7 @@ def cases():
     """Where alpha or sigma vanish; the rest of the product in the exhaustive run."""
     for name in SAMPLERS | MORE:
         for path in PATHS:
-            shown = path in FEW and name in ("ddim", "heun(heun)", "sde_heun")
+            shown = path in FEW and name in ("ddim", "heun(heun)")
             marks = [] if shown else pytest.mark.exhaustive
             yield pytest.param(name, path, marks=marks, id=f"{name}-{path}")
 
