@@ -17,8 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxguide import paths
+from jaxguide.errors import InputError
 from jaxguide.guidance import Network
 from jaxguide.paths import Array, Path
 
@@ -34,6 +36,10 @@ class GaussianMixture:
         weights: [K], sums to 1 over all; uniform if None.
         blocks: variance that a dropped "block" adds to every component; its length is
             the depth of the stand-in network.
+
+    Raises:
+        InputError: if the numbers of components differ, or a label, standard deviation
+            or weight is out of range. Traced arrays are not looked into.
     """
 
     means: Array
@@ -41,6 +47,27 @@ class GaussianMixture:
     labels: tuple[int, ...]
     weights: Array | None = None
     blocks: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        given = self.means, self.stds, self.weights
+        # JAX rebuilds a pytree with tracers, and with objects that are no arrays.
+        if not all(_is_array(a) for a in given[:2]) or np.ndim(self.stds) > 1:
+            return  # several mixtures in one, to be mapped over
+        counts = [np.size(self.stds), len(np.atleast_1d(self.means)), len(self.labels)]
+        if self.weights is not None and _is_array(self.weights):
+            counts.append(np.size(self.weights))
+        if len(set(counts)) > 1:
+            raise InputError(
+                "GaussianMixture: need as many stds, means, labels and weights, got "
+                f"{counts}. Each component has one of each."
+            )
+        stds = np.asarray(self.stds)
+        if not np.all((stds > 0) & (stds < np.inf)) or min(self.labels) < 0:
+            raise InputError(
+                "GaussianMixture: need finite stds > 0 and labels >= 0, got "
+                f"stds={stds.tolist()!r:.80}, labels={self.labels!r:.80}. Labels count "
+                "from 0."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -191,6 +218,10 @@ class _Predict:
         self, mixture: GaussianMixture, x: Array, t: Array, label: Array, **taps: Any
     ) -> Array:
         return mixture.predict(self.kind, self.path, x, t, label, **taps)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer)
 
 
 def _column(value: Array, x: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Pair
-from jaxguide.paths import Array, Path
+from jaxguide.paths import Array, Path, is_integer
 
 # Folded into a sample's key for its initial noise; steps fold in 0, 1, 2, ...
 _INITIAL = 0x7FFFFFFF
@@ -109,23 +109,71 @@ class Sampler:
         raise InputError(f"{type(self).__name__} takes every step once.")
 
 
+def _are_keys(value: Any, ndim: int) -> bool:
+    """Whether `value` is an array [...] of PRNG keys, typed or of the old kind."""
+    if not isinstance(value, jax.Array):
+        return False
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value.ndim == ndim
+    return value.dtype == jnp.uint32 and value.ndim == ndim + 1
+
+
 def sample_keys(seed: int | Array, indices: Array) -> Array:
     """One PRNG key per sample, [B]: a function of seed and sample index alone.
 
     Images therefore do not depend on the batch size or the number of devices.
 
     Args:
-        seed: integer or typed PRNG key.
+        seed: integer in [0, 2^32), or typed PRNG key.
         indices: int [B], the samples' numbers in the whole set.
+
+    Raises:
+        InputError: for another seed, of which JAX would keep the lower bits alone, or
+            for indices that are no row of integers.
     """
-    key = jax.random.key(seed) if isinstance(seed, int | np.integer) else seed
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(indices))
+    indices = jnp.asarray(indices)
+    if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise InputError(
+            "sample_keys: need integer indices [B], got "
+            f"indices.shape={indices.shape} of {indices.dtype}. Pass jnp.arange(batch)."
+        )
+    if _are_keys(seed, 0):
+        key = seed
+    elif is_integer(seed) and 0 <= seed < 2**32:
+        key = jax.random.key(seed)
+    else:
+        raise InputError(
+            f"sample_keys: need an integer seed from 0 to {2**32 - 1} or a key, got "
+            f"seed={seed!r}. Pass 0."
+        )
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
 def initial_noise(
     keys: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Array:
-    """Unit Gaussian noise [B, *shape], drawn per sample from `keys` [B]."""
+    """Unit Gaussian noise [B, *shape], drawn per sample from `keys` [B].
+
+    Raises:
+        InputError: for keys that are no row of typed keys, sizes that are no positive
+            integers, or a dtype without fractions.
+    """
+    if not _are_keys(keys, 1):
+        raise InputError(
+            f"initial_noise: need keys [B], got {type(keys).__name__} of shape "
+            f"{np.shape(keys)}. Pass sample_keys(seed, indices)."
+        )
+    sizes = shape if isinstance(shape, tuple | list) else (shape,)
+    if not all(is_integer(size) and size > 0 for size in sizes) or sizes is not shape:
+        raise InputError(
+            f"initial_noise: need shape, sizes of one sample, got shape={shape!r}. "
+            "Pass (rows, columns, channels)."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"initial_noise: need a floating dtype, got dtype={dtype!r}. "
+            "Pass jnp.float32."
+        )
 
     def draw(key: Array) -> Array:
         return jax.random.normal(jax.random.fold_in(key, _INITIAL), shape, dtype)

@@ -74,7 +74,9 @@ def generate(
         network: the main network; its `kind` and `path` decide all conversions.
         noise: unit Gaussian [B, *D]; scaled to the path's sigma at the grid's start.
         cond: its condition, a pytree with leaves [B, ...], or None.
-        grid: strictly decreasing noise times [N + 1] on the host, see `schedules`.
+        grid: strictly decreasing noise times [N + 1] on the host, such as
+            `uniform(50)`. Times at which the network's kind does not determine data or
+            noise are refused.
         sampler: such as `euler()`.
         guidance: a transform or a `chain`; None for none.
         conds: named further conditions, such as `{"null": labels}`.
@@ -88,7 +90,9 @@ def generate(
             the compiled program, so pass one function, not a new lambda per call.
 
     Returns:
-        Samples [B, *D] at the grid's last time, in the dtype of `noise`.
+        Samples [B, *D] at the grid's last time, in the dtype of `noise`. NaN in
+        arrays (noise, conditions, weights) is data: it gives NaN samples, which the
+        commands refuse and a program has to look for.
 
     Raises:
         InputError: for a bad grid, missing conditions, networks or keys, and arguments

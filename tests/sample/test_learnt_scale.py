@@ -65,7 +65,7 @@ def test_wrong_numbers_are_named(key):
         models.apply(AWARE, params, x, t, label)
     with pytest.raises(ValueError, match="need inputs of .*, got inputs="):
         dataclasses.replace(AWARE, inputs=("sclae",))
-    with pytest.raises(ValueError, match="need scale > 0, got scale=0"):
+    with pytest.raises(ValueError, match="need a finite scale > 0, got scale=0"):
         losses.inputs_at(0.0, ("scale",))
 
 

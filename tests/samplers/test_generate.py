@@ -7,11 +7,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxguide as jg
+from jaxguide.errors import InputError
 from tests import transforms as tf
 from tests.contract.common import EXHAUSTIVE
 
 FAST_COMPILE = True
 GRID = np.array([0.9, 0.6, 0.3, 0.0])
+KEYS = jg.sample_keys(0, jnp.arange(2))
 SAMPLERS = {
     "euler": jg.euler(),
     "heun": jg.heun(),
@@ -84,6 +86,27 @@ def test_the_initial_noise_is_never_drawn_again_by_a_step():
     for step in range(50):
         again = jax.random.normal(jax.random.fold_in(keys[0], step), (4,))
         assert np.abs(begin - again).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: jg.sample_keys(2**32, jnp.arange(2)), "seed=4294967296"),
+        (lambda: jg.sample_keys(-1, jnp.arange(2)), "need an integer seed from 0"),
+        (lambda: jg.sample_keys(0.5, jnp.arange(2)), "seed=0.5"),
+        (lambda: jg.sample_keys(True, jnp.arange(2)), "seed=True"),
+        (lambda: jg.sample_keys(0, 3), r"need integer indices \[B\]"),
+        (lambda: jg.sample_keys(0, jnp.ones(2)), "indices.shape=.* of float32"),
+        (lambda: jg.initial_noise(0, (3,)), "initial_noise: need keys .*got int"),
+        (lambda: jg.initial_noise(KEYS, 3), "need shape, sizes .*got shape=3"),
+        (lambda: jg.initial_noise(KEYS, (-1,)), r"got shape=\(-1,\)"),
+        (lambda: jg.initial_noise(KEYS, (2,), jnp.int8), "need a floating dtype"),
+    ],
+)
+def test_seeds_and_shapes_are_judged(make, match):
+    with pytest.raises(InputError, match=match) as error:
+        make()
+    assert "\n" not in str(error.value)
 
 
 def test_progress_is_called_once_per_step_with_its_index():
