@@ -263,7 +263,7 @@ def icg(
     whole = is_whole(num_classes) and num_classes >= 0
     if not whole or (num_classes and draw is not None):
         raise InputError(
-            "icg: need an integer num_classes >= 0, not beside draw, got "
+            "icg: need num_classes >= 0, and not beside draw, got "
             f"num_classes={num_classes!r}, draw={draw!r}."
         )
     if draw is not None and not callable(draw):

@@ -121,7 +121,7 @@ def test_every_number_of_every_method_is_looked_at(method, argument):
         (lambda: jg.guided_channels(2, axis=0), "need an axis of x other than 0"),
         (lambda: jg.s2(1.0, num_masks=True), "need an integer num_masks >= 1, got T"),
         (lambda: jg.s2(1.0, exclude=0), "need a tuple of block indices, got ex"),
-        (lambda: jg.icg(2.0, num_classes="3"), "need an integer num_classes >= 0"),
+        (lambda: jg.icg(2.0, num_classes="3"), "icg: need num_classes >= 0, and not"),
         (lambda: jg.icg(2.0, draw=3), "icg: need a function (key, cond) -> cond for"),
         (lambda: jg.cfg_cache(2.0, axes=3), "need two different axes >= 1, got axes=("),
         (lambda: jg.frequency_cfg((2.0, 3.0), cutoffs=0.2), "need 1 falling cut-offs"),
