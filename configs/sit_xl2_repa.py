@@ -19,7 +19,8 @@ Cost:     422 NFE per image; 50,000 images 5.0e18 FLOP, decoding not counted. No
 Expected: not run here. Published: FID 1.42, sFID 4.70, IS 305.7, precision 0.80, recall
           0.65.
 Source:   Yu et al. 2024, arXiv:2410.06940; sihyun-yu/REPA@67f7145, generate.py and
-          samplers.py (guidance for 0 <= t <= 0.7; no grid point is at 0.7).
+          samplers.py (guidance for 0 <= t <= 0.7; no grid point is at 0.7;
+          where one is, t_hi=0.70001 guides its step too).
 """
 
 from jaxguide.sample.config import SampleConfig

@@ -23,7 +23,7 @@ rooms = {name.split(".")[1] for name in sys.modules if name.startswith("jaxguide
 print("rooms: " + " ".join(rooms))
 print("heavy: " + " ".join({"flax", "optax", "diffrax", "orbax"} & set(sys.modules)))
 """
-LIGHT = {"guidance", "oracle", "paths", "samplers"}
+LIGHT = {"errors", "guidance", "oracle", "paths", "samplers"}
 
 
 def run(name, brings=()):

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxguide.errors import InputError
+from jaxguide.guidance._checks import is_whole
 from jaxguide.paths import Array
 
 # None for all axes but the first.
@@ -21,8 +22,7 @@ def check_axes(name: str, axes: Any) -> tuple[int, ...] | None:
     if axes is None:
         return None
     axes = tuple(axes) if isinstance(axes, tuple | list) else (axes,)
-    whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
-    if not axes or not whole or 0 in axes:
+    if not axes or not all(is_whole(axis) and axis != 0 for axis in axes):
         raise InputError(
             f"{name}: need axes of x other than 0, which is the batch, got "
             f"axes={axes!r}. The last axis is axes=(-1,)."

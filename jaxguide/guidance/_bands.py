@@ -318,9 +318,12 @@ def _weights(name: str, weights: Any) -> tuple[Schedule | None, ...]:
 
 
 def _check_cutoffs(name: str, cutoffs: Any, number: int) -> None:
-    edges = np.asarray(cutoffs, float)
-    fall = np.all(np.diff(edges) < 0) and np.all(edges > 0)
-    if edges.shape != (number - 1,) or not fall:
+    try:
+        edges = np.asarray(cutoffs, float)
+    except (TypeError, ValueError):
+        edges = np.full(1, np.nan)
+    fall = edges.ndim == 1 and np.all(np.diff(edges) < 0) and np.all(edges > 0)
+    if edges.shape != (number - 1,) or not fall or not np.all(np.isfinite(edges)):
         raise InputError(
             f"{name}: need {number - 1} falling cut-offs above 0, one fewer than "
             f"bands, got cutoffs={cutoffs!r}."

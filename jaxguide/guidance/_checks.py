@@ -80,6 +80,11 @@ def static_number(
     return float(value)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer; True and 2.0 are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def shown(value: Any) -> str:
     """Its `repr` in one line of at most 80 characters."""
     line = " ".join(repr(value).split())

@@ -14,6 +14,7 @@ from jaxguide.errors import InputError
 from jaxguide.guidance._axes import spread
 from jaxguide.guidance._base import NULL, RAW, Branch, Change, View
 from jaxguide.guidance._chain import Chain, chain
+from jaxguide.guidance._checks import is_whole
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._directions import project
 from jaxguide.paths import Array
@@ -259,10 +260,15 @@ def icg(
     Differs from the source: the random label may be the sample's own, as under the
         uniform law; the mean of the noise in place of embeddings is 0.
     """
-    if num_classes < 0 or (num_classes and draw is not None):
+    whole = is_whole(num_classes) and num_classes >= 0
+    if not whole or (num_classes and draw is not None):
         raise InputError(
             "icg: need num_classes >= 0, and not beside draw, got "
             f"num_classes={num_classes!r}, draw={draw!r}."
+        )
+    if draw is not None and not callable(draw):
+        raise InputError(
+            f"icg: need a function (key, cond) -> cond for draw, got draw={draw!r}."
         )
     away = Branch(change=RandomCondition(num_classes, draw))
     return contrast(scale, away, neutral=1.0, t_lo=t_lo, t_hi=t_hi, name="icg")

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
+from jaxguide.guidance._arguments import check_mapping
 from jaxguide.guidance._axes import sample_axes
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
+from jaxguide.guidance._checks import shown, static_number
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import ANY, check_number, check_space, pytree
 from jaxguide.guidance._schedule import Schedule, Weight as Weight
@@ -232,8 +234,17 @@ def contrast(
         )
     for one, off in zip(weights, neutrals, strict=True):
         check_number(name, "weight" if off == 0 else "scale", one)
+        static_number(name, "neutral", off)
+    check_mapping(name, "numbers", numbers, "std")
     for key, one in (numbers or {}).items():
         check_number(name, f"numbers[{key!r}]", one)
+    away, maps = away if isinstance(away, tuple) else (away,), _parts(name, maps)
+    for one in (toward, *away):
+        if not isinstance(one, Branch):
+            raise InputError(
+                f"{name}: need a Branch on both sides, got {shown(one)}. Write "
+                "Branch(cond='name') for a condition."
+            )
     check_space(name, space)
     if base not in BASES:
         raise InputError(f"{name}: need base in {BASES}, got base={base!r}.")
@@ -242,7 +253,7 @@ def contrast(
             schedules.window(one, t_lo=t_lo, t_hi=t_hi, outside=off)
             for one, off in zip(weights, neutrals, strict=True)
         ),
-        away if isinstance(away, tuple) else (away,),
+        away,
         toward,
         neutrals,
         space,
@@ -251,6 +262,14 @@ def contrast(
         base,
         {key: schedules.constant(one) for key, one in (numbers or {}).items()},
     )
+
+
+def _parts(name: str, maps: Any) -> tuple[DirectionMap, ...]:
+    """Direction maps as a tuple."""
+    several = isinstance(maps, tuple | list)
+    if not several or not all(isinstance(one, DirectionMap) for one in maps):
+        raise InputError(f"{name}: need a tuple of direction maps, got {shown(maps)}.")
+    return tuple(maps)
 
 
 def cfg(scale: Weight, *, t_lo: float = 0.0, t_hi: float = 1.0) -> Contrast:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
-from jaxguide.guidance._checks import static_number
+from jaxguide.guidance._checks import is_whole, static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import (
@@ -181,7 +181,7 @@ def cfg_cache(
     check_number("cfg_cache", "scale", scale)
     t_reuse = static_number("cfg_cache", "t_reuse", t_reuse, low=0, high=1)
     check_named_space("cfg_cache", space)
-    if not isinstance(every, int) or every < 1:
+    if not is_whole(every) or every < 1:
         raise InputError(
             f"cfg_cache: need an integer every >= 1, got every={every!r}. 1 is cfg."
         )
@@ -199,11 +199,11 @@ def cfg_cache(
 
 
 def _checked(axes: Any) -> tuple[int, int]:
-    axes = tuple(axes)
+    axes = tuple(axes) if isinstance(axes, tuple | list) else (axes,)
     if (
         len(axes) != 2
         or axes[0] == axes[1]
-        or not all(isinstance(axis, int) and axis > 0 for axis in axes)
+        or not all(is_whole(axis) and axis > 0 for axis in axes)
     ):
         raise InputError(
             f"cfg_cache: need two different axes >= 1, got axes={axes!r}. "

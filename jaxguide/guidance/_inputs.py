@@ -11,7 +11,7 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import RAW, Branch, Change, View
 from jaxguide.guidance._blur import blur
-from jaxguide.guidance._checks import static_number
+from jaxguide.guidance._checks import is_whole, static_number
 from jaxguide.guidance._contrast import Contrast, DirectionMap, Sides, Weight, contrast
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_named_space, pytree
@@ -249,7 +249,7 @@ def sliding_window(
         official combination with CFG has no mask in its EDM2 script.
     """
     size = static_number("sliding_window", "size", size)
-    if not 0 < size <= 1 or not isinstance(crops, int) or crops < 1:
+    if not 0 < size <= 1 or not is_whole(crops) or crops < 1:
         raise InputError(
             "sliding_window: need 0 < size <= 1 and an integer crops >= 1, got "
             f"size={size!r}, crops={crops!r}."

@@ -9,7 +9,7 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import NULL, RAW, Branch, Guided, View
-from jaxguide.guidance._checks import check_value, static_number
+from jaxguide.guidance._checks import check_value, is_whole, static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._numbers import check_number, pytree
@@ -148,7 +148,7 @@ def linear_ag(
             f"linear_ag: need coefficients [N, 2, K], got shape {shape}. "
             "Make them with fit_linear_ag."
         )
-    if not isinstance(every, int) or every < 1:
+    if not is_whole(every) or every < 1:
         raise InputError(
             f"linear_ag: need an integer every >= 1, got every={every!r}. 1 is cfg."
         )
@@ -214,7 +214,7 @@ def fit_linear_ag(raw: Any, null: Any, *, history: int = 3) -> np.ndarray:
             "fit_linear_ag: need raw and null of one shape [N, B, ...], got "
             f"{raw.shape} and {null.shape}."
         )
-    if not isinstance(history, int) or history < 1:
+    if not is_whole(history) or history < 1:
         raise InputError(
             f"fit_linear_ag: need an integer history >= 1, got history={history!r}."
         )

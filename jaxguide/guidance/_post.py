@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
@@ -91,10 +90,10 @@ class Renorm(Transform):
 
     def idle(self) -> bool:
         """True where the limit is known to leave the raw length alone."""
-        limit, known = self.limit.value, self.limit.shape is None
-        if not known or self.limit.windows or isinstance(limit, Tracer):
+        limit, constant = self.limit.value, self.limit.shape is None
+        known = isinstance(limit, int | float | np.ndarray | np.generic)
+        if not known or not constant or self.limit.windows:
             return False
-        limit = np.asarray(limit)
         return bool(np.all(limit >= 1 if self.rule == "at_most" else limit == 1))
 
     def switches(self) -> tuple[tuple[Schedule, float], ...]:

@@ -6,7 +6,7 @@ from jax import lax
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import RAW, Guided, View
-from jaxguide.guidance._checks import static_number
+from jaxguide.guidance._checks import is_whole, static_number
 from jaxguide.guidance._contrast import to_columns
 from jaxguide.guidance._numbers import pytree
 from jaxguide.guidance._schedule import Schedule
@@ -74,9 +74,14 @@ def guided_channels(
     Differs from the source: any number of channels, after any guidance. The authors
         hold scale 1.5 on 3 channels for about 1.375 on 4.
     """
-    if not isinstance(number, int) or number < 1:
+    if not is_whole(number) or number < 1:
         raise InputError(
             f"guided_channels: need an integer number >= 1, got number={number!r}."
+        )
+    if not is_whole(axis) or axis == 0:
+        raise InputError(
+            "guided_channels: need an axis of x other than 0, which is the batch, got "
+            f"axis={axis!r}. The last one is axis=-1."
         )
     schedule = schedules.window(1.0, t_lo=t_lo, t_hi=t_hi, outside=0.0)
     return GuidedChannels(schedule, number, axis)

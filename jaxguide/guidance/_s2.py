@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import Branch, Change, View
-from jaxguide.guidance._checks import static_number
+from jaxguide.guidance._checks import is_whole, static_number
 from jaxguide.guidance._contrast import Contrast, Weight, contrast
 from jaxguide.guidance._layers import remaining_share
 from jaxguide.guidance._network import Network
@@ -114,8 +114,13 @@ def s2(
         raise InputError(
             f"s2: need 0 < drop < 1 (a share of blocks), got drop={drop!r}."
         )
-    if not isinstance(num_masks, int) or num_masks < 1:
+    if not is_whole(num_masks) or num_masks < 1:
         raise InputError(f"s2: need an integer num_masks >= 1, got {num_masks!r}.")
+    if not isinstance(exclude, tuple | list) or not all(map(is_whole, exclude)):
+        raise InputError(
+            f"s2: need a tuple of block indices, got exclude={exclude!r}. The first "
+            "block is exclude=(0,)."
+        )
     tap = DropBlocks(float(drop), tuple(exclude))
     away = tuple(Branch(change=tap, draw=i) for i in range(num_masks))
     return contrast(weight, away, t_lo=t_lo, t_hi=t_hi, name="s2")

@@ -248,7 +248,7 @@ def window(
     if not 0 <= low < high <= 1:
         raise InputError(
             f"window: need 0 <= t_lo < t_hi <= 1, got t_lo={t_lo!r}, t_hi={t_hi!r}. "
-            "Times are noise times: 1 is noise, 0 is data."
+            "Times are noise times: 1 is noise, 0 is data; divide timesteps by 1000."
         )
     if (low, high) == (0, 1):
         return schedule

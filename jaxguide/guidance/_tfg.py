@@ -13,7 +13,7 @@ from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance import schedules
 from jaxguide.guidance._base import Branch, Guided, View, find_condition
-from jaxguide.guidance._checks import check_value, static_number
+from jaxguide.guidance._checks import check_value, is_whole, static_number
 from jaxguide.guidance._contrast import Weight
 from jaxguide.guidance._coupled import noise_of
 from jaxguide.guidance._energies import as_leaves, gradient
@@ -173,7 +173,7 @@ def tfg(
         check_number("tfg", argument, value)
     smoothing = static_number("tfg", "smoothing", smoothing, low=0)
     for argument, value in (("steps", steps), ("samples", samples)):
-        if not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise InputError(
                 f"tfg: need an integer {argument} >= 1, got {argument}={value!r}."
             )
