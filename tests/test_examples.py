@@ -79,6 +79,7 @@ def test_diffrax_ode():
     assert numbers(found["integrate, NFE per image"])[0] > 0
 
 
+@pytest.mark.exhaustive
 def test_hackable_inference():
     found = run("hackable_inference.py")
     assert numbers(found["largest difference"])[0] < 1e-4

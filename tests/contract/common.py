@@ -69,6 +69,24 @@ some_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.ALL_TRANSFORMS))
 some_neutral_rows = pytest.mark.parametrize("row", one_of_every_kind(tf.WITH_NEUTRAL))
 
 
+def one_of_three(params):
+    """Of what the default run has, every third; the rest for the exhaustive run."""
+    default = [param for param in params if not param.marks]
+    kept = default[::3]
+    return [
+        param
+        if param in kept
+        else pytest.param(*param.values, id=param.id, marks=EXHAUSTIVE)
+        for param in params
+    ]
+
+
+# For laws that compile several programs for each row.
+few_rows = pytest.mark.parametrize(
+    "row", one_of_three(one_of_every_kind(tf.ALL_TRANSFORMS))
+)
+
+
 def rest(*values):
     """Parameters for the exhaustive run alone."""
     return [pytest.param(value, marks=EXHAUSTIVE) for value in values]

@@ -14,9 +14,9 @@ from tests.contract.common import (
     GRID,
     Probing,
     eager,
+    few_rows,
     few_steps,
     register,
-    some_rows,
 )
 
 FAST_COMPILE = True
@@ -25,7 +25,7 @@ FAST_COMPILE = True
 # 2. Branches are declared, then evaluated once.
 
 
-@some_rows
+@few_rows
 def test_equal_branches_are_evaluated_once(row):
     if row.stochastic or row.own:
         pytest.skip("its draws or numbers are its own")
@@ -43,7 +43,7 @@ def test_two_cfgs_cost_one_null_call():
     assert null == len(GRID) - 1
 
 
-@some_rows
+@few_rows
 def test_batched_equals_sequential(row):
     noise = jax.random.normal(jax.random.key(5), (tf.BATCH, *tf.SHAPE))
     options = dict(noise=noise, seed=5, grid=few_steps(row))

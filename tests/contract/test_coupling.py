@@ -15,9 +15,9 @@ from tests.contract.common import (
     SAMPLERS,
     Probing,
     eager,
-    every_row,
     probes,
     register,
+    some_rows,
 )
 
 FAST_COMPILE = True
@@ -66,7 +66,7 @@ def test_cfg_plus_plus_is_cfg_with_the_effective_scale_of_a_first_order_step(
     np.testing.assert_allclose(coupled, plain, rtol=1e-4, atol=1e-4)
 
 
-@every_row
+@some_rows
 def test_a_method_that_does_not_couple_leaves_the_pair_consistent(row):
     if row.coupled:
         pytest.skip("it gives the sampler a noise of its own")
@@ -109,6 +109,7 @@ class CommitsState(NamedTuple):
 register(Commits)
 
 
+@pytest.mark.exhaustive
 def test_a_two_stage_solver_commits_the_state_once_per_step():
     grid = np.array([0.8, 0.6, 0.4, 0.2])
     with jax.numpy_dtype_promotion("standard"):

@@ -19,7 +19,7 @@ from tests.contract.common import (
     few_steps,
     probes,
     rest,
-    typical_rows,
+    some_rows,
 )
 
 FAST_COMPILE = True
@@ -30,7 +30,7 @@ FAST_COMPILE = True
 
 @pytest.mark.parametrize("network_dtype", [*rest(jnp.float32), jnp.bfloat16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@typical_rows
+@some_rows
 def test_samples_keep_the_dtype_of_the_noise(row, dtype, network_dtype):
     def predict(weights, x, *args, **taps):
         out = tf.toy(weights, x, *args, **taps)

@@ -15,11 +15,11 @@ from tests.contract.common import (
     compiled_grid,
     eager,
     every_row,
+    few_rows,
     few_steps,
     masks,
     probes,
     rest,
-    some_rows,
 )
 
 FAST_COMPILE = True
@@ -28,7 +28,7 @@ FAST_COMPILE = True
 # 1. Pure.
 
 
-@some_rows
+@few_rows
 def test_same_inputs_give_the_same_samples(row):
     run = compiled(row.name)
     np.testing.assert_array_equal(run.first, run.again)
@@ -41,7 +41,7 @@ def base_of(make, grid):
     return eager(make(), grid=np.array(grid))[0]
 
 
-@some_rows
+@few_rows
 def test_the_transform_acts_and_its_number_matters(row):
     run = compiled(row.name)
     base = base_of(row.base, tuple(compiled_grid(row)))
@@ -49,7 +49,7 @@ def test_the_transform_acts_and_its_number_matters(row):
     assert np.abs(run.first - run.other).max() > 1e-4
 
 
-@some_rows
+@few_rows
 def test_jit_equals_eager(row):
     out, _, _ = eager(row.make(row.value), grid=compiled_grid(row))
     np.testing.assert_allclose(compiled(row.name).first, out, rtol=2e-5, atol=2e-5)
@@ -81,7 +81,7 @@ def test_state_keeps_structure_shape_and_dtype(row, dtype):
     assert copies == int(row.memory)
 
 
-@some_rows
+@few_rows
 def test_only_the_stochastic_ones_depend_on_the_key(row):
     one, _, _ = eager(row.make(row.value), seed=1, grid=few_steps(row))
     two, _, _ = eager(row.make(row.value), seed=2, grid=few_steps(row))

@@ -16,9 +16,9 @@ from tests.contract.common import (
     GRID,
     compiled,
     eager,
+    few_rows,
     few_steps,
     probes,
-    some_rows,
     typical_rows,
 )
 
@@ -29,13 +29,13 @@ FAST_COMPILE = True
 # 7. Values are traced, structure is static.
 
 
-@some_rows
+@few_rows
 def test_other_values_do_not_retrace(row):
     traces = compiled(row.name).traces
     assert traces[0] == traces[1] == traces[2] > 0
 
 
-@some_rows
+@few_rows
 def test_vmap_over_values_equals_the_loop(row):
     other = row.neutral or 0.0
     values = row.value * jnp.asarray([0.3, 0.6, 1.0]) + other * jnp.asarray(

@@ -187,6 +187,7 @@ def test_exported_folders_open_in_diffusers(pair, tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+@pytest.mark.exhaustive
 def test_the_command_converts_and_goes_back(pair, tiny, tmp_path):
     _, ours = pair
     theirs, mine, back = (tmp_path / name for name in ("a", "b.safetensors", "c"))
@@ -267,6 +268,7 @@ def test_the_authors_layout_is_two_files_of_numbered_layers(tiny, tmp_path):
         assert jax.tree.all(jax.tree.map(np.array_equal, read.params, ours.params))
 
 
+@pytest.mark.exhaustive
 def test_pooled_blocks_equal_a_rebuilt_taef2(tmp_path):
     torch.manual_seed(0)
     halves = {

@@ -92,6 +92,7 @@ def one_step(path, t, s):
     return x, denoised, clean, noise, make
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", [paths.Linear(), *rest(paths.GVP())], ids=str)
 def test_variance_alone_is_dps(path):
     """The next state minus step size times the gradient at the state before."""
@@ -114,6 +115,7 @@ def test_variance_alone_is_dps(path):
     assert np.abs(want - make(clean, noise)).max() > 0.05
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", [paths.VP(), *rest(paths.Linear())], ids=str)
 def test_mean_alone_is_mpgd(path):
     """Denoised moves, the noise stays; a quadratic is left by 1 - weight per step."""

@@ -69,6 +69,7 @@ def test_data_time_is_noise_time_reversed(kind):
     np.testing.assert_allclose(once(mirrored, 0.25), sign * want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("batched", [True, *rest(False)])
 def test_a_scan_of_it_equals_generate(batched):
     chain = jg.chain(

@@ -543,6 +543,7 @@ def test_a_square_of_tokens_is_assumed_where_the_network_does_not_say():
     assert np.abs(outs[0] - outs[2]).max() > 1e-3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["noise", "denoised"])
 def test_sag_is_the_same_for_every_kind_of_network(kind):
     """Its difference is one of noises, whatever the network predicts."""

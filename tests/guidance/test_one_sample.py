@@ -15,7 +15,7 @@ WEIGHTS = {"main": jnp.asarray([1.3, 0.2]), "weak": jnp.asarray([0.9, 0.2])}
 TIMES = (0.65, 0.5, 0.3)
 # `nag` sees two conditions side by side in one batch; what draws, draws per batch.
 ROWS = [row for row in tf.ALL_TRANSFORMS if not row.stochastic and row.name != "nag"]
-BY_DEFAULT = ("apg", "rescale")
+BY_DEFAULT = ("apg",)
 
 
 def mark(row):

@@ -71,6 +71,7 @@ def tabulated(x, t, label):
     return jax.vmap(one)(t, label.astype(jnp.float32))
 
 
+@pytest.mark.exhaustive
 def test_cfg_cache_is_the_hook_of_diffusers():
     torch = pytest.importorskip("torch")
     hooks = pytest.importorskip("diffusers.hooks.faster_cache")
@@ -238,6 +239,7 @@ def test_recorded_trajectories_are_those_of_generate():
     np.testing.assert_allclose(null[1], out, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_second_stage_of_a_regressed_step_keeps_its_difference():
     table = np.array([[[0.5], [0.4]]])
     x, network = tf.start(), MODEL.network("noise", paths.GVP())

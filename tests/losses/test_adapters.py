@@ -43,6 +43,7 @@ def adapted(params, adapters, x, t, label, scale):
     return models.apply_adapted(MODEL, params, adapters, x, t, label, scale=scale)
 
 
+@pytest.mark.exhaustive
 def test_fresh_adapters_leave_the_network_as_it_is(params, adapters):
     states = some_states()
 

@@ -11,9 +11,9 @@ from jaxguide.experiments.linear_classes import CLASSES, MEANS, STDS, TIMES
 from jaxguide.experiments.mg_fixed_points import CASES
 
 FAST_COMPILE = True
-# The first of three losses that guide; the others in the exhaustive run.
+# The first of Model-Guidance; the other losses in the exhaustive run.
 FIRST = {case.loss: case for case in reversed(CASES) if case.scale != 1}
-OTHERS = ("mean_flow", "scale_aware_model_guidance")
+OTHERS = {case.loss for case in CASES} - {"model_guidance"}
 SHOWN = [
     pytest.param(
         case,

@@ -69,6 +69,7 @@ def test_latents_are_scaled_as_the_source_of_latents_does():
     )
 
 
+@pytest.mark.exhaustive
 def test_decoding_passes_through_jit_with_weights_as_arguments():
     ours, x0 = make(KL), draw(1, 4, 4, 4)
     decode = jax.tree_util.Partial(decode_latents, ours)

@@ -56,6 +56,7 @@ def network(file):
     return features.inception(file, protocol="torch-fidelity", batch_size=1)
 
 
+@pytest.mark.exhaustive
 def test_every_layer_equals_torch_fidelitys(network, theirs):
     images = np.random.default_rng(1).integers(0, 256, (1, 83, 61, 3), np.uint8)
     wanted = theirs(images)

@@ -19,6 +19,7 @@ def params(model):
     return jax.tree.map(lambda leaf: leaf + 0.1, zeros)
 
 
+@pytest.mark.exhaustive
 def test_a_number_may_be_one_for_all_images():
     model = dataclasses.replace(PLAIN, inputs=("scale",))
     predict = jax.jit(models.Predictor(model))

@@ -68,6 +68,7 @@ def test_the_seed_matters(config, base):
     assert np.abs(images - base).reshape(3, -1).max(axis=1).min() > 0.1
 
 
+@pytest.mark.exhaustive
 def test_columns_start_from_the_same_noise(config):
     neutral = [dict(name="cfg", scale=1.0), dict(name="sg_prev", weight=0.0)]
     columns = ("none", "cfg", "cfg+sg_prev")

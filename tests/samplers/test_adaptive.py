@@ -121,6 +121,7 @@ def test_a_branch_that_is_several_evaluations_counts_as_several(guidance, least)
     assert int(found.nfe) == main.evaluations() == least * (6 * int(found.steps) + 1)
 
 
+@pytest.mark.exhaustive
 def test_agrees_with_scipy_in_float64_and_with_many_fixed_steps():
     start, label = noise(3, 2, seed=1), np.array([0, 1, 1])
 

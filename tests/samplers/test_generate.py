@@ -132,6 +132,7 @@ typical_sampler = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.exhaustive
 @typical_sampler
 def test_samplers_run_under_jit_vmap_and_grad(sampler):
     weights = jnp.asarray([1.3, 0.2])

@@ -116,6 +116,7 @@ def test_the_variant_cancels_once_three_values_are_known():
     assert np.all(apart[:3] > [-1, 1e-3, 1e-3]) and np.all(apart[3:] < 1e-12)
 
 
+@pytest.mark.exhaustive
 def test_the_corrector_raises_the_order_by_one():
     """In float64 throughout: the errors are below float32 coefficients."""
     path, truth = paths.Linear(), exact(0.9, 0.15)

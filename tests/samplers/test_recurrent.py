@@ -69,6 +69,7 @@ def test_a_repeated_step_is_the_step_of_the_state_that_was_made_noisy_again():
     np.testing.assert_allclose(out, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "path",
     [

@@ -75,6 +75,7 @@ def test_a_sweep_is_a_loop_of_generate(sampler):
     assert probe.evaluations() == sum(promised)
 
 
+@pytest.mark.exhaustive
 def test_vmapped_is_the_same():
     (swept, *_), (looped, *_) = both(POINTS, jg.euler(), vmapped=True)
     np.testing.assert_allclose(swept, looped, atol=2e-6)

@@ -63,6 +63,7 @@ def done(config):
 
 
 # The last point has everything on; the first, with CFG and S2 off, is for the rest.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("index", [11, *rest(0)])
 def test_every_point_is_what_sample_makes_of_it(config, done, index):
     plan, outcome = done

@@ -67,7 +67,7 @@ def check(program, platform):
     ("name", "platform"),
     [
         ("pmap", "cuda"),
-        ("fsdp", "tpu"),
+        pytest.param("fsdp", "tpu", marks=pytest.mark.exhaustive),
         pytest.param("pmap", "tpu", marks=pytest.mark.exhaustive),
         pytest.param("fsdp", "cuda", marks=pytest.mark.exhaustive),
     ],

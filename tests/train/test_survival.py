@@ -161,6 +161,7 @@ def steep(params, inputs):
     return least_squares(params, inputs) + jnp.sqrt(zero)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("loss", "line"),
     [
@@ -390,7 +391,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_pat
     [
         (
             "file",
-            "need files that can be written, got .*: (File exists|Not a directory)",
+            "need a folder that can be written, got .*: (File exists|Not a directory)",
         ),
         ("gone", "Checkpoints.restore: need a checkpoint that can be read, got step 2"),
     ],
