@@ -20,12 +20,12 @@ from tests.contract.common import (
     compiled_grid,
     eager,
     every_row,
+    few_rows,
     masks,
-    neutral_rows,
     probes,
     promised,
     rows_and_samplers,
-    some_rows,
+    some_neutral_rows,
 )
 
 FAST_COMPILE = True
@@ -54,7 +54,7 @@ def base_of(make):
     return out, main.evaluations()
 
 
-@neutral_rows
+@some_neutral_rows
 def test_a_neutral_transform_costs_and_changes_nothing(row):
     out, main, weak = eager(row.make(row.neutral), grid=SHORT)
     base, evaluations = base_of(row.base)
@@ -187,7 +187,7 @@ def test_promised_evaluations_are_the_counted_ones(row, name):
     np.testing.assert_allclose(promise.flops, spent, rtol=1e-12)
 
 
-@some_rows
+@few_rows
 def test_the_compiled_program_evaluates_what_was_promised(row):
     run = compiled(row.name)
     assert run.evaluations == run.cost == promised(row, compiled_grid(row))

@@ -15,7 +15,7 @@ import pytest
 import jaxguide as jg
 from jaxguide.guidance import add_scaled
 from tests import quick, transforms as tf
-from tests.contract.common import rest, some_neutral_rows
+from tests.contract.common import few_neutral_rows, rest, some_neutral_rows
 from tests.toy import toy
 
 FAST_COMPILE = True
@@ -77,7 +77,7 @@ def bits(x):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, *rest(jnp.bfloat16)])
-@some_neutral_rows
+@few_neutral_rows
 def test_a_traced_neutral_number_is_bitwise_unguided(row, dtype, unguided):
     run = compiled(row.make)
     zeros = (0.0, -0.0) if row.neutral == 0 else (1.0,)

@@ -155,7 +155,7 @@ def test_protocols_belong_to_inception():
         (dict(metrics="fid"), "need Inception's weights for 'fid', got network='toy'"),
         (dict(network="inception"), "got .*weights=''. Download"),
         (dict(network="os:getcwd"), "need a function that computes, got"),
-        (dict(network="math:floor"), "need a function that makes a Feat"),
+        (dict(network="math:floor"), "need x, got"),
         (dict(metrics="fed"), "Did you mean 'fd'?"),
         (dict(metrics=""), "got name=''"),
         (dict(samples=""), "need images, got samples=''"),

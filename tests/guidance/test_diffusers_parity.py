@@ -204,7 +204,15 @@ def fdg(**options):
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 4, 8, 8), (2, 3, 16, 16), (2, 3, 8, 16)], ids=str
+    "shape",
+    [
+        (2, 4, 8, 8),
+        *(
+            pytest.param(s, marks=pytest.mark.exhaustive)
+            for s in ((2, 3, 16, 16), (2, 3, 8, 16))
+        ),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("scales", [(10.0, 5.0), (6.0, 2.0, 3.0)], ids=str)
 def test_fdg(shape, scales):

@@ -166,10 +166,10 @@ both = pytest.mark.parametrize(
 
 
 def turned():
-    """Every case with one of the two guiders, in turn; with the other in the rest."""
+    """Every case with both guiders; by default the first with one."""
     for index, case in enumerate(CASES):
         for turn, pair in enumerate(((slg_guider, jg.stg), (pag_guider, jg.pag))):
-            marks = [] if turn == index % 2 else [pytest.mark.exhaustive]
+            marks = [] if turn == index == 0 else [pytest.mark.exhaustive]
             name = ("slg", "pag")[turn]
             yield pytest.param(*case, *pair, marks=marks, id=f"{name}-{index}")
 

@@ -75,7 +75,12 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(
-    ("name", "neutral"), PLAIN, ids=lambda v: v if isinstance(v, str) else ""
+    ("name", "neutral"),
+    [
+        pytest.param(*one, marks=[] if index in (0, 5) else [pytest.mark.exhaustive])
+        for index, one in enumerate(PLAIN)
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_a_neutral_loss_is_flow_matching_of_the_same_draws(name, neutral, key):
     @jax.jit
