@@ -104,8 +104,8 @@ def number(default: Any, least: float, most: float = _MOST) -> Any:
 
 
 def seed(default: int = 0) -> Any:
-    """A field of a config dataclass that holds a seed."""
-    return number(default, 0)
+    """A field of a config dataclass that holds a seed; JAX tells 2^32 apart."""
+    return number(default, 0, 2**32 - 1)
 
 
 def check(config: Any, title: str = "config", prefix: str = "") -> None:
