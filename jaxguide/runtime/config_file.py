@@ -38,10 +38,10 @@ def load(value: str, kind: type = object, *, flag: str = "--config") -> Any:
         raise InputError(f"cli: need an existing file, got {flag}={path!r}. {hint}")
     config = _executed(path, [argument] if colon else [])
     if kind is not object and type(config) is not kind:
-        got = getattr(type(config), "__name__", str(type(config)))
+        got = "None" if config is None else f"a {type(config).__name__}"
         raise InputError(
             f"cli: need a config file whose get_config returns a {kind.__name__}, got "
-            f"{flag}={path!r}, which returns a {got}. Use one of this command."
+            f"{flag}={path!r}, which returns {got}. Use one of this command."
         )
     if kind is not object:
         values.check(config)

@@ -18,7 +18,7 @@ from jaxguide import data, models, train
 from jaxguide.data.config import DataConfig
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights
-from jaxguide.runtime import shards
+from jaxguide.runtime import shards, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
 from jaxguide.train import LoopConfig, parallel
@@ -42,15 +42,15 @@ class ModelConfig:
             downscale_freq_shift, mlp_ratio, dtype, remat: see `models.DiTConfig`.
     """
 
-    patch: int = 4
-    width: int = 128
-    depth: int = 6
-    heads: int = 4
+    patch: int = values.number(4, 1, 1024)
+    width: int = values.number(128, 1, 65_536)
+    depth: int = values.number(6, 1, 4096)
+    heads: int = values.number(4, 1, 4096)
     learn_sigma: bool = False
     time_scale: float = 1000.0
     time_offset: float = 0.0
     downscale_freq_shift: float = 0.0
-    mlp_ratio: int = 4
+    mlp_ratio: int = values.number(4, 1, 256)
     dtype: str = "float32"
     remat: bool = True
 
@@ -312,17 +312,15 @@ def run_facts(config: TrainConfig) -> dict[str, dict]:
 
 def build_loop(config: TrainConfig) -> LoopConfig:
     """How long `train.run` runs, how often it reports, and where to."""
-    values: dict[str, Any] = {
-        f.name: getattr(config, f.name) for f in fields(LoopConfig)
-    }
+    loop: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(LoopConfig)}
     if not config.folder.strip():
         raise InputError(
             f"train: need a folder of the run, got folder={config.folder!r}. "
             "For example --config.folder=outputs/mine."
         )
-    values["folder"] = Path(config.folder).expanduser()
+    loop["folder"] = Path(config.folder).expanduser()
     _check_shown(config)
-    return LoopConfig(**values)
+    return LoopConfig(**loop)
 
 
 def _check_shown(config: TrainConfig) -> None:

@@ -88,7 +88,7 @@ def odd_npz(rng: np.random.Generator) -> dict[str, bytes]:
         return _zip(x=header + bytes(64), y=_npy(y), arr_0=header + bytes(64))
 
     damaged = bytearray(sound)
-    for place in rng.integers(200, 2000, 40):
+    for place in rng.integers(200, len(damaged) - 200, 40):
         damaged[place] ^= 255
     return {
         "empty": b"",

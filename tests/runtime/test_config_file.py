@@ -12,7 +12,7 @@ IMPORT = "from jaxguide.sample.config import SampleConfig\n"
 @pytest.mark.parametrize(
     ("text", "arg", "line"),
     [
-        ("def get_config(arg=''):\n    return None\n", "", "which returns a NoneType"),
+        ("def get_config(arg=''):\n    return None\n", "", "which returns None"),
         ("def get_config(arg=''):\n    return {}\n", "", "which returns a dict"),
         (IMPORT + "get_config = lambda: SampleConfig\n", "", "which returns a type"),
         (
