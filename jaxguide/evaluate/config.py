@@ -91,7 +91,7 @@ def check(config: EvaluateConfig) -> None:
                 f"save_reference={config.save_reference!r}. Add the ending."
             )
         folder = Path(config.save_reference).expanduser().parent
-        check_writable(folder, "evaluate save_reference")
+        check_writable(folder, "evaluate", "save_reference")
 
 
 def build_names(config: EvaluateConfig) -> list[str]:

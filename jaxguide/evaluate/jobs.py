@@ -107,8 +107,8 @@ def build_job(config: EvaluateConfig, share: Share = (0, 1)) -> EvaluationJob | 
     _check(job)
     for text, settings in sampling.items():
         _check_count(job, text, settings.num_samples)
-    check_writable(config.folder, "evaluate folder")
-    check_writable(config.cache, "evaluate cache")
+    check_writable(config.folder, "evaluate", "folder")
+    check_writable(config.cache, "evaluate", "cache")
     if not _sample(sampling, share):
         return None
     for text, settings in sampling.items():

@@ -15,6 +15,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,31 +102,41 @@ def _flush(part: Path) -> None:
         os.fsync(file.fileno())
 
 
-def unwritable(owner: str, path: Path, error: BaseException) -> UnwritableError:
+def unwritable(
+    owner: str, path: str | Path, error: BaseException, name: str = "path"
+) -> UnwritableError:
     """The error for a file or folder that the system does not let us write."""
-    reason = exits.why_unwritable(error) or str(error)
+    reason = exits.why_unwritable(error) or getattr(error, "strerror", None)
     return UnwritableError(
-        f"{owner}: need a folder that can be written, got path={str(path)!r}: "
-        f"{reason}. Make room or choose another folder."
+        f"{owner}: need a folder that can be written, got {name}={str(path)!r}: "
+        f"{reason or error}. Make room or choose another folder."
     )
 
 
-def check_writable(folder: str | Path, owner: str = "files") -> None:
-    """Makes a folder, and a file in it that is removed again; before long work.
+def check_writable(
+    folder: str | Path, owner: str = "files", name: str = "path"
+) -> None:
+    """Tries whether files can be made in a folder, or where it will be; leaves none.
 
-    What killed processes left there goes too.
+    For before long work. What killed processes left in the folder goes.
+
+    Args:
+        folder: which may be missing.
+        owner: who asks, for the error.
+        name: of the argument, for the error.
 
     Raises:
         UnwritableError: if that is not possible.
     """
-    folder = Path(folder).expanduser()
     try:
-        part, _ = _begun(folder / "check")
-        _mine.discard(part.name)
-        part.unlink()
-    except OSError as error:
-        raise unwritable(owner, folder, error) from error
-    remove_stale(folder)
+        place = Path(folder).expanduser().absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+        raise unwritable(owner, folder, error, name) from error
+    remove_stale(Path(folder).expanduser())
 
 
 def remove_stale(folder: str | Path) -> None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
-import os
 import re
 import sys
-import tempfile
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +20,8 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from jaxguide.errors import InputError, UnwritableError
-from jaxguide.runtime import config_file, greeting, hosts, overrides, values
+from jaxguide.errors import InputError
+from jaxguide.runtime import config_file, files, greeting, hosts, overrides, values
 from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
@@ -129,31 +127,16 @@ def _parse(argv: list[str], about: str, kind: type) -> tuple[Any, dict[str, Any]
 
 
 def _check_folders(config: Any) -> None:
-    """Every folder of a config can be written; nothing is left in it."""
+    """Raises InputError for a folder that cannot be written, or a bucket."""
     for name in FOLDERS:
-        if folder := getattr(config, name, ""):
-            _check_folder(f"--config.{name}", str(folder))
-
-
-def _check_folder(flag: str, folder: str) -> None:
-    """Raises InputError for a folder that cannot be made or written, or a bucket."""
-    if "://" in folder:
-        raise InputError(
-            f"cli: need a folder of a file system, got {flag}={folder!r}. "
-            "Mount the bucket, for example with gcsfuse."
-        )
-    try:
-        place = Path(folder).expanduser().absolute()
-        while not os.path.lexists(place):
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UnwritableError(
-            f"cli: need a folder that can be written, got {flag}={folder!r}: {reason}. "
-            "Make room or choose another folder."
-        ) from error
+        folder = str(getattr(config, name, ""))
+        if "://" in folder:
+            raise InputError(
+                f"cli: need a folder of a file system, got --config.{name}={folder!r}. "
+                "Mount the bucket, for example with gcsfuse."
+            )
+        if folder:
+            files.check_writable(folder, "cli", f"--config.{name}")
 
 
 def _define_hosts(known: flags.FlagValues) -> dict[str, flags.FlagHolder]:
