@@ -75,8 +75,8 @@ def main():
         label,
         guidance=jg.cfg(SCALE, t_lo=0.2, t_hi=1.0),
         conds={"null": null},
-        rtol=1e-5,
-        atol=1e-5,
+        rtol=1e-6,
+        atol=1e-6,
     )
     error = jnp.abs(solution.x - exact(noise, 0.2, 1.0)).max()
     print(f"integrate, largest error: {error:.6f}")
