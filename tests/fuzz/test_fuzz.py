@@ -10,7 +10,7 @@ import pytest
 from tests import quick
 from tests.fuzz.cases import GOOD, Case, Ended, outcome
 
-CASES = 900
+CASES = 800
 
 
 @pytest.mark.exhaustive
