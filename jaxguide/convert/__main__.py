@@ -263,7 +263,7 @@ def run(words: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """The command line."""
-    with flags.one_line():
+    with flags.command():
         run()
 
 

@@ -41,6 +41,7 @@ def run(words: Sequence[str] | None = None) -> None:
     """Runs what the words of a command line say; without a name, lists."""
     chosen = vars(_parser().parse_args(words))
     name = chosen.pop("name")
+    del chosen["traceback"]  # `flags.command` looks at the words
     if not name:
         print(experiments.listing())
         return
@@ -51,7 +52,7 @@ def run(words: Sequence[str] | None = None) -> None:
 
 def main() -> None:
     """The command line."""
-    with flags.one_line():
+    with flags.command():
         run()
 
 

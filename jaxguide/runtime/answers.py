@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxguide.errors import InputError
-from jaxguide.runtime import exits, interrupt
+from jaxguide.runtime import exits
 
 TRACEBACK = "--traceback"
 _PACKAGE = str(Path(__file__).parents[1])
@@ -29,7 +29,9 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 @contextlib.contextmanager
 def one_line(news: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Whatever ends what is inside becomes one line and an exit code.
+    """An error that ends what is inside becomes one line and an exit code.
+
+    Ctrl-C is left to `interrupt.answered`.
 
     Args:
         news: called before a bug is said; it may end the program with a better reason.
@@ -37,11 +39,8 @@ def one_line(news: Callable[[], None] = lambda: None) -> Iterator[None]:
     Raises:
         SystemExit: with the codes of this module.
     """
-    interrupt.begin()
     try:
         yield
-    except KeyboardInterrupt:
-        leave(interrupt.LINE, exits.INTERRUPTED)
     except InputError as error:
         leave(str(error))
     except BrokenPipeError:  # `| head` has read enough

@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +21,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxguide.errors import InputError
-from jaxguide.runtime import config_file, files, greeting, hosts, overrides, values
+from jaxguide.runtime import (
+    config_file,
+    files,
+    greeting,
+    hosts,
+    interrupt,
+    overrides,
+    values,
+)
 from jaxguide.runtime.answers import TRACEBACK, leave, one_line
 from jaxguide.runtime.hosts import Hosts
 
@@ -56,17 +64,25 @@ def run(
     Raises:
         SystemExit: with a code of `answers` unless all went well.
     """
-    with one_line():
-        if listing is not None:
-            _list(sys.argv[1:], listing)
-        config, numbers = _parse(sys.argv, about, _kind(main))
-    # What goes wrong becomes an exit code before `hosts.join` is left, which passes
-    # that code on to the other processes.
-    with contextlib.ExitStack() as stack, one_line(hosts.news):
-        token = greeting.token(config)
-        joined = hosts.join(**numbers, saves=saves, token=token)
-        processes = stack.enter_context(joined)
-        main(config, processes)
+    with interrupt.answered():
+        with one_line():
+            if listing is not None:
+                _list(sys.argv[1:], listing)
+            config, numbers = _parse(sys.argv, about, _kind(main))
+        # What goes wrong becomes an exit code before `hosts.join` is left, which passes
+        # that code on to the other processes.
+        with contextlib.ExitStack() as stack, one_line(hosts.news):
+            token = greeting.token(config)
+            joined = hosts.join(**numbers, saves=saves, token=token)
+            processes = stack.enter_context(joined)
+            main(config, processes)
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """For programs without a config: what ends one is a line and an exit code."""
+    with interrupt.answered(), one_line():
+        yield
 
 
 def _kind(main: Callable) -> type:
@@ -78,6 +94,11 @@ def _kind(main: Callable) -> type:
 
 class Parser(argparse.ArgumentParser):
     """For programs without a config: a mistake is one line and exit code 2."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        said = "print the whole of an error that is no answer"
+        self.add_argument(TRACEBACK, action="store_true", help=said)
 
     def error(self, message: str) -> NoReturn:
         """Leaves with what is wrong; the program is called by its last name."""

@@ -1,7 +1,9 @@
 """Ctrl-C in a command: one line and exit code 130, also while it is importing."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -21,11 +23,17 @@ def install() -> None:
 
     KeyboardInterrupt would end in a traceback, or be lost in an extension module.
     """
-    signal.signal(signal.SIGINT, leave_at_once)
+    # Else whoever started this ignores Ctrl-C, as a shell does for its background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave_at_once)
 
 
-def begin() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt once, then leaves at once."""
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Inside, Ctrl-C raises KeyboardInterrupt, which ends the process in a line.
+
+    What is inside can clean up. A second Ctrl-C leaves at once.
+    """
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, leave_at_once)
@@ -33,3 +41,7 @@ def begin() -> None:
 
     if signal.getsignal(signal.SIGINT) is leave_at_once:
         signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave_at_once()

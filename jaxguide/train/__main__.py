@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from pathlib import Path
 
 from jaxguide import train
@@ -53,10 +52,7 @@ def _write_config(folder: Path, settings: config.TrainConfig) -> None:
 
 def main() -> None:
     """The command line."""
-    try:
-        flags.run(run, about=__doc__ or "", saves=True)
-    except KeyboardInterrupt:  # not waiting for a checkpoint that is being written
-        os._exit(train.INTERRUPTED)
+    flags.run(run, about=__doc__ or "", saves=True)
 
 
 if __name__ == "__main__":
