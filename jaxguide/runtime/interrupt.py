@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -28,6 +29,16 @@ def install() -> None:
         signal.signal(signal.SIGINT, leave_at_once)
 
 
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether an exception that is raised here would only be printed.
+
+    JAX looks after its memory in a callback of Python's collector, which swallows it.
+    """
+    while frame is not None and frame.f_code.co_name != "_xla_gc_callback":
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
     """Inside, Ctrl-C raises KeyboardInterrupt, which ends the process in a line.
@@ -36,6 +47,10 @@ def answered() -> Iterator[None]:
     """
 
     def first(number: int, frame: FrameType | None) -> None:
+        if _is_lost(frame):
+            again = (os.getpid(), signal.SIGINT)
+            threading.Timer(0.01, os.kill, again).start()
+            return
         signal.signal(signal.SIGINT, leave_at_once)
         signal.default_int_handler(number, frame)
 

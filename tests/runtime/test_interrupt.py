@@ -23,6 +23,19 @@ PROGRAMS = {
         "        print('cleaned', flush=True)",
         (130, "cleaned\n"),
     ),
+    "in a callback that swallows": (
+        "import time\n"
+        "def _xla_gc_callback():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('lost')\n"
+        "interrupt.install()\n"
+        "with interrupt.answered():\n"
+        "    _xla_gc_callback()\n"
+        "    time.sleep(60)",
+        (130, ""),
+    ),
     "ignored": (
         "signal.signal(signal.SIGINT, signal.SIG_IGN); interrupt.install()\n"
         "os.kill(os.getpid(), signal.SIGINT); print('goes on')",
