@@ -180,6 +180,16 @@ def _at_time(name: str, branch: Branch, t: float) -> Branch:
     return dataclasses.replace(branch, time=None) if given == t else branch
 
 
+def _check_branches(name: str, *branches: Any) -> None:
+    """Raises InputError unless all are branches."""
+    for one in branches:
+        if not isinstance(one, Branch):
+            raise InputError(
+                f"{name}: need a Branch on both sides, got {shown(one)}. Write "
+                "Branch(cond='name') for a condition."
+            )
+
+
 def contrast(
     weight: Weight | tuple[Weight, ...],
     away: Branch | tuple[Branch, ...],
@@ -239,12 +249,7 @@ def contrast(
     for key, one in (numbers or {}).items():
         check_number(name, f"numbers[{key!r}]", one)
     away, maps = away if isinstance(away, tuple) else (away,), _parts(name, maps)
-    for one in (toward, *away):
-        if not isinstance(one, Branch):
-            raise InputError(
-                f"{name}: need a Branch on both sides, got {shown(one)}. Write "
-                "Branch(cond='name') for a condition."
-            )
+    _check_branches(name, toward, *away)
     check_space(name, space)
     if base not in BASES:
         raise InputError(f"{name}: need base in {BASES}, got base={base!r}.")

@@ -33,6 +33,16 @@ from jaxguide.losses.draws import Draws, TimeSampling, draws, uniform_t
 from jaxguide.losses.references import Reference, null_class
 
 
+def _check_weight(weight: float | Array) -> None:
+    """Raises InputError for a known weight outside [0, 1)."""
+    known = not traced(weight) and jnp.ndim(weight) == 0
+    if known and not 0 <= paths.as_number(weight) < 1:
+        raise InputError(
+            f"model_guidance: need 0 <= weight < 1, got weight={weight!r}. "
+            "The learnt scale is 1 / (1 - weight); 0.45 is published."
+        )
+
+
 def model_guidance(
     predict: Predict,
     teacher: Predict,
@@ -92,12 +102,7 @@ def model_guidance(
         null_label=null_label, t_sampling=t_sampling,
     )  # fmt: skip
     check_window("model_guidance", t_lo, t_hi)
-    known = not traced(weight) and jnp.ndim(weight) == 0
-    if known and not 0 <= paths.as_number(weight) < 1:
-        raise InputError(
-            f"model_guidance: need 0 <= weight < 1, got weight={weight!r}. "
-            "The learnt scale is 1 / (1 - weight); 0.45 is published."
-        )
+    _check_weight(weight)
     x0, label = batch
     noising, dropping, referring = draws(key, len(label)).split(3)
     noisy = corrupt(x0, noising, path=path, t_sampling=t_sampling)

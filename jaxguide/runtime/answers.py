@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: an answer in one line, or a bug.
+"""How a command ends that cannot go on: refused in one line, or a bug.
 
 2    one line: an argument, a field or a file is wrong, or cannot be written
 70   one line: a bug of jaxguide, or an error in a function of the user; the
@@ -81,7 +81,7 @@ def _bug(error: Exception) -> str:
     """The line for an error that nobody has foreseen; keeps its traceback."""
     text = "".join(traceback.format_exception(error))
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    start = f"cli: an error that is no answer: {said} ({_place(error)})."
+    start = f"cli: unexpected error: {said} ({_place(error)})."
     if TRACEBACK in sys.argv:
         print(text, file=sys.stderr, end="")
         return start

@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        said = "print the whole of an error that is no answer"
+        said = "print the traceback of an unexpected error"
         self.add_argument(TRACEBACK, action="store_true", help=said)
 
     def error(self, message: str) -> NoReturn:

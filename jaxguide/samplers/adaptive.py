@@ -90,16 +90,7 @@ def integrate(
     parts = as_chain(guidance)
     _check_memory(parts, noise)
     check_tolerances("integrate", rtol, atol)
-    if not 0 <= as_number(t_min) < as_number(t_max) <= 1:
-        raise InputError(
-            f"integrate: need 0 <= t_min < t_max <= 1, got t_min={t_min!r}, "
-            f"t_max={t_max!r}."
-        )
-    if not is_integer(max_steps) or max_steps < 1:
-        raise InputError(
-            "integrate: need an integer max_steps >= 1, got "
-            f"max_steps={max_steps!r}. 4096 is the default."
-        )
+    _check_interval(t_max, t_min, max_steps)
     _check_ends(network, t_max, t_min)
     problem = _Problem(
         {"main": network, **(networks or {})},
@@ -137,6 +128,20 @@ class _Problem(NamedTuple):
     controller: diffrax.PIDController
     max_steps: int
     throw: bool
+
+
+def _check_interval(t_max: float, t_min: float, max_steps: int) -> None:
+    """Raises InputError unless there are noise times to solve between, and steps."""
+    if not 0 <= as_number(t_min) < as_number(t_max) <= 1:
+        raise InputError(
+            f"integrate: need 0 <= t_min < t_max <= 1, got t_min={t_min!r}, "
+            f"t_max={t_max!r}."
+        )
+    if not is_integer(max_steps) or max_steps < 1:
+        raise InputError(
+            "integrate: need an integer max_steps >= 1, got "
+            f"max_steps={max_steps!r}. 4096 is the default."
+        )
 
 
 def _check_ends(network: Network, t_max: float, t_min: float) -> None:

@@ -103,15 +103,18 @@ def run(
                 if leave:  # without pictures: a preempted job has seconds
                     break
                 if snapshot and (last or done % loop.snapshot_every == 0):
-                    # Every process takes part in gathering what one of them writes.
-                    view = _view(strategy, state)
-                    if hosts.is_first():
-                        snapshot(done, view)
+                    _show(snapshot, done, _view(strategy, state))
                 checkpoints.check()  # a full disk ends the run now, not at its end
         except Exception:  # no KeyboardInterrupt: a second Ctrl-C leaves at once
             saver.rescue(state)
             raise
     return strategy.saved(state)
+
+
+def _show(snapshot: Snapshot, step: int, view: View) -> None:
+    """Every process takes part in gathering the view; one of them shows it."""
+    if hosts.is_first():
+        snapshot(step, view)
 
 
 def _checkpoints(loop: LoopConfig) -> Checkpoints:
