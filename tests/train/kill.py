@@ -14,19 +14,15 @@ import dataclasses
 import json
 import random
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests import quick
-
-ROOT = Path(__file__).parents[2]
+from tests import struck
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +40,12 @@ class Blow:
     saving: bool
 
 
-class Run:
-    """One run in a folder of its own."""
+class Run(struck.Struck):
+    """One run of training in a folder of its own."""
 
     def __init__(self, folder: Path, steps: int):
-        self.folder = folder
-        self.command = [
-            *(sys.executable, "-m", "jaxguide.train"),
-            f"--config={ROOT / 'configs' / 'digits.py'}:tiny",
+        words = [
+            f"--config={struck.ROOT / 'configs' / 'digits.py'}:tiny",
             f"--config.folder={folder}",
             f"--config.steps={steps}",
             "--config.ema=(0.9, 0.99)",
@@ -60,38 +54,14 @@ class Run:
             "--config.evaluate_every=10",
             "--config.snapshot_every=1000000",
         ]
+        super().__init__(folder, "jaxguide.train", words)
 
-    def start(self, *words: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*self.command, *words],
-            cwd=ROOT,
-            env=quick.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def finish(self) -> str:
-        """Runs to the end; what it printed."""
-        process = self.start()
-        out, err = process.communicate(timeout=900)
-        assert process.returncode == 0, err
-        return out + err
-
-    def strike(self, step: int, delay: float, name: int) -> Blow:
-        """Sends a signal when the log shows `step` and `delay` seconds have passed."""
-        process = self.start()
-        while self.logged() < step:
-            if process.poll() is not None:
-                raise RuntimeError(process.communicate()[1])
-            time.sleep(0.005)
-        time.sleep(delay)
-        process.send_signal(name)
-        self.out, self.err = process.communicate(timeout=900)
-        self.code = process.returncode
+    def blow(self, step: int, delay: float, number: int) -> Blow:
+        """Strikes when the log shows `step`; what was there then."""
+        logged = self.strike(step, delay, number)
         names = [path.name for path in (self.folder / "checkpoints").glob("*")]
         whole = [int(name) for name in names if name.isdigit()]
-        return Blow(self.logged(), max(whole, default=-1), len(names) > len(whole))
+        return Blow(logged, max(whole, default=-1), len(names) > len(whole))
 
     def curve(self) -> list[dict]:
         """Step and losses of every line of the log; a cut line does not count."""
@@ -104,7 +74,8 @@ class Run:
                 rows.append({name: row[name] for name in names if name in row})
         return rows
 
-    def logged(self) -> int:
+    def progress(self) -> int:
+        """The last step of the log."""
         rows = self.curve()
         return rows[-1]["step"] if rows else -1
 
@@ -133,7 +104,7 @@ def kill(folder: Path, *, kills: int, steps: int, seed: int) -> tuple[list[Blow]
     whole.finish()
     targets = sorted(draw.sample(range(3, steps - 30), kills))
     blows = [
-        broken.strike(step, draw.uniform(0, 0.2), signal.SIGKILL) for step in targets
+        broken.blow(step, draw.uniform(0, 0.2), signal.SIGKILL) for step in targets
     ]
     broken.finish()
     return blows, compare(whole, broken, steps)

@@ -370,7 +370,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_pat
     words = [f"--coordinator={address}", "--num_processes=2"]
     both = [run.start(*words, f"--process_id={index}") for index in (0, 1)]
     try:
-        while run.logged() < 3:
+        while run.progress() < 3:
             assert both[0].poll() is None, both[0].communicate()
             time.sleep(0.05)
         both[1].send_signal(signal.SIGTERM)
