@@ -18,6 +18,7 @@ from jaxguide.models.dit import (
     DiT as DiT,
     Params as Params,
     apply as apply,
+    cast_params as cast_params,
     init as init,
     parameter_count as parameter_count,
     split_sigma as split_sigma,

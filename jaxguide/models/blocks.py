@@ -16,10 +16,15 @@ from flax import nnx
 from jax import Array, lax
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxguide.models.attention import received_attention, softmax_attention
+from jaxguide.models.attention import (
+    fused_attention,
+    received_attention,
+    softmax_attention,
+    tapped_attention,
+)
 from jaxguide.models.dit_config import DiTConfig
 
-# (q, k, v) -> out, all [B, heads, N, head_dim]
+# (q, k, v) -> out, all [B, heads, N, head_dim]; between taps and blocks tokens first
 Attention = Callable[[Array, Array, Array], Array]
 # (run, q, k, v, block_index) -> out, where `run` is the attention of the network
 AttentionTap = Callable[[Attention, Array, Array, Array, Array], Array]
@@ -93,10 +98,21 @@ class Block(nnx.Module):
 
     def _attend(self, tokens: Array, attend: Attention) -> Array:
         batch, count, width = tokens.shape
-        split = (batch, count, 3, self.heads, width // self.heads)
-        q, k, v = self.qkv(tokens).reshape(split).transpose(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v)
-        return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, count, width))
+        heads = (batch, count, self.heads, width // self.heads)
+        q, k, v = (part.reshape(heads) for part in self._projected(tokens))
+        return self.out(attend(q, k, v).reshape(batch, count, width))
+
+    def _projected(self, tokens: Array) -> list[Array]:
+        """Queries, keys and values of the tokens, each [B, N, width]."""
+        batch, count, width = tokens.shape
+        if batch * count <= width:
+            return jnp.split(self.qkv(tokens), 3, axis=-1)
+        # One product would have to be cut apart, which copies more than cutting its
+        # weights as soon as there are more tokens than features.
+        kernels = jnp.split(self.qkv.kernel[...], 3, axis=-1)
+        biases = jnp.split(jnp.asarray(self.qkv.bias), 3)
+        pairs = zip(kernels, biases, strict=True)
+        return [tokens @ kernel + bias[None, None] for kernel, bias in pairs]
 
 
 def run_block(
@@ -106,12 +122,17 @@ def run_block(
     # The record leaves through a list, since a block returns its tokens alone.
     received = []
 
-    def attend(q: Array, k: Array, v: Array) -> Array:
+    def tapped(q: Array, k: Array, v: Array) -> Array:
         if taps.record:
             received.append(received_attention(q, k))
         if taps.attention is None:
             return softmax_attention(q, k, v)
         return taps.attention(softmax_attention, q, k, v, index)
+
+    untouched = taps.attention is None and not taps.record
+    attend = fused_attention
+    if not untouched:
+        attend = functools.partial(tapped_attention, tapped)
 
     def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
         return block(tokens, cond, attend, attention=attention, mlp=mlp)
@@ -160,7 +181,10 @@ def run_blocks(
         # all in the gradient, which would add into the whole stack for each block.
         every = jnp.arange(config.depth, dtype=jnp.int32)
         tokens, record = lax.scan(
-            lambda tokens, step: run(tokens, *step), tokens, (stacked, every)
+            lambda tokens, step: run(tokens, *step),
+            tokens,
+            (stacked, every),
+            unroll=config.unroll,
         )
     return tokens, None if record is None else record.swapaxes(0, 1)
 

@@ -243,17 +243,32 @@ def apply(
             f"apply: need block or record_attention, got both, block={block!r}. "
             "A block tap may run a block twice or not at all."
         )
-    dtype = jnp.dtype(config.dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    params = cast_params(config, params)
     # The blocks are fetched one by one in their scan: in full they need not fit.
     ends = fetched({name: params[name] for name in params if name != "blocks"})
     network = nnx.merge(_graph(config), {**params, **ends})
     taps = Taps(keep_blocks, attention, block, time_embedding, record_attention)
-    out = network(x.astype(dtype), t, label, numbers, taps)
+    out = network(x.astype(config.dtype), t, label, numbers, taps)
     if record_attention:
         out, record = out
         return out.astype(x.dtype), record
     return out.astype(x.dtype)
+
+
+def cast_params(config: DiTConfig, params: Params) -> Params:
+    """Parameters in the dtype of the computation, as `apply` casts them.
+
+    Cast them before a loop over many steps: a GPU does it at every step otherwise.
+    `load_weights(dtype=)` reads them so.
+
+    Args:
+        config: the architecture.
+        params: as returned by `init`.
+
+    Returns:
+        The same tree, every leaf in `config.dtype`.
+    """
+    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
 
 
 def split_sigma(config: DiTConfig, output: Array) -> tuple[Array, Array | None]:

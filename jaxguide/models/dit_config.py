@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from jaxguide.errors import InputError
+from jaxguide.runtime.devices import DTYPES
 
 # name: (width, depth, heads)
 SIZES = {
@@ -18,7 +19,6 @@ SIZES = {
     "XL": (1152, 28, 16),
 }
 PATCHES = (2, 4, 8)
-DTYPES = ("float32", "bfloat16", "float16")
 # Numbers that a network may take beside the time: the factor before the sine features.
 INPUT_UNITS = {"scale": 1.0, "beta": 1000.0, "duration": 1000.0}
 
@@ -47,6 +47,9 @@ class DiTConfig:
             "scale", "beta" and "duration"; what they mean is the business of the loss.
         remat: recompute block activations in the backward pass: less memory, and
             on CPU also less time.
+        unroll: the blocks one after the other in the program, not in a loop. It
+            compiles longer; on a GPU with few images it is faster, as a loop copies
+            the weights of every block before it uses them.
 
     Raises:
         InputError: if a number is out of range or does not divide as described.
@@ -67,6 +70,7 @@ class DiTConfig:
     dtype: str = "float32"
     inputs: tuple[str, ...] = ()
     remat: bool = False
+    unroll: bool = False
 
     def __post_init__(self):
         for name in ("channels", "patch", "width", "depth", "heads", "mlp_ratio"):

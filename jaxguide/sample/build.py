@@ -216,8 +216,9 @@ def find_checkpoint(name: str) -> Path:
 
 
 def build_weights(name: str, dtype: str) -> Weights:
-    """Weights of a checkpoint, computing in `dtype`."""
-    weights = load_weights(find_checkpoint(name))
+    """Weights of a checkpoint, stored and computing in `dtype`."""
+    # Cast here: inside a program of many steps a GPU would cast them at every step.
+    weights = load_weights(find_checkpoint(name), dtype=dtype)
     return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
 
 

@@ -12,7 +12,7 @@ from jaxguide import samplers
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.models import Weights
-from jaxguide.runtime import values
+from jaxguide.runtime import devices, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample import build, config as sample_config
 from jaxguide.sample.build import Adaptive
@@ -72,6 +72,7 @@ class SampleJob:
         lines = [
             f"model    {config.checkpoint}: DiT width {model.width} depth "
             f"{model.depth} patch {model.patch}, {size}, predicts {self.weights.kind}",
+            f"devices  {devices.summary()}; computes in {config.dtype} (dtype)",
             f"path     {self.weights.path}; {grid}; sampler {config.sampler}{steps}",
             f"images   {self._images()}; seed {config.seed}",
         ]
@@ -99,6 +100,9 @@ def build_job(config: SampleConfig) -> SampleJob:
     lookup("batched", config.batched, sample_config.BATCHED)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
+    dtype = devices.computing_dtype("sample dtype", config.dtype)
+    # From here on the name of the dtype itself, which is what a record has to say.
+    config = dataclasses.replace(config, dtype=dtype)
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
     weights = build.build_weights(config.checkpoint, config.dtype)

@@ -18,7 +18,7 @@ from jaxguide import data, models, train
 from jaxguide.data.config import DataConfig
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights
-from jaxguide.runtime import shards, values
+from jaxguide.runtime import devices, shards, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
 from jaxguide.train import LoopConfig, parallel
@@ -39,7 +39,9 @@ class ModelConfig:
 
     Args:
         patch, width, depth, heads, learn_sigma, time_scale, time_offset,
-            downscale_freq_shift, mlp_ratio, dtype, remat: see `models.DiTConfig`.
+            downscale_freq_shift, mlp_ratio, remat: see `models.DiTConfig`.
+        dtype: of the computation; "auto" is bfloat16 on a GPU or TPU and float32 on a
+            CPU. Parameters, averages and optimizer state are float32 in any case.
     """
 
     patch: int = values.number(4, 1, 1024)
@@ -51,7 +53,7 @@ class ModelConfig:
     time_offset: float = 0.0
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = values.number(4, 1, 256)
-    dtype: str = "float32"
+    dtype: str = "auto"
     remat: bool = True
 
 
@@ -163,12 +165,14 @@ def tiny(config: TrainConfig) -> TrainConfig:
 def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
+    dtype = devices.computing_dtype("train model.dtype", config.model.dtype)
+    settings = dataclasses.replace(config.model, dtype=dtype)
     return DiTConfig(
         image_size=(height, width),
         channels=channels,
         num_classes=dataset.num_classes,
         inputs=INPUTS.get(config.loss.name, ()),
-        **dataclasses.asdict(config.model),
+        **dataclasses.asdict(settings),
     )
 
 
