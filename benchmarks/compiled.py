@@ -64,7 +64,7 @@ class Case(NamedTuple):
     batch: int = 64
     dtype: str = "bfloat16"
     batched: Any = None
-    unroll: bool = False
+    tuned: dict[str, Any] = {}  # noqa: RUF012  further fields of the model
 
 
 class Result(NamedTuple):
@@ -86,7 +86,7 @@ def lower(case: Case, sharding: Any) -> tuple[Any, float, int]:
         image_size=case.latent,
         learn_sigma=True,
         dtype=case.dtype,
-        **({"unroll": True} if case.unroll else {}),
+        **{name: case.tuned[name] for name in case.tuned},
     )
     params = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
     if hasattr(models, "cast_params"):

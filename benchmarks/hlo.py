@@ -53,12 +53,6 @@ class Instruction:
         return found
 
     @property
-    def trips(self) -> int:
-        """How often a loop runs its body; 1 where the compiler does not know."""
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.rest)
-        return int(found[1]) if found else 1
-
-    @property
     def target(self) -> str:
         """The function of a custom call."""
         found = re.search(r'custom_call_target="([^"]*)"', self.rest)
@@ -89,6 +83,16 @@ class Module:
     def shapes(self, computation: str) -> dict[str, str]:
         """The shape of every value of a computation."""
         return {one.name: one.shape for one in self.computations[computation]}
+
+    def trips(self, loop: Instruction) -> int:
+        """How often a loop runs its body; 1 where the program does not say."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+        if known:
+            return int(known[1])
+        named = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+        lines = self.computations.get(named[1], []) if named else []
+        ends = [one.operands[0] for one in lines if one.op == "constant"]
+        return int(ends[0]) if len(ends) == 1 and ends[0].isdigit() else 1
 
     def inside_loops(self) -> set[str]:
         """Computations that run more often than once."""

@@ -80,7 +80,7 @@ class _Estimate:
         for one in self.module.computations[name]:
             if one.op == "while":
                 for body in one.called:
-                    total.add(self.computation(body), one.trips)
+                    total.add(self.computation(body), self.module.trips(one))
             elif one.op in ("conditional", "call"):
                 runs = [self.computation(branch) for branch in one.called]
                 total.add(max(runs, key=lambda run: run.total))

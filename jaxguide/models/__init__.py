@@ -5,7 +5,11 @@ from jaxguide.models.adapters import (
     apply_adapted as apply_adapted,
     init_adapters as init_adapters,
 )
-from jaxguide.models.attention import softmax_attention as softmax_attention
+from jaxguide.models.attention import (
+    dense_attention as dense_attention,
+    fused_attention as fused_attention,
+    softmax_attention as softmax_attention,
+)
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig as AutoencoderKLConfig
 from jaxguide.models.autoencoders import (
     Autoencoder as Autoencoder,
@@ -33,6 +37,7 @@ from jaxguide.models.predictor import Predictor as Predictor
 from jaxguide.models.tiny_autoencoder import (
     TinyAutoencoderConfig as TinyAutoencoderConfig,
 )
+from jaxguide.models.tuning import tuned as tuned
 from jaxguide.models.weights import (
     Weights as Weights,
     load_weights as load_weights,

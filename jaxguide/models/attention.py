@@ -24,19 +24,24 @@ from jax import Array
 from jaxguide.models import fused
 
 
-def dense_attention(q: Array, k: Array, v: Array) -> Array:
+def dense_attention(
+    q: Array, k: Array, v: Array, *, scale: float | None = None
+) -> Array:
     """Attention by its formula, with a float32 softmax of [B, heads, N, N].
 
     Args:
         q, k, v: [B, N, heads, head_dim].
+        scale: of the logits; 1 / sqrt(head_dim) if None.
 
     Returns:
         [B, N, heads, head_dim], dtype of `v`.
     """
-    return fused.dense(q, k, v)
+    return fused.dense(q, k, v, _scale(q, scale))
 
 
-def fused_attention(q: Array, k: Array, v: Array) -> Array:
+def fused_attention(
+    q: Array, k: Array, v: Array, *, scale: float | None = None
+) -> Array:
     """Attention as the device of the program computes it fastest.
 
     Derivatives of any order and kind exist. The reverse pass computes the forward pass
@@ -44,12 +49,13 @@ def fused_attention(q: Array, k: Array, v: Array) -> Array:
 
     Args:
         q, k, v: [B, N, heads, head_dim].
+        scale: of the logits, static; 1 / sqrt(head_dim) if None.
 
     Returns:
         [B, N, heads, head_dim], dtype of `v`: `dense_attention` within the rounding of
         the dtype.
     """
-    return fused.attention(q, k, v)
+    return fused.attention(q, k, v, _scale(q, scale))
 
 
 def softmax_attention(q: Array, k: Array, v: Array) -> Array:
@@ -75,7 +81,7 @@ def attention_weights(q: Array, k: Array) -> Array:
     Args:
         q, k: [B, heads, N, head_dim].
     """
-    return fused.weights(_swapped(q), _swapped(k))
+    return fused.weights(_swapped(q), _swapped(k), _scale(q, None))
 
 
 def received_attention(q: Array, k: Array) -> Array:
@@ -84,6 +90,10 @@ def received_attention(q: Array, k: Array) -> Array:
     sum over queries of (mean over heads of the weights); q, k: [B, heads, N, head_dim].
     """
     return attention_weights(q, k).mean(axis=1).sum(axis=1)
+
+
+def _scale(q: Array, scale: float | None) -> float:
+    return q.shape[-1] ** -0.5 if scale is None else scale
 
 
 def _swapped(array: Array) -> Array:

@@ -60,7 +60,7 @@ class Block(nnx.Module):
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, hidden = config.width, config.width * config.mlp_ratio
         linear = functools.partial(make_linear, rngs=rngs)
-        self.heads = config.heads
+        self.heads, self.filled = config.heads, config.head_multiple
         self.qkv = linear(width, 3 * width)
         self.out = linear(width, width)
         self.fc1 = linear(width, hidden)
@@ -72,7 +72,7 @@ class Block(nnx.Module):
         self,
         tokens: Array,
         cond: Array,
-        attend: Attention,
+        attend: Attention | None,
         *,
         attention: bool = True,
         mlp: bool = True,
@@ -82,7 +82,7 @@ class Block(nnx.Module):
         Args:
             tokens: [B, N, width].
             cond: [B, width], after its activation.
-            attend: computes the attention.
+            attend: computes the attention; None lets the network do it.
             attention, mlp: static; False leaves that part out.
         """
         parts = jnp.split(self.modulation(cond), 6, axis=-1)
@@ -96,11 +96,38 @@ class Block(nnx.Module):
             tokens = tokens + gate[:, None] * self.fc2(hidden)
         return tokens
 
-    def _attend(self, tokens: Array, attend: Attention) -> Array:
+    def _attend(self, tokens: Array, attend: Attention | None) -> Array:
+        if attend is None and self.filled > 1:
+            return self._attend_filled(tokens)
         batch, count, width = tokens.shape
         heads = (batch, count, self.heads, width // self.heads)
+        attend = attend or fused_attention
         q, k, v = (part.reshape(heads) for part in self._projected(tokens))
         return self.out(attend(q, k, v).reshape(batch, count, width))
+
+    def _attend_filled(self, tokens: Array) -> Array:
+        """Attention by the network itself, with heads filled up by zeros.
+
+        The weights are filled up, which are small; a product then writes filled-up
+        heads, in the order in which the kernel reads them.
+        """
+        width = tokens.shape[-1]
+        size = width // self.heads
+        more = -size % self.filled
+        kernel = self.qkv.kernel[...].reshape(width, 3, self.heads, size)
+        bias = jnp.asarray(self.qkv.bias).reshape(3, self.heads, size)
+        out = self.out.kernel[...].reshape(self.heads, size, width)
+        kernel, bias, out = (
+            jnp.pad(part, [(0, more if axis == at else 0) for axis in range(part.ndim)])
+            for part, at in ((kernel, 3), (bias, 2), (out, 1))
+        )
+        q, k, v = (
+            jnp.einsum("bnw,whd->bnhd", tokens, kernel[:, i]) + bias[i][None, None]
+            for i in range(3)
+        )
+        mixed = fused_attention(q, k, v, scale=size**-0.5)
+        mixed = jnp.einsum("bnhd,hdw->bnw", mixed, out)
+        return mixed + jnp.asarray(self.out.bias)[None, None]
 
     def _projected(self, tokens: Array) -> list[Array]:
         """Queries, keys and values of the tokens, each [B, N, width]."""
@@ -130,9 +157,7 @@ def run_block(
         return taps.attention(softmax_attention, q, k, v, index)
 
     untouched = taps.attention is None and not taps.record
-    attend = fused_attention
-    if not untouched:
-        attend = functools.partial(tapped_attention, tapped)
+    attend = None if untouched else functools.partial(tapped_attention, tapped)
 
     def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
         return block(tokens, cond, attend, attention=attention, mlp=mlp)

@@ -7,7 +7,7 @@ have, would then be lost on a CPU as well.
 
 Three primitives, each linear in what the one before is differentiated by:
 
-    attention(q, k, v) -> o
+    attention(q, k, v) -> o = softmax(scale q k^T) v
     tangent(q, k, v, dq, dk, dv) -> do, the forward derivative; dense on all devices
     cotangent(q, k, v, g) -> (gq, gk, gv), its transpose; a kernel where one exists
 
@@ -33,41 +33,43 @@ LANES = 128  # of a TPU's vector unit; its attention kernel takes multiples of i
 ALONE = AbstractMesh((1,), ("alone",), axis_types=(AxisType.Auto,))
 HALF = (jnp.bfloat16, jnp.float16)
 
-Kernel = Callable[[Array, Array, Array], Array]
+Kernel = Callable[..., Array]  # (q, k, v, scale) -> o
 
 
-def weights(q: Array, k: Array) -> Array:
-    """softmax(q k^T / sqrt(head_dim)), float32 [B, heads, N, N]; rows are queries."""
+def weights(q: Array, k: Array, scale: float) -> Array:
+    """softmax(scale q k^T), float32 [B, heads, N, N]; rows are queries."""
     # Heads first: on a CPU the products of matrices that lie together are faster.
     q, k = (part.swapaxes(1, 2) for part in (q, k))
     logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1)
+    return jax.nn.softmax(logits * scale, axis=-1)
 
 
-def dense(q: Array, k: Array, v: Array) -> Array:
+def dense(q: Array, k: Array, v: Array, scale: float) -> Array:
     """Attention by its formula; its derivative by JAX keeps what is N x N."""
-    chances = weights(q, k).astype(v.dtype)
+    chances = weights(q, k, scale).astype(v.dtype)
     mixed = jnp.einsum("bhqk,bhkd->bhqd", chances, v.swapaxes(1, 2))
     return mixed.swapaxes(1, 2)
 
 
-def in_blocks(q: Array, k: Array, v: Array) -> Array:
+def in_blocks(q: Array, k: Array, v: Array, scale: float) -> Array:
     """The same, some queries at a time, so that nothing is N x N."""
 
     @jax.checkpoint  # else the gradient keeps the weights of all blocks
     def one(query: Array) -> Array:
-        return dense(query[:, None], k, v)[:, 0]
+        return dense(query[:, None], k, v, scale)[:, 0]
 
     size = max(LANES, q.shape[1] // 8)
     return lax.map(one, q.swapaxes(0, 1), batch_size=size).swapaxes(0, 1)
 
 
-def cudnn(q: Array, k: Array, v: Array) -> Array:
+def cudnn(q: Array, k: Array, v: Array, scale: float) -> Array:
     """By cuDNN's fused kernel; half precision only."""
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    return jax.nn.dot_product_attention(q, k, v, scale=scale, implementation="cudnn")
 
 
-def splash(q: Array, k: Array, v: Array, *, interpret: bool = False) -> Array:
+def splash(
+    q: Array, k: Array, v: Array, scale: float, *, interpret: bool = False
+) -> Array:
     """By the TPU kernel, with tokens and heads filled up to multiples of 128.
 
     Filled-up features are zeros, which change no product; filled-up tokens are a
@@ -79,7 +81,7 @@ def splash(q: Array, k: Array, v: Array, *, interpret: bool = False) -> Array:
     )
 
     (queries, heads, size), keys = q.shape[1:], k.shape[1]
-    q = q * jnp.asarray(size**-0.5, q.dtype)
+    q = q * jnp.asarray(scale, q.dtype)
     q, k, v = (_filled(part).swapaxes(1, 2) for part in (q, k, v))
     rows, columns = q.shape[2], k.shape[2]
     mask = masks.MultiHeadMask([masks.FullMask((rows, columns))] * heads)
@@ -134,7 +136,7 @@ def _has_cudnn() -> bool:
     """Whether this JAX was installed with what compiles cuDNN's kernel."""
     shape = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
     try:
-        jax.eval_shape(cudnn, shape, shape, shape)
+        jax.eval_shape(functools.partial(cudnn, scale=1.0), shape, shape, shape)
     except RuntimeError:
         return False
     return True
@@ -146,18 +148,19 @@ cotangent_p = Primitive("attention_cotangent")
 cotangent_p.multiple_results = True
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
-    """The primitive: see the module."""
+def attention(q: Array, k: Array, v: Array, scale: float) -> Array:
+    """The primitive: see the module; `scale` is static."""
     # The mesh as the caller set it: unknown where the program is lowered.
-    return attention_p.bind(q, k, v, mesh=jax.sharding.get_abstract_mesh())
+    return attention_p.bind(q, k, v, scale=scale, mesh=jax.sharding.get_abstract_mesh())
 
 
-def _tangent(*args: Array) -> Array:
-    return jax.jvp(dense, args[:3], args[3:])[1]
+def _tangent(*args: Array, scale: float) -> Array:
+    return jax.jvp(functools.partial(dense, scale=scale), args[:3], args[3:])[1]
 
 
-def _cotangent(kernel: Kernel, q: Array, k: Array, v: Array, g: Array) -> list[Array]:
-    return list(jax.vjp(kernel, q, k, v)[1](g))
+def _cotangent(kernel: Kernel, *args: Array, scale: float) -> list[Array]:
+    q, k, v, g = args
+    return list(jax.vjp(functools.partial(kernel, scale=scale), q, k, v)[1](g))
 
 
 def _attention_jvp(primals: Any, tangents: Any, **named: Any) -> tuple[Array, Array]:
@@ -180,10 +183,10 @@ def _tangent_transpose(
 def _dense_jvp(function: Callable) -> Callable:
     """The derivative of a derivative: that of the formula, on every device."""
 
-    def rule(primals: Any, tangents: Any, **named: Any) -> Any:
-        del named
+    def rule(primals: Any, tangents: Any, *, scale: float, mesh: Any) -> Any:
+        del mesh
         filled = tuple(map(ad.instantiate_zeros, tangents))
-        return jax.jvp(function, tuple(primals), filled)
+        return jax.jvp(functools.partial(function, scale=scale), primals, filled)
 
     return rule
 
@@ -227,7 +230,7 @@ def _split(function: Callable, mesh: Any, batch: int) -> Callable:
 def _lowering(choose: Callable[..., Kernel], backward: bool) -> Callable:
     """A rule that lowers to the kernel of a device; traced where it is used."""
 
-    def rule(context: Any, *args: Any, mesh: Any) -> Any:
+    def rule(context: Any, *args: Any, scale: float, mesh: Any) -> Any:
         q, k, v = context.avals_in[:3]
         kernel = choose(q, k, v)
         if kernel in (cudnn, splash) and mesh.empty:
@@ -236,6 +239,7 @@ def _lowering(choose: Callable[..., Kernel], backward: bool) -> Callable:
             one = getattr(context.module_context.axis_context, "num_devices", 1) == 1
             mesh, kernel = (ALONE, kernel) if one else (mesh, in_blocks)
         function = functools.partial(_cotangent, kernel) if backward else kernel
+        function = functools.partial(function, scale=scale)
         if kernel in (cudnn, splash):
             function = _split(function, mesh, q.shape[0])
         lower = mlir.lower_fun(function, multiple_results=backward)
@@ -244,22 +248,25 @@ def _lowering(choose: Callable[..., Kernel], backward: bool) -> Callable:
     return rule
 
 
+def _lower_tangent(context: Any, *args: Any, scale: float, mesh: Any) -> Any:
+    del mesh
+    function = functools.partial(_tangent, scale=scale)
+    return mlir.lower_fun(function, multiple_results=False)(context, *args)
+
+
 def _register() -> None:
     """Rules of the three primitives."""
     attention_p.def_abstract_eval(lambda q, k, v, **_: q.update(dtype=v.dtype))
     tangent_p.def_abstract_eval(lambda q, k, v, *_, **__: q.update(dtype=v.dtype))
     cotangent_p.def_abstract_eval(lambda q, k, v, g, **_: [q, k, v])
     for primitive in (attention_p, tangent_p, cotangent_p):
-        primitive.def_impl(jax.jit(primitive.bind, static_argnames="mesh"))
+        primitive.def_impl(jax.jit(primitive.bind, static_argnames=("scale", "mesh")))
         batching.primitive_batchers[primitive] = _batched(primitive)
     ad.primitive_jvps[attention_p] = _attention_jvp
     ad.primitive_jvps[tangent_p] = _dense_jvp(_tangent)
     ad.primitive_jvps[cotangent_p] = _dense_jvp(functools.partial(_cotangent, dense))
     ad.primitive_transposes[tangent_p] = _tangent_transpose
-    tangent = mlir.lower_fun(_tangent, multiple_results=False)
-    mlir.register_lowering(
-        tangent_p, lambda context, *args, mesh: tangent(context, *args)
-    )
+    mlir.register_lowering(tangent_p, _lower_tangent)
     for platform, choose in (
         (None, lambda *_: dense),
         ("cuda", for_gpu),

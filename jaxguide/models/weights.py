@@ -20,6 +20,7 @@ from jaxguide.models.convolution import parameter_shapes
 from jaxguide.models.dit import init
 from jaxguide.models.dit_config import DiTConfig
 from jaxguide.models.shown import by_dit
+from jaxguide.models.tuning import untuned
 from jaxguide.paths import KINDS, PATHS
 from jaxguide.runtime.calls import lookup
 from jaxguide.runtime.devices import DTYPES
@@ -68,7 +69,7 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
     """
     about = {
         "format": FORMAT,
-        "model": dataclasses.asdict(weights.model),
+        "model": dataclasses.asdict(untuned(weights.model)),
         "path": weights.path,
         "kind": weights.kind,
         "class_names": list(weights.class_names),

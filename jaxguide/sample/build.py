@@ -215,11 +215,15 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def build_weights(name: str, dtype: str) -> Weights:
-    """Weights of a checkpoint, stored and computing in `dtype`."""
+def build_weights(name: str, dtype: str, *, rows: int = 64) -> Weights:
+    """Weights of a checkpoint, stored and computing in `dtype`, for this device.
+
+    `rows` of one call decide how the network runs, see `models.tuned`.
+    """
     # Cast here: inside a program of many steps a GPU would cast them at every step.
     weights = load_weights(find_checkpoint(name), dtype=dtype)
-    return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
+    model = dataclasses.replace(weights.model, dtype=dtype)
+    return weights._replace(model=models.tuned(model, jax.default_backend(), rows=rows))
 
 
 def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:

@@ -105,12 +105,13 @@ def build_job(config: SampleConfig) -> SampleJob:
     config = dataclasses.replace(config, dtype=dtype)
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
-    weights = build.build_weights(config.checkpoint, config.dtype)
+    rows = config.batch_size
+    weights = build.build_weights(config.checkpoint, config.dtype, rows=rows)
     build.check_learnt_scale(config, weights)
     network = build.build_network(weights, config.learnt_scale)
     networks = {}
     if config.weak_checkpoint:
-        weak = build.build_weights(config.weak_checkpoint, config.dtype)
+        weak = build.build_weights(config.weak_checkpoint, config.dtype, rows=rows)
         networks["weak"] = build.build_network(weak, config.learnt_scale)
     names = weights.class_names
     conds = {"null": weights.model.null_label}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 from jaxguide import data, models, train
@@ -167,13 +168,14 @@ def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     height, width, channels = dataset.image_shape
     dtype = devices.computing_dtype("train model.dtype", config.model.dtype)
     settings = dataclasses.replace(config.model, dtype=dtype)
-    return DiTConfig(
+    model = DiTConfig(
         image_size=(height, width),
         channels=channels,
         num_classes=dataset.num_classes,
         inputs=INPUTS.get(config.loss.name, ()),
         **dataclasses.asdict(settings),
     )
+    return models.tuned(model, jax.default_backend(), rows=config.batch_size)
 
 
 def build_loss(config: LossConfig, model: DiTConfig) -> train.Loss:

@@ -1,0 +1,34 @@
+"""How a network runs on a device: fields of its config that change no result."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxguide.models.dit_config import DiTConfig
+
+LANES = 128  # of a TPU
+# On a GPU up to so many tokens per call the time goes into reading weights, and the
+# copies that a loop over blocks makes of them are half of it (`benchmarks.compiled`).
+FEW_TOKENS = 1024
+
+
+def tuned(config: DiTConfig, device: str, *, rows: int) -> DiTConfig:
+    """The config as a device runs it fastest.
+
+    Args:
+        config: the architecture.
+        device: "cpu", "gpu" or "tpu", as `jax.default_backend()` says.
+        rows: of one call.
+    """
+    count, columns = config.grid
+    few = rows * count * columns <= FEW_TOKENS
+    return dataclasses.replace(
+        config,
+        unroll=device == "gpu" and few,
+        head_multiple=LANES if device == "tpu" else 1,
+    )
+
+
+def untuned(config: DiTConfig) -> DiTConfig:
+    """The config as a file holds it, whatever it ran on."""
+    return dataclasses.replace(config, unroll=False, head_multiple=1)
