@@ -35,6 +35,8 @@ from jaxguide.models import Weights
 from jaxguide.sample import build
 
 STEPS = 50
+# Programs that are checked, and the scratch space that they may take, in bytes.
+BOUNDS = Path(__file__).with_name("compiled.json")
 HEAD = (
     *("model", "latent", "chain", "batch", "dtype", "ms a step", "of the peak"),
     *("scratch GB", "weights GB", "ms by kind"),
@@ -64,7 +66,6 @@ class Case(NamedTuple):
     batch: int = 64
     dtype: str = "bfloat16"
     batched: Any = None
-    tuned: dict[str, Any] = {}  # noqa: RUF012  further fields of the model
 
 
 class Result(NamedTuple):
@@ -79,18 +80,15 @@ class Result(NamedTuple):
     text: str
 
 
-def lower(case: Case, sharding: Any) -> tuple[Any, float, int]:
+def lower(case: Case, target: Target) -> tuple[Any, float, int]:
     """The lowered program, FLOPs of a step, bytes of weights."""
+    sharding = SingleDeviceSharding(target.devices()[0])
     model = models.dit_config(
-        case.model,
-        image_size=case.latent,
-        learn_sigma=True,
-        dtype=case.dtype,
-        **{name: case.tuned[name] for name in case.tuned},
+        case.model, image_size=case.latent, learn_sigma=True, dtype=case.dtype
     )
+    model = models.tuned(model, target.backend, rows=case.batch)
     params = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
-    if hasattr(models, "cast_params"):
-        params = jax.eval_shape(functools.partial(models.cast_params, model), params)
+    params = jax.eval_shape(functools.partial(models.cast_params, model), params)
     chain = CHAINS[case.chain]()
     grid, euler = samplers.uniform(STEPS), samplers.euler()
 
@@ -132,8 +130,7 @@ def lower(case: Case, sharding: Any) -> tuple[Any, float, int]:
 
 def measure(case: Case, target: Target) -> Result:
     """Compiles one program and models its step."""
-    sharding = SingleDeviceSharding(target.devices()[0])
-    lowered, flops, weights = lower(case, sharding)
+    lowered, flops, weights = lower(case, target)
     compiled = lowered.compile(compiler_options=target.options)
     text = compiled.as_text()
     time = roofline.estimate(hlo.Module(text), target.limits)
@@ -179,23 +176,40 @@ def faults(result: Result) -> list[str]:
             for dtype, sizes in hlo.arrays(one.shape):
                 if dtype == "f32" and sizes[-2:] == (tokens, tokens):
                     found.append(f"float32 {sizes} in {one.name}")
-            if name in inside and _casts_weights(one, lines, result):
+            if name in inside and _casts_weights(one, result):
                 found.append(f"weights are cast in a loop: {one.name} {one.shape}")
     return sorted(set(found))
 
 
-def _casts_weights(
-    one: hlo.Instruction, lines: list[hlo.Instruction], result: Result
-) -> bool:
+def _casts_weights(one: hlo.Instruction, result: Result) -> bool:
     """Whether a line converts a stack of weights, one slice for each block."""
     if one.op != "convert":
         return False
-    depth = {"S": 12, "B": 12, "L": 24, "XL": 28}[result.case.model.split("/")[0]]
+    depth = models.dit_config(result.case.model).depth
     return any(
         sizes[0] == depth and math.prod(sizes) > 1_000_000
         for _, sizes in hlo.arrays(one.shape)
         if sizes
     )
+
+
+def check() -> int:
+    """Compiles the recorded programs; prints what is wrong and counts it."""
+    wrong = 0
+    for name, bounds in json.loads(BOUNDS.read_text(encoding="utf-8")).items():
+        target = TARGETS[name]
+        if not target.installed:
+            print(f"{name}: not checked, {target.package} is not installed")
+            continue
+        for bound in bounds:
+            most = bound.pop("scratch")
+            result = measure(Case(**bound), target)
+            found = faults(result)
+            if result.scratch > most:
+                found.append(f"scratch {result.scratch:,} bytes above {most:,}")
+            print(f"{name} {bound}: {'; '.join(found[:3]) or 'good'}", flush=True)
+            wrong += bool(found)
+    return wrong
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -213,7 +227,8 @@ def cases(options: argparse.Namespace) -> list[Case]:
 def parse() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", choices=TARGETS, required=True)
+    parser.add_argument("--target", choices=TARGETS)
+    parser.add_argument("--check", action="store_true", help="fail on what was slow")
     parser.add_argument("--chains", default=",".join(CHAINS))
     parser.add_argument("--models", default="XL/2")
     parser.add_argument("--latents", default="32")
@@ -227,6 +242,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Prints the table; a line is ready when its program is compiled."""
     options = parse()
+    if options.check:
+        sys.exit(1 if check() else 0)
+    if options.target is None:
+        sys.exit("compiled: need --target h100, --target v5e or --check")
     target = TARGETS[options.target]
     if not target.installed:
         sys.exit(f"compiled: need {target.package} for --target {target.name}")
