@@ -80,13 +80,18 @@ class Result(NamedTuple):
     text: str
 
 
-def lower(case: Case, target: Target) -> tuple[Any, float, int]:
-    """The lowered program, FLOPs of a step, bytes of weights."""
-    sharding = SingleDeviceSharding(target.devices()[0])
+def model_of(case: Case, target: Target) -> models.DiTConfig:
+    """The network as the target runs it."""
     model = models.dit_config(
         case.model, image_size=case.latent, learn_sigma=True, dtype=case.dtype
     )
-    model = models.tuned(model, target.backend, rows=case.batch)
+    return models.tuned(model, target.backend, rows=case.batch)
+
+
+def lower(case: Case, target: Target) -> tuple[Any, float, int]:
+    """The lowered program, FLOPs of a step, bytes of weights."""
+    sharding = SingleDeviceSharding(target.devices()[0])
+    model = model_of(case, target)
     params = jax.eval_shape(functools.partial(models.init, model), jax.random.key(0))
     params = jax.eval_shape(functools.partial(models.cast_params, model), params)
     chain = CHAINS[case.chain]()
@@ -96,9 +101,11 @@ def lower(case: Case, target: Target) -> tuple[Any, float, int]:
         weights = Weights(params, model, "linear", "velocity", ("",) * 1000, {})
         return build.build_network(weights)
 
+    few = models.few_rows(model, target.backend, rows=case.batch)
+
     def sample(params: Any, noise: Any, labels: Any, key: Any) -> Any:
         return samplers.generate(
-            network(params),
+            tabulated(params, labels) if few else network(params),
             noise,
             labels,
             grid=grid,
@@ -108,6 +115,10 @@ def lower(case: Case, target: Target) -> tuple[Any, float, int]:
             key=key,
             batched=case.batched,
         )
+
+    def tabulated(params: Any, labels: Any) -> Any:
+        known = jnp.append(labels, model.null_label)
+        return build.tabulated(network(params), grid, euler, known)
 
     def placed(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -133,7 +144,9 @@ def measure(case: Case, target: Target) -> Result:
     lowered, flops, weights = lower(case, target)
     compiled = lowered.compile(compiler_options=target.options)
     text = compiled.as_text()
-    time = roofline.estimate(hlo.Module(text), target.limits)
+    # The table of modulations has all times of the grid.
+    few = models.few_rows(model_of(case, target), target.backend, rows=case.batch)
+    time = roofline.estimate(hlo.Module(text), target.limits, shortest=few)
     kinds = {kind: seconds / STEPS for kind, seconds in time.seconds.items()}
     return Result(
         case,

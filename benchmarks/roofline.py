@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 
 from benchmarks.hlo import Instruction, Module, arrays, size
 
@@ -58,20 +59,21 @@ class Time:
         return sum(self.seconds.values())
 
 
-def estimate(module: Module, limits: Limits, *, heads: int = 1) -> Time:
+def estimate(module: Module, limits: Limits, *, shortest: bool = False) -> Time:
     """The time of a whole program.
 
     Args:
         module: the program.
         limits: of the device.
-        heads: attention heads, by which a fused kernel's FLOPs are counted.
+        shortest: count the shortest branch of a conditional, not the longest: where it
+            looks something up, and the other branch only runs if it is not found.
     """
-    return _Estimate(module, limits).computation(module.entry)
+    return _Estimate(module, limits, min if shortest else max).computation(module.entry)
 
 
 class _Estimate:
-    def __init__(self, module: Module, limits: Limits):
-        self.module, self.limits = module, limits
+    def __init__(self, module: Module, limits: Limits, choose: Callable):
+        self.module, self.limits, self.choose = module, limits, choose
 
     def computation(self, name: str) -> Time:
         """One run of a computation."""
@@ -83,7 +85,7 @@ class _Estimate:
                     total.add(self.computation(body), self.module.trips(one))
             elif one.op in ("conditional", "call"):
                 runs = [self.computation(branch) for branch in one.called]
-                total.add(max(runs, key=lambda run: run.total))
+                total.add(self.choose(runs, key=lambda run: run.total))
             elif one.op not in FREE:
                 total.add(self.kernel(one, shapes))
         return total

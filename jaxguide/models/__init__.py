@@ -26,6 +26,7 @@ from jaxguide.models.dit import (
     init as init,
     parameter_count as parameter_count,
     split_sigma as split_sigma,
+    tabulate as tabulate,
     time_features as time_features,
 )
 from jaxguide.models.dit_config import (
@@ -37,7 +38,7 @@ from jaxguide.models.predictor import Predictor as Predictor
 from jaxguide.models.tiny_autoencoder import (
     TinyAutoencoderConfig as TinyAutoencoderConfig,
 )
-from jaxguide.models.tuning import tuned as tuned
+from jaxguide.models.tuning import few_rows as few_rows, tuned as tuned
 from jaxguide.models.weights import (
     Weights as Weights,
     load_weights as load_weights,

@@ -71,7 +71,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         tokens: Array,
-        cond: Array,
+        modulation: Array,
         attend: Attention | None,
         *,
         attention: bool = True,
@@ -81,11 +81,11 @@ class Block(nnx.Module):
 
         Args:
             tokens: [B, N, width].
-            cond: [B, width], after its activation.
+            modulation: [B, 6 width], shift, scale and gate of both parts.
             attend: computes the attention; None lets the network do it.
             attention, mlp: static; False leaves that part out.
         """
-        parts = jnp.split(self.modulation(cond), 6, axis=-1)
+        parts = jnp.split(modulation, 6, axis=-1)
         if attention:
             shift, scale, gate = parts[:3]
             update = self._attend(normalise(tokens, shift, scale), attend)
@@ -143,7 +143,7 @@ class Block(nnx.Module):
 
 
 def run_block(
-    block: Block, tokens: Array, cond: Array, index: Array, taps: Taps
+    block: Block, tokens: Array, modulation: Array, index: Array, taps: Taps
 ) -> tuple[Array, Array | None]:
     """One block with its taps: tokens, and the received attention [B, N] if wanted."""
     # The record leaves through a list, since a block returns its tokens alone.
@@ -160,7 +160,7 @@ def run_block(
     attend = None if untouched else functools.partial(tapped_attention, tapped)
 
     def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
-        return block(tokens, cond, attend, attention=attention, mlp=mlp)
+        return block(tokens, modulation, attend, attention=attention, mlp=mlp)
 
     if taps.block is not None:
         return taps.block(run, tokens, index), None
@@ -174,8 +174,17 @@ def run_blocks(
     cond: Array,
     taps: Taps,
     config: DiTConfig,
+    modulations: Array | None = None,
 ) -> tuple[Array, Array | None]:
     """All blocks, or those of `taps.keep_blocks` in this order.
+
+    Args:
+        blocks: stacked on a leading axis.
+        tokens: [B, N, width].
+        cond: [B, width], after its activation.
+        taps: what is changed or recorded.
+        config: the architecture.
+        modulations: of all blocks, [depth, B, 6 width], where they are known already.
 
     Returns:
         Tokens [B, N, width], and the received attention float32 [B, blocks, N] or None.
@@ -184,20 +193,21 @@ def run_blocks(
     # compiles one block instead of `depth`, and the blocks that run may be an array.
     graph, stacked = nnx.split(blocks)
 
-    def run(tokens: Array, params: nnx.State, index: Array):
+    def run(tokens: Array, params: nnx.State, index: Array, known: Array | None):
         block = nnx.merge(graph, fetched(params))
-        return run_block(block, tokens, cond, index, taps)
+        modulation = block.modulation(cond) if known is None else known
+        return run_block(block, tokens, modulation, index, taps)
 
     # Per block, so that a gradient keeps the tokens between blocks and computes the
     # inside of each again.
     run = jax.checkpoint(run) if config.remat else run
 
     def run_chosen(tokens: Array, index: Array):
-        params = jax.tree.map(
+        params, known = jax.tree.map(
             lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False),
-            stacked,
+            (stacked, modulations),
         )
-        return run(tokens, params, index)
+        return run(tokens, params, index, known)
 
     if taps.keep_blocks is not None:
         tokens, record = lax.scan(run_chosen, tokens, taps.keep_blocks)
@@ -208,7 +218,7 @@ def run_blocks(
         tokens, record = lax.scan(
             lambda tokens, step: run(tokens, *step),
             tokens,
-            (stacked, every),
+            (stacked, every, modulations),
             unroll=config.unroll,
         )
     return tokens, None if record is None else record.swapaxes(0, 1)

@@ -12,6 +12,12 @@ LANES = 128  # of a TPU
 FEW_TOKENS = 1024
 
 
+def few_rows(config: DiTConfig, device: str, *, rows: int) -> bool:
+    """Whether a call on an accelerator takes its time to read weights."""
+    count, columns = config.grid
+    return device != "cpu" and rows * count * columns <= FEW_TOKENS
+
+
 def tuned(config: DiTConfig, device: str, *, rows: int) -> DiTConfig:
     """The config as a device runs it fastest.
 
@@ -20,8 +26,7 @@ def tuned(config: DiTConfig, device: str, *, rows: int) -> DiTConfig:
         device: "cpu", "gpu" or "tpu", as `jax.default_backend()` says.
         rows: of one call.
     """
-    count, columns = config.grid
-    few = rows * count * columns <= FEW_TOKENS
+    few = few_rows(config, device, rows=rows)
     return dataclasses.replace(
         config,
         unroll=device == "gpu" and few,

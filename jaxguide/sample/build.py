@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import guidance, losses, models, samplers
@@ -262,4 +263,28 @@ def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
         flops=float(total),
         block_flops=float(block),
         tokens=weights.model.grid,
+    )
+
+
+def tabulated(
+    network: Network, grid: np.ndarray, sampler: samplers.Sampler, labels: Any
+) -> Network:
+    """The network with the modulations of all steps computed before the first one.
+
+    Args:
+        network: of `build_network`.
+        grid, sampler: that it will be sampled with.
+        labels: int32 [L], all that it will see.
+    """
+    predict: Any = network.predict
+    model, (params, *_) = predict.func.model, predict.args
+    if model.inputs:
+        return network
+    with np.errstate(all="ignore"):
+        second = sampler.second_times(network.path, grid)
+    times = np.unique(np.concatenate([grid, second]).astype(np.float32))
+    table = models.tabulate(model, params, jnp.asarray(times), labels)
+    named = predict.keywords | {"table": table}
+    return dataclasses.replace(
+        network, predict=jax.tree_util.Partial(predict.func, params, **named)
     )

@@ -146,9 +146,14 @@ def tiny():
     )
     rows = jnp.ones((2, 4, 4, 1)), jnp.full(2, 0.5), jnp.arange(2, dtype=jnp.int32)
 
-    def forward(**fields):
+    def forward(times=None, keep_blocks=None, **fields):
         other = dataclasses.replace(model, **fields)
-        return np.asarray(models.apply(other, models.cast_params(other, params), *rows))
+        cast = models.cast_params(other, params)
+        named = {"keep_blocks": keep_blocks}
+        if times:
+            labels = jnp.asarray([2, 0, 1])
+            named["table"] = models.tabulate(other, cast, jnp.asarray(times), labels)
+        return np.asarray(models.apply(other, cast, *rows, **named))
 
     return forward
 
@@ -157,6 +162,15 @@ def tiny():
 def test_how_a_network_runs_changes_no_result(tiny, tuned):
     plain = tiny()
     np.testing.assert_allclose(tiny(**tuned), plain, atol=1e-5 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("times", [(0.25, 0.5), (0.25, 0.75)])
+@pytest.mark.parametrize("keep_blocks", [None, jnp.asarray([1])])
+def test_a_table_of_modulations_changes_no_result(tiny, times, keep_blocks):
+    """Neither where it has the time 0.5, nor where it has not."""
+    plain = tiny(keep_blocks=keep_blocks)
+    found = tiny(times=times, keep_blocks=keep_blocks)
+    np.testing.assert_allclose(found, plain, atol=1e-5 * np.abs(plain).max())
 
 
 def test_filled_heads_are_as_exact_as_others_in_bfloat16(tiny):
