@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance._arguments import check_function, check_key, check_mapping
 from jaxguide.guidance._base import Guided, Step
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._chain import Chain, chain, check_acts
 from jaxguide.guidance._checks import shown
 from jaxguide.guidance._evaluate import (
@@ -23,9 +23,10 @@ from jaxguide.guidance._evaluate import (
     default_batched,
     guided_prediction,
 )
+from jaxguide.guidance._live import Live, by_mode
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._one_sample import batch_of_one, check_alone, for_rows, only_one
-from jaxguide.guidance._plan import make_pieces
+from jaxguide.guidance._plan import all_modes, make_pieces, share_program
 from jaxguide.guidance._schedule import slack
 from jaxguide.guidance._step_checks import check_state, check_time
 from jaxguide.guidance._transform import Transform
@@ -81,7 +82,7 @@ class Guide:
     guidance: Chain
     networks: Mapping[str, Network]
     time: str
-    batched: bool
+    most_rows: int
     batch_ndim: int = 1
 
     def init(self, x: Array) -> GuideState:
@@ -128,15 +129,21 @@ class Guide:
                 to the sampler (then use `pair`), a known time lies outside [0, 1], or
                 x, a condition or a number per sample has another batch.
         """
-        guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
-        if guided.noise is not None:
+
+        def prediction(guided: Guided, step: Step) -> Array:
+            del step
+            if guided.noise is None:
+                return guided.prediction
             raise InputError(
                 "guide: need transforms that give one prediction, got one that sets "
                 "the noise for the sampler. Use .pair(...) and renoise with its noise."
             )
+
+        times = t, next_t
+        out, state = self._guided(prediction, x, times, cond, state, conds, key)
         sign = -1 if self.time == "data" and self.network.kind == "velocity" else 1
-        prediction = self._unbatch(guided.prediction)
-        return prediction * sign if sign < 0 else prediction, state
+        out = self._unbatch(out)
+        return out * sign if sign < 0 else out, state
 
     def pair(
         self,
@@ -150,18 +157,21 @@ class Guide:
         next_t: Any = None,
     ) -> tuple[Pair, GuideState]:
         """As the call itself, but as (denoised, noise), whatever the direction."""
-        guided, step, state = self._guided(x, (t, next_t), cond, state, conds, key)
-        return self._unbatch(as_pair(self.network.kind, guided, step)), state
+        make = functools.partial(as_pair, self.network.kind)
+        pair, state = self._guided(make, x, (t, next_t), cond, state, conds, key)
+        return self._unbatch(pair), state
 
     def _guided(
         self,
+        finish: Callable[[Guided, Step], Any],
         x: Array,
         times: tuple[Any, Any],
         cond: Any,
         state: GuideState,
         conds: Mapping[str, Any] | None,
         key: Array | None,
-    ) -> tuple[Guided, Step, GuideState]:
+    ) -> tuple[Any, GuideState]:
+        """What `finish` makes of the running result, and the next state."""
         check_state(x)
         check_mapping("guide", "conds", conds, "null")
         check_key("guide", "key", key, "jax.random.key(0)")
@@ -179,23 +189,26 @@ class Guide:
             state.taken,
             None if next_t is None else self._node(next_t),
         )
-        parts = self.guidance.at(t)
+        parts, every = self.guidance.at(t), {"main": self.network, **self.networks}
 
-        def run(live: tuple[bool, ...]) -> tuple[Guided, tuple[Any, ...]]:
+        def run(live: tuple[Live, ...]) -> tuple[Any, tuple[Any, ...]]:
             guided, _, states = guided_prediction(
-                {"main": self.network, **self.networks},
+                every,
                 parts,
                 state.parts,
                 step,
                 live=live,
                 key=None if key is None else jax.random.fold_in(key, state.taken),
-                batched=self.batched,
+                batched=self.most_rows,
             )
-            return guided, states
+            return finish(guided, step), states
 
-        index = 0 if isinstance(state.taken, Tracer) else int(state.taken)
-        guided, states = _where_live(self.guidance, t, index, run)
-        return guided, step, GuideState(state.taken + 1, states)
+        modes, which = _modes(self.guidance, t, state.taken)
+        shared = share_program(
+            self.guidance, every, modes, most=self.most_rows, rows=len(x)
+        )
+        out, states = by_mode(modes, which, run, shared=shared)
+        return out, GuideState(state.taken + 1, states)
 
     def _batch(self, tree: Any) -> Any:
         return tree if self.batch_ndim else batch_of_one(tree)
@@ -215,32 +228,34 @@ class Guide:
 jax.tree_util.register_dataclass(
     Guide,
     data_fields=["network", "guidance", "networks"],
-    meta_fields=["time", "batched", "batch_ndim"],
+    meta_fields=["time", "most_rows", "batch_ndim"],
 )
 
 
-def _where_live(
-    parts: Chain, t: Any, index: int, run: Callable[[tuple[bool, ...]], Any]
-) -> Any:
-    """`run(live)` with the parts that are live at t; the other parts cost nothing.
+def _modes(
+    parts: Chain, t: Any, taken: Array
+) -> tuple[tuple[tuple[bool, ...], ...], Array]:
+    """Which parts may be live at t, and a number [] that says which it is.
 
-    A host time decides at once; a traced scalar one switches between the pieces of
-    noise time that the windows make; for times [B] every part counts as live.
+    A host time decides at once; a traced scalar one lies in one of the pieces of noise
+    time that the windows make; for times [B] every part counts as live.
     """
+    zero = jnp.zeros((), jnp.int32)
     if not isinstance(t, jax.Array) and not np.ndim(t):
-        return run(parts.live(float(t), index))
+        index = 0 if isinstance(taken, Tracer) else int(taken)
+        return (parts.live(float(t), index),), zero
     pieces = make_pieces(parts)
-    if len({one.live for one in pieces}) == 1:
-        return run(pieces[0].live)
+    modes = all_modes(pieces)
+    if len(modes) == 1:
+        return modes, zero
     # With times [B] a part may be needed by some samples only. All compute it then, and
     # the weight, which is per sample, leaves out the others.
     if np.ndim(t):
-        return run((True,) * len(parts.parts))
+        return ((True,) * len(parts.parts),), zero
     # Pieces run from noise to data, so the edges above t count the pieces before it.
     inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
     piece = (t + slack(t) < inner.astype(t.dtype)).sum()
-    runs = [functools.partial(run, one.live) for one in pieces]
-    return lax.switch(piece, runs)
+    return modes, jnp.asarray([modes.index(one.live) for one in pieces])[piece]
 
 
 def guide(
@@ -315,7 +330,7 @@ def guide(
     batched = default_batched() if batched is None else batched
     main = network("predict", predict, depth=depth, tokens=tokens)
     parts = check_acts("guide", chain(guidance))
-    return Guide(main, parts, others, time, batched, batch_ndim)
+    return Guide(main, parts, others, time, most_rows(batched), batch_ndim)
 
 
 def _reversed(function: Callable[..., Array], kind: str) -> Callable[..., Array]:

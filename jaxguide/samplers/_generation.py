@@ -14,7 +14,6 @@ from jaxguide.guidance import (
     Transform,
     _plan as plan,
     chain,
-    default_batched,
 )
 from jaxguide.guidance._chain import check_acts
 from jaxguide.paths import Array, Path
@@ -25,7 +24,8 @@ from jaxguide.samplers._inputs import (
     check_networks,
     check_sampler,
 )
-from jaxguide.samplers._solver import Fixed, Program, per_step, solve
+from jaxguide.samplers._solver import make_program, per_step, solve
+from jaxguide.samplers._turns import Fixed
 
 
 def cost(
@@ -103,8 +103,7 @@ def generate(
     grid = check("generate", network, grid, sampler, sample_keys)
     parts = as_chain(guidance)
     runs = plan.make_runs(parts, grid, sampler.stages(grid))
-    batched = default_batched() if batched is None else batched
-    program = Program(sampler, batched, progress)
+    program = make_program(sampler, grid, batched, progress)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
