@@ -1,21 +1,95 @@
-"""Which branches of a step share a forward pass."""
+"""Which branches of a step share a forward pass: by their rows and by the device."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jaxguide.errors import InputError
 from jaxguide.guidance._base import Change, OwnedBranch, find_network
+from jaxguide.guidance._checks import is_whole, shown
 from jaxguide.guidance._network import Network
 
 # More rows than any call has: branches share a call whatever its size.
 ALL = 2**31 - 1
+# The most rows in one call, by the platform that a program is compiled for. On a CPU
+# separate calls are faster. On an H100 both take the same time, and one call is half as
+# many kernels. A v5e takes less time for two calls of 64 rows than for one of 128.
+MOST_ROWS = {"cpu": 0, "cuda": ALL, "rocm": ALL, "tpu": 64}
 
 
-def most_rows(batched: bool | int) -> int:
-    """`batched` as the most rows that one call has: 0 for one call per branch."""
-    return ALL if batched is True else int(batched)
+def most_rows(name: str, batched: bool | int | None, arrays: Any) -> int | None:
+    """`batched` as the most rows that one call has: 0 is one call per branch.
+
+    Args:
+        name: of the function that was called, for the message.
+        batched: one call for all branches (True), one for each (False), or for as many
+            as have so many rows together; None: as `MOST_ROWS` says.
+        arrays: what the program is called with, which tells its device.
+
+    Returns:
+        The number; None if the device is not known yet, see `by_platform`.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if batched is None:
+        return _known_rows(arrays)
+    if isinstance(batched, bool):
+        return ALL if batched else 0
+    if not is_whole(batched) or batched < 1:
+        raise InputError(
+            f"{name}: need batched True, False, None or a number of rows >= 1, got "
+            f"batched={shown(batched)}. None chooses by the device."
+        )
+    return int(batched)
+
+
+def rows_on(platform: str) -> int:
+    """The most rows in one call on this platform, as a device calls it."""
+    return MOST_ROWS.get("cuda" if platform == "gpu" else platform, ALL)
+
+
+def _known_rows(arrays: Any) -> int | None:
+    """What the device of these arrays takes; None if they are traced."""
+    leaves = jax.tree.leaves(arrays)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return None
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            return rows_on(next(iter(leaf.devices())).platform)
+    return rows_on(jax.default_backend())
+
+
+def by_platform(
+    most: int | None, split: Callable[[int], Any], run: Callable[[Any], Any]
+) -> Any:
+    """`run(split(most))`, for the device that the program is compiled for if None.
+
+    A traced program may be compiled for another device than this host's. It then holds
+    every way in which platforms differ until it is lowered, and one afterwards.
+    """
+    if most is not None:
+        return run(split(most))
+    ways, rest = {name: split(rows) for name, rows in MOST_ROWS.items()}, split(ALL)
+    special = {
+        name: lambda way=way: run(way) for name, way in ways.items() if way != rest
+    }
+    if not special:
+        return run(rest)
+    return lax.platform_dependent(default=lambda: run(rest), **special)
 
 
 def groups(
-    networks: Mapping[str, Network], ones: Iterable[OwnedBranch], most: int, rows: int
+    networks: Mapping[str, Network],
+    ones: Iterable[OwnedBranch],
+    most: int,
+    rows: int,
+    condition: Callable[[OwnedBranch], Any] = lambda one: None,
 ) -> list[list[OwnedBranch]]:
     """Branches that share a call: those of one network that differ in inputs alone.
 
@@ -27,10 +101,13 @@ def groups(
         ones: branches whose inputs are known together.
         most: rows in one call; a branch with more is a call of its own.
         rows: of one branch, B.
+        condition: what the network gets; unlike ones (a prompt beside None, another
+            length) cannot be one batch. Unknown when a program is planned.
     """
     sharing: dict[object, list[OwnedBranch]] = {}
     for one in ones:
-        sharing.setdefault(_place(networks, one), []).append(one)
+        place = _place(networks, one), _shape(condition(one))
+        sharing.setdefault(place, []).append(one)
     most = max(1, most // rows)
     return [part for group in sharing.values() for part in _split(group, most)]
 
@@ -45,6 +122,12 @@ def _place(networks: Mapping[str, Network], one: OwnedBranch) -> object:
     around = find_network(networks, one.branch) is not networks[name]
     alone = taps or around or change.beside() is not None or one.branch.differentiable
     return one if alone else (name, change.second)
+
+
+def _shape(condition: Any) -> Any:
+    """Equal for conditions that can be joined along their first axis."""
+    leaves, tree = jax.tree.flatten(condition)
+    return tree, tuple((np.shape(one)[1:], jnp.result_type(one)) for one in leaves)
 
 
 def _split(group: list[OwnedBranch], most: int) -> list[list[OwnedBranch]]:

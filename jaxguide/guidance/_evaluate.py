@@ -25,7 +25,7 @@ from jaxguide.guidance._base import (
     find_condition,
     find_network,
 )
-from jaxguide.guidance._batching import groups, most_rows
+from jaxguide.guidance._batching import by_platform, groups
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._checks import shown
 from jaxguide.guidance._live import Live, needed, where_needed
@@ -66,11 +66,6 @@ class Output(NamedTuple):
     record: Any = None
 
 
-def default_batched() -> bool:
-    """One large forward pass on accelerators; on a CPU separate calls are faster."""
-    return jax.default_backend() != "cpu"
-
-
 def evaluate(
     networks: Mapping[str, Network],
     chain: Chain,
@@ -99,7 +94,7 @@ def guided_prediction(
     *,
     live: tuple[Live, ...],
     key: Array | None = None,
-    batched: bool | int = False,
+    most: int | None = 0,
 ) -> tuple[Guided, Any, tuple[Any, ...]]:
     """The chain's result at one step, in the kind of the main network.
 
@@ -111,7 +106,8 @@ def guided_prediction(
         live: which parts need their branches: from the host, or a traced [] bool where
             only the step knows.
         key: PRNG key of this step, for transforms that draw.
-        batched: branches that change only inputs share one forward pass per network.
+        most: rows in one forward pass, which branches of one network share that change
+            only inputs; 0 for one call each, None by the device: see `MOST_ROWS`.
 
     Returns:
         (running result, second output of the raw call or None, next states).
@@ -126,7 +122,7 @@ def guided_prediction(
     live = chain.open(state, live)
     needs = chain.needs(networks["main"], live)
     view, extra = predict_branches(
-        networks, needs, step, key=key, batched=batched, parts=chain.parts
+        networks, needs, step, key=key, most=most, parts=chain.parts
     )
     guided, states = chain.apply(Guided(view[RAW]), state, view, live=live)
     return guided, extra, states
@@ -138,7 +134,7 @@ def predict_branches(
     step: Step,
     *,
     key: Array | None = None,
-    batched: bool | int = False,
+    most: int | None = 0,
     parts: tuple[Any, ...] = (),
 ) -> tuple[View, Any]:
     """Evaluates `RAW` and every branch once; arguments as in `guided_prediction`.
@@ -171,7 +167,7 @@ def predict_branches(
     for place in sorted(rounds, key=lambda place: place[0]):
         when, ones = rounds[place]
         made = where_needed(
-            when, functools.partial(_predictions, networks, ones, view, batched)
+            when, functools.partial(_predictions, networks, ones, view, most)
         )
         for one, evaluated in zip(ones, made, strict=True):
             view.store(one, evaluated)
@@ -182,14 +178,23 @@ def _predictions(
     networks: Mapping[str, Network],
     ones: list[OwnedBranch],
     view: View,
-    batched: bool | int,
+    most: int | None,
 ) -> list[Evaluated]:
-    """Branches that are needed together, in as few calls as `batched` allows."""
+    """Branches that are needed together, in as few calls as `most` rows allow."""
     calls = {one: _call(networks, one, view) for one in ones}
-    outputs: dict[OwnedBranch, Output] = {}
-    for group in groups(networks, ones, most_rows(batched), len(view.step.x)):
-        made = _run([calls[one] for one in group])
-        outputs |= dict(zip(group, made, strict=True))
+
+    def split(most: int) -> list[list[OwnedBranch]]:
+        rows = len(view.step.x)
+        return groups(networks, ones, most, rows, lambda one: calls[one].cond)
+
+    def run(split: list[list[OwnedBranch]]) -> list[Output]:
+        made: dict[OwnedBranch, Output] = {}
+        for group in split:
+            outputs = _run([calls[one] for one in group])
+            made |= dict(zip(group, outputs, strict=True))
+        return [made[one] for one in ones]
+
+    outputs = dict(zip(ones, by_platform(most, split, run), strict=True))
     return [
         Evaluated(
             _same_kind(networks["main"], calls[one], outputs[one].prediction),

@@ -20,7 +20,6 @@ from jaxguide.guidance._checks import shown
 from jaxguide.guidance._evaluate import (
     Pair,
     as_pair,
-    default_batched,
     guided_prediction,
 )
 from jaxguide.guidance._live import Live, by_mode
@@ -82,7 +81,7 @@ class Guide:
     guidance: Chain
     networks: Mapping[str, Network]
     time: str
-    most_rows: int
+    batched: bool | int | None
     batch_ndim: int = 1
 
     def init(self, x: Array) -> GuideState:
@@ -190,6 +189,7 @@ class Guide:
             None if next_t is None else self._node(next_t),
         )
         parts, every = self.guidance.at(t), {"main": self.network, **self.networks}
+        most = most_rows("guide", self.batched, (x, t, named, every))
 
         def run(live: tuple[Live, ...]) -> tuple[Any, tuple[Any, ...]]:
             guided, _, states = guided_prediction(
@@ -199,14 +199,12 @@ class Guide:
                 step,
                 live=live,
                 key=None if key is None else jax.random.fold_in(key, state.taken),
-                batched=self.most_rows,
+                most=most,
             )
             return finish(guided, step), states
 
         modes, which = _modes(self.guidance, t, state.taken)
-        shared = share_program(
-            self.guidance, every, modes, most=self.most_rows, rows=len(x)
-        )
+        shared = share_program(self.guidance, every, modes, most=most, rows=len(x))
         out, states = by_mode(modes, which, run, shared=shared)
         return out, GuideState(state.taken + 1, states)
 
@@ -228,7 +226,7 @@ class Guide:
 jax.tree_util.register_dataclass(
     Guide,
     data_fields=["network", "guidance", "networks"],
-    meta_fields=["time", "most_rows", "batch_ndim"],
+    meta_fields=["time", "batched", "batch_ndim"],
 )
 
 
@@ -268,7 +266,7 @@ def guide(
     depth: int = 0,
     tokens: tuple[int, int] | None = None,
     networks: Mapping[str, Callable[..., Array]] | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     batch_ndim: int = 1,
 ) -> Guide:
     """Turns anybody's prediction function into a guided one with explicit state.
@@ -285,8 +283,9 @@ def guide(
         tokens: (rows, columns) of its tokens, for transforms that look at neighbours;
             a square if None.
         networks: further functions by name, with the same conventions.
-        batched: branches in one call on a larger batch (True) or one call each (False,
-            t keeps the shape it came in); None chooses by backend.
+        batched: branches in one call on a larger batch (True), one call each (False,
+            t keeps the shape it came in), or as many in one call as have so many rows
+            together; None chooses by the device.
         batch_ndim: 1 for functions of a batch. 0 for functions of one sample, x [*D]
             and t [], to be used under `jax.vmap` or alone: it equals the batch. Never
             map a guided function of a batch over samples: the first axis of a sample
@@ -327,10 +326,10 @@ def guide(
     others = {
         name: network(f"networks[{name!r}]", f) for name, f in (networks or {}).items()
     }
-    batched = default_batched() if batched is None else batched
+    most_rows("guide", batched, ())
     main = network("predict", predict, depth=depth, tokens=tokens)
     parts = check_acts("guide", chain(guidance))
-    return Guide(main, parts, others, time, most_rows(batched), batch_ndim)
+    return Guide(main, parts, others, time, batched, batch_ndim)
 
 
 def _reversed(function: Callable[..., Array], kind: str) -> Callable[..., Array]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxguide.guidance._base import RAW, Branch, OwnedBranch, find_network
-from jaxguide.guidance._batching import groups
+from jaxguide.guidance._batching import groups, rows_on
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import is_schedule
@@ -96,7 +96,7 @@ def mode_indices(runs: tuple[Run, ...], modes: tuple) -> np.ndarray:
 
 
 def make_scans(
-    chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...], **calls: int
+    chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...], **calls: Any
 ) -> tuple[Scan, ...]:
     """The loops of a program; `calls` are the limits on calls, as in `groups`.
 
@@ -124,10 +124,16 @@ def share_program(
     networks: Mapping[str, Network],
     modes: Sequence[tuple[bool, ...]],
     *,
-    most: int,
+    most: int | None,
     rows: int,
 ) -> bool:
-    """Whether a program for each of `modes` has more calls than there are branches."""
+    """Whether a program for each of `modes` has more calls than there are branches.
+
+    `most` and `rows` as in `groups`; for a device that is not known (None) as on this
+    host, which bears on the form of the program alone.
+    """
+    if most is None:
+        most = rows_on(jax.default_backend())
     distinct: dict[OwnedBranch, None] = {}
     copies = 0
     for live in modes:

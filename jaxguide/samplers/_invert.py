@@ -14,6 +14,7 @@ from jaxguide.guidance import (
     Transform,
     _plan as plan,
 )
+from jaxguide.guidance._batching import most_rows
 from jaxguide.paths import Array
 from jaxguide.samplers import (
     _generation as generation,
@@ -41,7 +42,7 @@ def invert(
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
 ) -> Array:
     """Walks the sampler's ODE from data to noise, so that `generate` leads back.
 
@@ -91,7 +92,6 @@ def invert(
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))
     steps = solver.per_step(parts, network.path, sampler, grid)
     numbers = parts.on_grid(stop, stop)
-    program = solver.make_program(sampler, grid, batched)
     fixed = turns.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
@@ -100,6 +100,8 @@ def invert(
         parts.constants(),
     )
     steps = steps._replace(chain=numbers)
+    most = most_rows("invert", batched, (x0, fixed, steps))
+    program = solver.make_program(sampler, grid, most)
     noise = solver.solve(program, runs, fixed, steps, x0, parts.init(x0))
     return noise / jnp.asarray(float(last.sigma), noise.dtype)
 

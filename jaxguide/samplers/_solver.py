@@ -16,8 +16,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxguide.guidance import Chain, _plan as plan, default_batched
-from jaxguide.guidance._batching import most_rows
+from jaxguide.guidance import Chain, _plan as plan
 from jaxguide.guidance._live import by_mode
 from jaxguide.paths import Array, ArrayLike, Node, Path
 from jaxguide.samplers._base import Sampler
@@ -35,13 +34,12 @@ from jaxguide.samplers._turns import (
 def make_program(
     sampler: Sampler,
     grid: np.ndarray,
-    batched: bool | int | None,
+    most: int | None,
     progress: Callable[[Array], None] | None = None,
 ) -> Program:
     """The program of a sampler along `grid` [N + 1]."""
     two = bool((sampler.stages(grid) > sampler.repeats).any())
-    batched = default_batched() if batched is None else batched
-    return Program(sampler, two, most_rows(batched), progress)
+    return Program(sampler, two, most, progress)
 
 
 def traced(tree: Any) -> bool:

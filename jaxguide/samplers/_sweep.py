@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Network, Transform, _plan as plan
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._checks import shown
 from jaxguide.paths import Array, Path
 from jaxguide.samplers import (
@@ -145,7 +146,7 @@ def sweep(
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
     sample_keys: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     vmapped: bool = False,
     progress: Callable[[Array], None] | None = None,
 ) -> Array:
@@ -182,7 +183,8 @@ def sweep(
         key,
         sample_keys,
     )
-    program = solver.make_program(sampler, grid, batched, progress)
+    most = most_rows("sweep", batched, (noise, fixed, points))
+    program = solver.make_program(sampler, grid, most, progress)
     start = generation.at_start(network.path, grid, noise)
     solve = _solve if solver.traced((fixed, points, noise)) else _solve_jit
     return solve(program, vmapped, fixed, points, start)

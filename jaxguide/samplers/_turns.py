@@ -40,7 +40,7 @@ class Program:
 
     sampler: Sampler
     two_stages: bool  # whether any step has a corrector
-    most_rows: int  # in one forward pass, see `generate`
+    most_rows: int | None  # in one forward pass, see `by_platform`
     progress: Callable[[Array], None] | None = None
 
 
@@ -161,7 +161,7 @@ def predict(
     key = _turn_key(fixed.guidance_key, at.number, _repeat(program, at))
     return evaluate(
         fixed.networks, at.chain, carry.state, step,
-        live=live, key=key, batched=program.most_rows,
+        live=live, key=key, most=program.most_rows,
     )  # fmt: skip
 
 

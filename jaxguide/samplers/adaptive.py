@@ -23,7 +23,6 @@ from jaxguide.guidance import (
     Step,
     Transform,
     _plan as plan,
-    default_batched,
     guided_prediction,
 )
 from jaxguide.guidance._base import Guided
@@ -59,7 +58,7 @@ def integrate(
     t_max: float = 1.0,
     t_min: float = 0.0,
     per_sample: bool = True,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     max_steps: int = 4096,
 ) -> Solution:
     """Solves the guided probability-flow ODE from `t_max` to `t_min` adaptively.
@@ -96,10 +95,17 @@ def integrate(
     check_tolerances("integrate", rtol, atol)
     _check_interval(t_max, t_min, max_steps)
     _check_ends(network, t_max, t_min)
+    most = most_rows(
+        "integrate", batched, (noise, network, networks, cond, conds, parts)
+    )
+    if (
+        per_sample and most is not None
+    ):  # mapped over samples, a row stands for them all
+        most //= len(noise)
     problem = _Problem(
         {"main": network, **(networks or {})},
         parts,
-        most_rows(default_batched() if batched is None else batched),
+        most,
         diffrax.Dopri5() if solver is None else solver,
         diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps,
@@ -126,7 +132,7 @@ def integrate(
 class _Problem(NamedTuple):
     networks: dict[str, Network]
     parts: Chain
-    most_rows: int
+    most: int | None
     solver: diffrax.AbstractERK
     controller: diffrax.PIDController
     max_steps: int
@@ -269,8 +275,9 @@ def _shared(
     Not with a transform that sets a noise: in such a program it would be set in all
     pieces, and its velocity need not exist at t = 0.
     """
-    limits = dict(most=problem.most_rows, rows=len(x))
-    if not plan.share_program(problem.parts, problem.networks, modes, **limits):
+    if not plan.share_program(
+        problem.parts, problem.networks, modes, most=problem.most, rows=len(x)
+    ):
         return False
     guided = jax.eval_shape(
         lambda: _guided(problem, conds, (True,) * len(problem.parts.parts), 0.5, x)[0]
@@ -305,7 +312,7 @@ def _guided(
         step,
         live=live,
         key=key,
-        batched=problem.most_rows,
+        most=problem.most,
     )
     return guided, step
 
