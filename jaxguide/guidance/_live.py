@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from jaxguide import paths
 from jaxguide.guidance._base import Guided, View
@@ -57,6 +58,21 @@ def needed(bits: tuple[Live, ...]) -> tuple[Array, ...]:
     return tuple({id(bit): bit for bit in bits}.values())  # type: ignore[misc]
 
 
+@custom_vmap
+def anywhere(bit: Array) -> Array:
+    """The bit; under `vmap` whether it is True for any element, the same for all.
+
+    A `cond` on a bit of each element would be a selection, which computes both sides.
+    """
+    return bit
+
+
+@anywhere.def_vmap
+def _(axis_size: int, batched: list[bool], bit: Array) -> tuple[Array, bool]:
+    del axis_size, batched
+    return anywhere(bit.any(0)), False
+
+
 def where_needed(bits: tuple[Array, ...], make: Callable[[], Any]) -> Any:
     """`make()` where one of `bits` is True, zeros at no cost elsewhere."""
     if not bits:
@@ -64,7 +80,7 @@ def where_needed(bits: tuple[Array, ...], make: Callable[[], Any]) -> Any:
     shapes = jax.eval_shape(make)
     # `cond`, not `where`: the latter computes both sides, and nothing would be saved.
     return lax.cond(
-        functools.reduce(jnp.logical_or, bits),
+        anywhere(functools.reduce(jnp.logical_or, bits)),
         make,
         lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
     )
