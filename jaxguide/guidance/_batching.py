@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.core import Tracer
 
@@ -89,7 +87,7 @@ def groups(
     ones: Iterable[OwnedBranch],
     most: int,
     rows: int,
-    condition: Callable[[OwnedBranch], Any] = lambda one: None,
+    inputs: Callable[[OwnedBranch], Any] = lambda one: None,
 ) -> list[list[OwnedBranch]]:
     """Branches that share a call: those of one network that differ in inputs alone.
 
@@ -101,12 +99,12 @@ def groups(
         ones: branches whose inputs are known together.
         most: rows in one call; a branch with more is a call of its own.
         rows: of one branch, B.
-        condition: what the network gets; unlike ones (a prompt beside None, another
-            length) cannot be one batch. Unknown when a program is planned.
+        inputs: equal for branches whose inputs can be joined to one batch. Unknown when
+            a program is planned.
     """
     sharing: dict[object, list[OwnedBranch]] = {}
     for one in ones:
-        place = _place(networks, one), _shape(condition(one))
+        place = _place(networks, one), inputs(one)
         sharing.setdefault(place, []).append(one)
     most = max(1, most // rows)
     return [part for group in sharing.values() for part in _split(group, most)]
@@ -122,12 +120,6 @@ def _place(networks: Mapping[str, Network], one: OwnedBranch) -> object:
     around = find_network(networks, one.branch) is not networks[name]
     alone = taps or around or change.beside() is not None or one.branch.differentiable
     return one if alone else (name, change.second)
-
-
-def _shape(condition: Any) -> Any:
-    """Equal for conditions that can be joined along their first axis."""
-    leaves, tree = jax.tree.flatten(condition)
-    return tree, tuple((np.shape(one)[1:], jnp.result_type(one)) for one in leaves)
 
 
 def _split(group: list[OwnedBranch], most: int) -> list[list[OwnedBranch]]:

@@ -185,7 +185,7 @@ def _predictions(
 
     def split(most: int) -> list[list[OwnedBranch]]:
         rows = len(view.step.x)
-        return groups(networks, ones, most, rows, lambda one: calls[one].cond)
+        return groups(networks, ones, most, rows, lambda one: _inputs(calls[one]))
 
     def run(split: list[list[OwnedBranch]]) -> list[Output]:
         made: dict[OwnedBranch, Output] = {}
@@ -231,6 +231,16 @@ def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call
     return Call(network, x, t, cond, node, change.taps(here), half)
 
 
+def _inputs(call: Call) -> Any:
+    """Equal for calls of one network that can be joined along the first axis."""
+    # A prompt beside None, or beside a longer one, cannot.
+    leaves, tree = jax.tree.flatten(call.cond)
+    cond = tree, tuple((jnp.shape(one)[1:], jnp.result_type(one)) for one in leaves)
+    # A function that is given one time for all its rows may know no other.
+    alone = not call.network.batch_time and not jnp.ndim(call.t)
+    return cond, id(call.t) if alone else None
+
+
 def _run(calls: list[Call]) -> list[Output]:
     """What each call returned; several calls of a network become one forward pass."""
     if len(calls) == 1:
@@ -239,10 +249,15 @@ def _run(calls: list[Call]) -> list[Output]:
     def together(*leaves: Array) -> Array:
         return jnp.concatenate(leaves)
 
+    t = calls[0].t
+    if any(call.t is not t for call in calls):
+        # One time per row, since branches may differ in their times (`sg`).
+        t = together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls))
+    elif jnp.ndim(t):
+        t = together(*(call.t for call in calls))
     joined = calls[0]._replace(
         x=together(*(call.x for call in calls)),
-        # One time per row, since branches may differ in their times (`sg`).
-        t=together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls)),
+        t=t,
         cond=jax.tree.map(together, *(call.cond for call in calls)),
     )
     out, size = _predict(joined), len(calls[0].x)

@@ -283,9 +283,10 @@ def guide(
         tokens: (rows, columns) of its tokens, for transforms that look at neighbours;
             a square if None.
         networks: further functions by name, with the same conventions.
-        batched: branches in one call on a larger batch (True), one call each (False,
-            t keeps the shape it came in), or as many in one call as have so many rows
-            together; None chooses by the device.
+        batched: branches in one call on a larger batch (True), one call each (False),
+            or as many in one call as have so many rows together; None chooses by the
+            device. A time [] stays one, so branches at another time (`sg`) then are
+            calls of their own.
         batch_ndim: 1 for functions of a batch. 0 for functions of one sample, x [*D]
             and t [], to be used under `jax.vmap` or alone: it equals the batch. Never
             map a guided function of a batch over samples: the first axis of a sample

@@ -95,6 +95,22 @@ def test_conditions_of_another_structure_are_calls_of_their_own():
     np.testing.assert_allclose(found[0], 4 + (4 - 1) + 0.5 * (4 - 2))
 
 
+def test_a_function_of_one_time_is_never_given_one_per_row():
+    """On a host where each branch is a call of its own it would not be noticed."""
+    rows = []
+
+    def predict(x, t, cond):
+        rows.append(len(x))
+        return x * cond[:, None] + jnp.full((), t)
+
+    x, cond = jnp.ones((2, 3)), jnp.ones(2)
+    guidance = jg.chain(jg.cfg(2.0), jg.sg(0.5))
+    guided = jg.guide(predict, guidance, batched=True)
+    found, _ = guided(x, 0.5, cond, guided.init(x), conds={"null": 0 * cond})
+    assert rows == [4, 2]  # raw and null; raw at a later time
+    np.testing.assert_allclose(found, 1.5 + 1 + 0.5 * -0.01, rtol=1e-6)
+
+
 @pytest.mark.parametrize("batched", ["no", 0, -3, 2.5])
 def test_what_is_no_number_of_rows_is_refused(batched):
     with pytest.raises(InputError, match="guide: need batched True, False, None or a"):
