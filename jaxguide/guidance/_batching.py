@@ -106,7 +106,7 @@ def groups(
     for one in ones:
         place = _place(networks, one), inputs(one)
         sharing.setdefault(place, []).append(one)
-    most = max(1, most // rows)
+    most = max(1, most // max(1, rows))
     return [part for group in sharing.values() for part in _split(group, most)]
 
 

@@ -101,7 +101,7 @@ def integrate(
     if (
         per_sample and most is not None
     ):  # mapped over samples, a row stands for them all
-        most //= len(noise)
+        most //= max(1, len(noise))
     problem = _Problem(
         {"main": network, **(networks or {})},
         parts,
