@@ -49,7 +49,8 @@ class SampleConfig:
         batch_size: images per call (of a set: per device and call); changes speed and
             memory, and no more than the rounding of the images.
         decode_batch: images per device that the autoencoder decodes at a time.
-        batched: guidance branches in one forward pass: "auto", "yes", "no".
+        batched: guidance branches in one forward pass: "yes", "no", as many as have so
+            many rows per device, such as "64"; "auto" chooses by the device.
         dtype: of weights and computation: "auto" is bfloat16 on a GPU or TPU and
             float32 on a CPU. Times, normalisations, softmax and the state of the
             sampler are float32 in any case. In float32 a GPU may still multiply in TF32

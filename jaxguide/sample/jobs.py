@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxguide import samplers
 from jaxguide.errors import InputError
-from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.guidance import Chain, Cost, Network, rows_on
 from jaxguide.models import Weights
 from jaxguide.runtime import devices, values
 from jaxguide.runtime.calls import lookup
@@ -97,7 +97,7 @@ def build_job(config: SampleConfig) -> SampleJob:
         InputError: for anything wrong in the config, with the fix.
     """
     values.check(config, "sample")
-    lookup("batched", config.batched, sample_config.BATCHED)
+    parse_batched(config.batched)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
     dtype = devices.computing_dtype("sample dtype", config.dtype)
@@ -143,6 +143,7 @@ def draw(
     numbers: Any,
     *,
     progress: Callable[[Any], None] | None = None,
+    devices: int = 1,
 ) -> tuple[Any, Any]:
     """Samples, as a traced part of a larger program.
 
@@ -156,7 +157,7 @@ def draw(
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
-    noise, named = inputs(job, networks, labels, numbers)
+    noise, named = inputs(job, networks, labels, numbers, devices)
     if not isinstance(job.sampler, Adaptive):
         x0 = samplers.generate(
             network, noise, labels, guidance=chain, progress=progress, **named
@@ -177,9 +178,12 @@ def draw(
 
 
 def inputs(
-    job: SampleJob, networks: Any, labels: Any, numbers: Any
+    job: SampleJob, networks: Any, labels: Any, numbers: Any, devices: int = 1
 ) -> tuple[Any, dict[str, Any]]:
-    """Initial noise, and the named arguments of `generate` besides the guidance."""
+    """Initial noise, and the named arguments of `generate` besides the guidance.
+
+    `devices` is over how many the compiler will cut the batch.
+    """
     key = jax.random.key(job.config.seed)
     keys = samplers.sample_keys(key, numbers)
     noise = samplers.initial_noise(keys, job.weights.model.image_shape)
@@ -191,5 +195,25 @@ def inputs(
         networks=networks,
         key=key,
         sample_keys=keys,
-        batched=sample_config.BATCHED[job.config.batched],
+        batched=_batched(job.config.batched, devices),
     )
+
+
+def parse_batched(text: str) -> bool | int | None:
+    """`batched` of a config as `generate` takes it.
+
+    Raises:
+        InputError: if it is neither a name nor a number of rows.
+    """
+    if text.isdecimal() and int(text):
+        return int(text)
+    return lookup("batched", text, sample_config.BATCHED)
+
+
+def _batched(text: str, devices: int) -> bool | int:
+    """The same for the devices of this process, which a program cannot know."""
+    batched = parse_batched(text)
+    if batched is None:
+        batched = rows_on(jax.local_devices()[0].platform) or False
+    # A limit is on rows per device; the program sees those of all.
+    return batched if isinstance(batched, bool) else batched * devices
