@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,24 @@ from jaxguide import samplers
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network
 from jaxguide.models import Weights
-from jaxguide.runtime import values
+from jaxguide.runtime import devices, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample import build, config as sample_config
 from jaxguide.sample.build import Adaptive
 from jaxguide.sample.config import SampleConfig
 from jaxguide.sample.labels import parse_label, parse_labels
+from jaxguide.samplers._generation import Prepared, prepare
 
 Decode = Callable[[Any], Any]
+
+
+class Given(NamedTuple):
+    """The numbers of a column: an argument of its program, which then serves other
+    scales, weights, seeds and labels too."""
+
+    guidance: Prepared
+    key: Any
+    conds: dict[str, Any]  # a label each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,12 @@ class SampleJob:
                 f"sampler={self.config.sampler!r}. Use 'heun'."
             )
         return self.sampler
+
+    def given(self, chain: Chain) -> Given:
+        """What a program that walks the grid is given of a chain."""
+        path, sampler = self.network.path, self.fixed()
+        key = jax.random.key(self.config.seed)
+        return Given(prepare(chain, path, self.grid, sampler), key, self.conds)
 
     def describe(self) -> str:
         """What will run, for people."""
@@ -129,56 +145,72 @@ def build_job(config: SampleConfig) -> SampleJob:
     )
 
 
+def placed(weights: Any) -> Any:
+    """Weights where the programs of a job read them: whole on every device."""
+    return devices.copied(weights)
+
+
 def draw(
     job: SampleJob,
-    chain: Chain,
+    chain: Chain | Given,
     network: Network,
     networks: Any,
     labels: Any,
     numbers: Any,
-    *,
-    progress: Callable[[Any], None] | None = None,
 ) -> tuple[Any, Any]:
     """Samples, as a traced part of a larger program.
 
     Args:
         job: whose settings count; its weights come as `network` and `networks`.
-        chain: the guidance.
+        chain: the guidance, a constant of the program; or what `job.given` made of it,
+            an argument of the program.
         network, networks: those of the job, as arguments of the compiled program.
         labels, numbers: int32 [B].
-        progress: called with the index of each finished step of a grid.
 
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
-    noise, named = inputs(job, networks, labels, numbers)
-    if not isinstance(job.sampler, Adaptive):
-        x0 = samplers.generate(
-            network, noise, labels, guidance=chain, progress=progress, **named
-        )
-        return x0, jnp.full(labels.shape, job.cost(chain).nfe, jnp.int32)
+    if isinstance(job.sampler, Adaptive):
+        return _integrated(job, chain, network, networks, labels, numbers)
+    given = job.given(chain) if isinstance(chain, Chain) else chain
+    noise, named = inputs(job, networks, labels, numbers, given)
+    x0 = samplers.generate(network, noise, labels, guidance=given.guidance, **named)
+    cost = given.guidance.cost({"main": network, **networks})
+    return x0, jnp.full(labels.shape, cost.nfe, jnp.int32)
+
+
+def _integrated(
+    job: SampleJob,
+    chain: Any,
+    network: Network,
+    networks: Any,
+    labels: Any,
+    numbers: Any,
+) -> tuple[Any, Any]:
+    """`draw` by an adaptive solver; a constant chain, which cuts the interval."""
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
-    shared = {name: named[name] for name in ("conds", "networks", "batched")}
+    noise, named = inputs(job, networks, labels, numbers)
     solution = integrate(
         network,
         noise,
         labels,
         guidance=chain,
-        **shared,
+        **{name: named[name] for name in ("conds", "networks", "batched")},
         **dataclasses.asdict(job.sampler),
     )
     return solution.x, jnp.broadcast_to(solution.nfe, labels.shape)
 
 
 def inputs(
-    job: SampleJob, networks: Any, labels: Any, numbers: Any
+    job: SampleJob, networks: Any, labels: Any, numbers: Any, given: Given | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """Initial noise, and the named arguments of `generate` besides the guidance."""
-    key = jax.random.key(job.config.seed)
+    key = jax.random.key(job.config.seed) if given is None else given.key
     keys = samplers.sample_keys(key, numbers)
     noise = samplers.initial_noise(keys, job.weights.model.image_shape)
-    conds = {name: jnp.full_like(labels, label) for name, label in job.conds.items()}
+    named = job.conds if given is None else given.conds
+    conds = {name: jnp.full_like(labels, label) for name, label in named.items()}
     return noise, dict(
         grid=job.grid,
         sampler=job.sampler,

@@ -1,8 +1,10 @@
 """`generate`: from noise to data, guided; and what it will cost."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,7 +27,59 @@ from jaxguide.samplers._inputs import (
     check_networks,
     check_sampler,
 )
-from jaxguide.samplers._solver import Fixed, Program, per_step, solve
+from jaxguide.samplers._solver import (
+    Carry,
+    Fixed,
+    Program,
+    Span,
+    Steps,
+    begin,
+    per_step,
+    solve,
+    walk,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A guidance along a grid as numbers, which `generate` takes in its place.
+
+    A pytree: as the argument of a compiled program it serves all guidances of equal
+    structure and live steps. A chain as an argument would not do: whether its traced
+    weights are neutral is not known, so that all its branches would be evaluated.
+    """
+
+    steps: Steps
+    constants: Chain  # see `Chain.constants`
+    runs: tuple[plan.Run, ...]  # static, they decide the program
+
+    @property
+    def chain(self) -> Chain:
+        """The chain with its numbers at every step [N] in the place of schedules."""
+        return self.steps.chain.with_constants(self.constants)
+
+    def cost(self, networks: Mapping[str, Network]) -> plan.Cost:
+        """What it takes per image; `networks` with "main" among them."""
+        return plan.cost(self.chain, networks, self.runs)
+
+
+jax.tree_util.register_dataclass(
+    Prepared, data_fields=["steps", "constants"], meta_fields=["runs"]
+)
+
+
+def prepare(
+    guidance: Chain | Transform | Prepared | None,
+    path: Path,
+    grid: np.ndarray,
+    sampler: Sampler,
+) -> Prepared:
+    """What a guidance is at every step of `grid`, and which branches are live there."""
+    if isinstance(guidance, Prepared):
+        return guidance
+    parts = as_chain(guidance)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    return Prepared(per_step(parts, path, sampler, grid), parts.constants(), runs)
 
 
 def cost(
@@ -56,7 +110,7 @@ def generate(
     *,
     grid: Any,
     sampler: Sampler,
-    guidance: Chain | Transform | None = None,
+    guidance: Chain | Transform | Prepared | None = None,
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
@@ -101,8 +155,7 @@ def generate(
     check_networks("generate", network, networks)
     check_arrays("generate", noise, conds, key, sample_keys, progress)
     grid = check("generate", network, grid, sampler, sample_keys)
-    parts = as_chain(guidance)
-    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    prepared = prepare(guidance, network.path, grid, sampler)
     batched = default_batched() if batched is None else batched
     program = Program(sampler, batched, progress)
     fixed = Fixed(
@@ -110,11 +163,49 @@ def generate(
         {"cond": cond, **(conds or {})},
         key,
         sample_keys,
-        parts.constants(),
+        prepared.constants,
     )
-    steps = per_step(parts, network.path, sampler, grid)
-    start = at_start(network.path, grid, noise)
-    return solve(program, runs, fixed, steps, start, parts.init(noise))
+    start, state = at_start(network.path, grid, noise), prepared.chain.init(noise)
+    return solve(program, prepared.runs, fixed, prepared.steps, start, state)
+
+
+def begun(
+    network: Network, noise: Array, *, grid: np.ndarray, sampler: Sampler, guidance: Any
+) -> Carry:
+    """Where `generate` begins, for `advanced`; `guidance` is `Prepared`."""
+    start, state = at_start(network.path, grid, noise), guidance.chain.init(noise)
+    return begin(Program(sampler, False), start, state)
+
+
+def advanced(
+    network: Network,
+    carry: Carry,
+    cond: Any,
+    span: Span,
+    *,
+    sampler: Sampler,
+    guidance: Prepared,
+    conds: Mapping[str, Any],
+    networks: Mapping[str, Network],
+    key: Array,
+    sample_keys: Array,
+    batched: bool | None,
+) -> Carry:
+    """`carry` after the steps from `span[0]` to `span[1]`, exclusive; inside a `jit`.
+
+    Numbers of steps may be traced, so that one program does all of the way or any part
+    of it, bitwise the same. Arguments as `generate`; nothing is checked.
+    """
+    fixed = Fixed(
+        {"main": network, **networks},
+        {"cond": cond, **conds},
+        key,
+        sample_keys,
+        guidance.constants,
+    )
+    batched = default_batched() if batched is None else batched
+    program = Program(sampler, batched)
+    return walk(program, guidance.runs, fixed, guidance.steps, carry, span)
 
 
 def check(

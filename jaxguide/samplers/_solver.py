@@ -28,6 +28,9 @@ _SECOND = 0x40000000
 # Which parts of the chain are live in a step, and its stages; see `plan.Run.mode`.
 Mode = tuple[tuple[bool, ...], int]
 
+# The first step and the one after the last, int32 [].
+Span = tuple[Any, Any]
+
 
 class Steps(NamedTuple):
     """Everything that changes from step to step; leaves [N, ...]."""
@@ -104,6 +107,43 @@ def to_float32(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
 
 
+def begin(program: Program, x: Array, state: Any) -> Carry:
+    """The carry before the first step."""
+    return Carry(x, state, program.sampler.init(x))
+
+
+def walk(
+    program: Program,
+    runs: tuple[plan.Run, ...],
+    fixed: Fixed,
+    steps: Steps,
+    carry: Carry,
+    span: Span | None = None,
+) -> Carry:
+    """Scans every run in turn; runs that come back again and again share a scan.
+
+    With a `span` these are loops that do the steps inside it alone: the same program
+    then serves any part of the way.
+    """
+    modes = tuple(dict.fromkeys(run.mode for run in runs))
+    if len(runs) > len(modes):
+        which = plan.mode_indices(runs, modes)
+        return march(program, modes, fixed, steps, which, carry, span)
+    # Every mode occurs in one run: a scan for each, without a switch in its body.
+    for run in runs:
+        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
+        which = np.zeros(run.steps, np.int32)
+        inside = None if span is None else _inside(span, run.start, run.stop)
+        carry = march(program, (run.mode,), fixed, part, which, carry, inside)
+    return carry
+
+
+def _inside(span: Span, start: int, stop: int) -> Span:
+    """The part of `span` in `start` to `stop`, counted from `start`."""
+    first, last = (jnp.clip(edge, start, stop) - start for edge in span)
+    return first, last
+
+
 def _solve(
     program: Program,
     runs: tuple[plan.Run, ...],
@@ -112,18 +152,8 @@ def _solve(
     x: Array,
     state: Any,
 ) -> Array:
-    """Scans every run in turn; runs that come back again and again share a scan."""
-    modes = tuple(dict.fromkeys(run.mode for run in runs))
-    carry = Carry(x, state, program.sampler.init(x))
-    if len(runs) > len(modes):
-        which = plan.mode_indices(runs, modes)
-        return march(program, modes, fixed, steps, which, carry).x
-    # Every mode occurs in one run: a scan for each, without a switch in its body.
-    for run in runs:
-        part = jax.tree.map(lambda leaf, r=run: leaf[r.start : r.stop], steps)
-        which = np.zeros(run.steps, np.int32)
-        carry = march(program, (run.mode,), fixed, part, which, carry)
-    return carry.x
+    """All steps in one program."""
+    return walk(program, runs, fixed, steps, begin(program, x, state)).x
 
 
 _solve_jit = jax.jit(_solve, static_argnames=("program", "runs"))
@@ -157,8 +187,12 @@ def march(
     steps: Steps,
     which: ArrayLike,
     carry: Carry,
+    span: Span | None = None,
 ) -> Carry:
-    """One scan over `steps`, each as `modes[which]` says; `which` is int32 [N]."""
+    """One scan over `steps`, each as `modes[which]` says; `which` is int32 [N].
+
+    A loop over those from `span[0]` to `span[1]`, exclusive, if that is given.
+    """
     bodies = [functools.partial(_step, program, mode, fixed) for mode in modes]
 
     def body(carry: Carry, each: tuple[Steps, Array]):
@@ -169,7 +203,17 @@ def march(
             jax.debug.callback(program.progress, at.number)
         return carry, None
 
-    return lax.scan(body, carry, (steps, jnp.asarray(which)))[0]
+    over = steps, jnp.asarray(which)
+    if span is None:
+        return lax.scan(body, carry, over)[0]
+
+    def at(place: Array, carry: Carry) -> Carry:
+        each = jax.tree.map(
+            lambda leaf: lax.dynamic_index_in_dim(leaf, place, keepdims=False), over
+        )
+        return body(carry, each)[0]
+
+    return lax.fori_loop(*span, at, carry)
 
 
 def _step(program: Program, mode: Mode, fixed: Fixed, carry: Carry, at: Steps) -> Carry:
