@@ -91,17 +91,6 @@ def check_finite(title: str, images: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def in_batches(
-    job: SampleJob, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
-) -> Any:
-    """What `sample(network, networks, labels, numbers)` gives, arrays [N, ...]."""
-
-    def call(rows: Any) -> Any:
-        return sample(job.network, job.networks, *rows)
-
-    return devices.in_batches(call, (labels, numbers), size)
-
-
 def decoded(job: SampleJob, x0: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] of latents [N, h, w, c]; without autoencoder the same."""
     if job.decode is None:

@@ -29,7 +29,7 @@ class Given(NamedTuple):
 
     guidance: Prepared
     key: Any
-    conds: dict[str, Any]  # a label each
+    conds: dict[str, int]  # a label each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +72,13 @@ class SampleJob:
             )
         return self.sampler
 
-    def given(self, chain: Chain) -> Given:
-        """What a program that walks the grid is given of a chain."""
-        path, sampler = self.network.path, self.fixed()
-        key = jax.random.key(self.config.seed)
-        return Given(prepare(chain, path, self.grid, sampler), key, self.conds)
+    def given(self, chain: Chain) -> Given | None:
+        """What a program is given of a chain; None for an adaptive solver, in whose
+        program the chain is a constant: its windows cut the interval."""
+        if isinstance(self.sampler, Adaptive):
+            return None
+        prepared = prepare(chain, self.network.path, self.grid, self.sampler)
+        return Given(prepared, jax.random.key(self.config.seed), self.conds)
 
     def describe(self) -> str:
         """What will run, for people."""
@@ -162,17 +164,17 @@ def draw(
 
     Args:
         job: whose settings count; its weights come as `network` and `networks`.
-        chain: the guidance, a constant of the program; or what `job.given` made of it,
-            an argument of the program.
+        chain: the guidance, then a constant of the program; or what `job.given` made
+            of it, which may be an argument of the program.
         network, networks: those of the job, as arguments of the compiled program.
         labels, numbers: int32 [B].
 
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
-    if isinstance(job.sampler, Adaptive):
-        return _integrated(job, chain, network, networks, labels, numbers)
     given = job.given(chain) if isinstance(chain, Chain) else chain
+    if given is None:
+        return _integrated(job, chain, network, networks, labels, numbers)
     noise, named = inputs(job, networks, labels, numbers, given)
     x0 = samplers.generate(network, noise, labels, guidance=given.guidance, **named)
     cost = given.guidance.cost({"main": network, **networks})
@@ -190,6 +192,7 @@ def _integrated(
     """`draw` by an adaptive solver; a constant chain, which cuts the interval."""
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
+    assert isinstance(job.sampler, Adaptive)
     noise, named = inputs(job, networks, labels, numbers)
     solution = integrate(
         network,

@@ -22,8 +22,8 @@ from jaxguide.sample.build import Adaptive
 from jaxguide.sample.jobs import Given, SampleJob, draw, inputs, placed
 from jaxguide.samplers._generation import advanced, begun
 
-# From (labels, numbers) on the devices to (x0 [B, ...], evaluations per image [B]).
-Sample = Callable[[Any, Progress], Any]
+# From (labels, numbers) on the devices, and `progress`, to (x0, NFE of each [B]).
+Sample = Callable[..., Any]
 
 
 class Programs:
@@ -37,7 +37,7 @@ class Programs:
     def __init__(self, job: SampleJob, size: int):
         self._job, self.size = job, size
         self._weights = placed((job.network, job.networks))
-        self._found: dict[Any, Any] = {}
+        self.found: dict[Any, Any] = {}
 
     @property
     def steps(self) -> int:
@@ -47,14 +47,14 @@ class Programs:
 
     def sampler(self, chain: Chain) -> Sample:
         """The program of a chain, compiled unless a former one serves."""
-        if isinstance(self._job.sampler, Adaptive):
-            return self._adaptive(chain)
         given = self._job.given(chain)
+        if given is None:
+            return self._adaptive(chain)
         leaves, structure = jax.tree.flatten(given)
         key = structure, tuple(jax.typeof(leaf) for leaf in leaves)
-        if key not in self._found:
-            self._found[key] = self._stepwise(given)
-        begin, advance = self._found[key]
+        if key not in self.found:
+            self.found[key] = self._stepwise(given)
+        begin, advance = self.found[key]
         evaluations = np.full(self.size, self._job.cost(chain).nfe, np.int32)
 
         def sample(rows: Any, progress: Progress) -> Any:
@@ -71,8 +71,10 @@ class Programs:
         """The programs that begin, and that do any part of the steps."""
         job = self._job
 
-        def begin(given: Given, network: Any, networks: Any, *rows: Any) -> Any:
-            noise, named = inputs(job, networks, *rows, given)
+        def begin(
+            given: Given, network: Any, networks: Any, labels: Any, numbers: Any
+        ) -> Any:
+            noise, named = inputs(job, networks, labels, numbers, given)
             along = {name: named[name] for name in ("grid", "sampler")}
             return begun(network, noise, guidance=given.guidance, **along)
 
@@ -96,8 +98,7 @@ class Programs:
         return begin_now, advance_now.lower(*fixed, carry, zero, zero).compile()
 
     def _adaptive(self, chain: Chain) -> Sample:
-        """The program of an adaptive solver, whose chain is a constant: it cuts the
-        interval at the edges of windows."""
+        """The program of an adaptive solver: of this chain alone."""
 
         def local(network: Any, networks: Any, *rows: Any) -> Any:
             return draw(self._job, chain, network, networks, *rows)

@@ -33,7 +33,7 @@ from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
 from jaxguide.sample.config import SampleConfig
-from jaxguide.sample.jobs import Decode, SampleJob, draw
+from jaxguide.sample.jobs import Decode, Given, SampleJob, draw, placed
 
 KIND = shards.Kind(
     name="jaxguide-samples-1",
@@ -185,11 +185,17 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
     """One program per device, each for its own `batch_size` images."""
     size = job.config.batch_size
     split, copied = devices.SPLIT, devices.COPIED
+    given = job.given(chain)
 
     def local(
-        network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
+        given: Given | None,
+        network: Any,
+        networks: Any,
+        decode: Decode | None,
+        labels: Any,
+        numbers: Any,
     ) -> tuple[Any, Any, Any]:
-        x0, nfe = draw(job, chain, network, networks, labels, numbers)
+        x0, nfe = draw(job, given or chain, network, networks, labels, numbers)
         finite = finite_images(x0)
         if decode is not None:
             x0 = jax.lax.map(
@@ -203,15 +209,15 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
         jax.shard_map(
             local,
             mesh=devices.local_mesh(),
-            in_specs=(copied, copied, copied, split, split),
+            in_specs=(copied, copied, copied, copied, split, split),
             out_specs=(split, split, split),
             check_vma=False,
         )
     )
-    weights = devices.copied((job.network, job.networks, job.decode))
+    fixed = devices.copied(given), *placed((job.network, job.networks, job.decode))
 
     def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any, Any]:
-        return program(*weights, *devices.split((labels, numbers)))
+        return program(*fixed, *devices.split((labels, numbers)))
 
     return _Compiled(call, size * len(jax.local_devices()))
 
