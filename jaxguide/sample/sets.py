@@ -131,8 +131,10 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     ]
     progress = Progress(f"{title}, {len(missing)} files", len(calls))
     writer = Writer(folder, files, plan, labels, config.batch_size, progress)
-    # Devices work on the next calls while one is fetched, judged, written and hashed.
-    with Background(writer.take) as writing:
+    # Devices work on the next file while one is fetched, judged, written and hashed:
+    # its images wait in their memory.
+    ahead = -(-config.shard_size // (sample.groups * config.batch_size))
+    with Background(writer.take, ahead) as writing:
         for call in calls:
             writing.put((call, sample.call(labels, call)))
     progress.close()
