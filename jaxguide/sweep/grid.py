@@ -116,7 +116,8 @@ def run(plan: Sweep) -> Outcome:
     labels, numbers = _drawn(plan.job)
     size = sampling.batch_size(plan.job.config.batch_size, len(labels))
     batches = -(-len(labels) // size)
-    progress = Progress(f"{len(plan.points)} points", len(plan.points) * batches)
+    steps = len(plan.points) * batches * plan.job.config.num_steps
+    progress = Progress(f"{len(plan.points)} points", steps)
     results: dict[int, Result] = {}
     compile_seconds = []
     for group in plan.groups():
@@ -180,7 +181,7 @@ def _counted(
 ) -> Any:
     """One batch of one point."""
     x0 = jax.block_until_ready(sample(here, job.network, job.networks, *rows))
-    progress.step()
+    progress.step(job.config.num_steps)
     return x0
 
 
