@@ -49,7 +49,20 @@ class Parts(Progress):
         self.told.append(count)
 
 
-def test_parts_of_the_steps_are_bitwise_the_whole_and_scales_share_a_program(config):
+SAMPLERS = ("heun", "dpmpp_2m", "recurrent(sampler='ddim(eta=1.0)', repeats=2)")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "ddim(eta=1.0)",
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in SAMPLERS),
+    ],
+)
+def test_parts_of_the_steps_are_bitwise_the_whole_and_scales_share_a_program(
+    config, sampler
+):
+    config = dataclasses.replace(config, sampler=sampler)
     job = jobs.build_job(config)
     (chain,) = job.columns.values()
     changed = [
