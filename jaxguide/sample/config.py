@@ -49,7 +49,8 @@ class SampleConfig:
         batch_size: images per call (of a set: per device and call); changes speed and
             memory, and no more than the rounding of the images.
         decode_batch: images per device that the autoencoder decodes at a time.
-        batched: guidance branches in one forward pass: "auto", "yes", "no".
+        batched: guidance branches in one forward pass: "yes", "no", as many as have so
+            many rows per device, such as "64"; "auto" chooses by the device.
         dtype: of the computation, "float32" or "bfloat16".
         zoom: edge of an image pixel in the picture.
         folder: where the picture and the JSON go.

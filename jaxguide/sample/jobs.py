@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxguide import samplers
 from jaxguide.errors import InputError
-from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.guidance import Chain, Cost, Network, rows_on
 from jaxguide.models import Weights
 from jaxguide.runtime import devices, values
 from jaxguide.runtime.calls import lookup
@@ -114,7 +114,7 @@ def build_job(config: SampleConfig) -> SampleJob:
         InputError: for anything wrong in the config, with the fix.
     """
     values.check(config, "sample")
-    lookup("batched", config.batched, sample_config.BATCHED)
+    parse_batched(config.batched)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
     columns = build.build_columns(config)
@@ -159,6 +159,7 @@ def draw(
     networks: Any,
     labels: Any,
     numbers: Any,
+    count: int = 1,
 ) -> tuple[Any, Any]:
     """Samples, as a traced part of a larger program.
 
@@ -168,14 +169,15 @@ def draw(
             of it, which may be an argument of the program.
         network, networks: those of the job, as arguments of the compiled program.
         labels, numbers: int32 [B].
+        count: of the devices over which the compiler will cut the batch.
 
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
     given = job.given(chain) if isinstance(chain, Chain) else chain
     if given is None:
-        return _integrated(job, chain, network, networks, labels, numbers)
-    noise, named = inputs(job, networks, labels, numbers, given)
+        return _integrated(job, chain, network, networks, labels, numbers, count)
+    noise, named = inputs(job, networks, labels, numbers, count, given)
     x0 = samplers.generate(network, noise, labels, guidance=given.guidance, **named)
     cost = given.guidance.cost({"main": network, **networks})
     return x0, jnp.full(labels.shape, cost.nfe, jnp.int32)
@@ -188,12 +190,13 @@ def _integrated(
     networks: Any,
     labels: Any,
     numbers: Any,
+    count: int,
 ) -> tuple[Any, Any]:
     """`draw` by an adaptive solver; a constant chain, which cuts the interval."""
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
     assert isinstance(job.sampler, Adaptive)
-    noise, named = inputs(job, networks, labels, numbers)
+    noise, named = inputs(job, networks, labels, numbers, count=count)
     solution = integrate(
         network,
         noise,
@@ -206,9 +209,17 @@ def _integrated(
 
 
 def inputs(
-    job: SampleJob, networks: Any, labels: Any, numbers: Any, given: Given | None = None
+    job: SampleJob,
+    networks: Any,
+    labels: Any,
+    numbers: Any,
+    count: int = 1,
+    given: Given | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Initial noise, and the named arguments of `generate` besides the guidance."""
+    """Initial noise, and the named arguments of `generate` besides the guidance.
+
+    `count` is over how many devices the compiler will cut the batch.
+    """
     key = jax.random.key(job.config.seed) if given is None else given.key
     keys = samplers.sample_keys(key, numbers)
     noise = samplers.initial_noise(keys, job.weights.model.image_shape)
@@ -221,5 +232,25 @@ def inputs(
         networks=networks,
         key=key,
         sample_keys=keys,
-        batched=sample_config.BATCHED[job.config.batched],
+        batched=_batched(job.config.batched, count),
     )
+
+
+def parse_batched(text: str) -> bool | int | None:
+    """`batched` of a config as `generate` takes it.
+
+    Raises:
+        InputError: if it is neither a name nor a number of rows.
+    """
+    if text.isdecimal() and int(text):
+        return int(text)
+    return lookup("batched", text, sample_config.BATCHED)
+
+
+def _batched(text: str, devices: int) -> bool | int:
+    """The same for the devices of this process, which a program cannot know."""
+    batched = parse_batched(text)
+    if batched is None:
+        batched = rows_on(jax.local_devices()[0].platform) or False
+    # A limit is on rows per device; the program sees those of all.
+    return batched if isinstance(batched, bool) else batched * devices

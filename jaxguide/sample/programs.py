@@ -56,34 +56,34 @@ class Programs:
             self.found[key] = self._stepwise(given)
         begin, advance = self.found[key]
         evaluations = np.full(self.size, self._job.cost(chain).nfe, np.int32)
+        ends = given.guidance.ends.astype(np.int32)
 
         def sample(rows: Any, progress: Progress) -> Any:
             fixed = given, *self._weights, *rows
             carry = begin(*fixed)
             for first, last in _spans(self.steps, progress):
-                carry = jax.block_until_ready(advance(*fixed, carry, first, last))
-                progress.step(int(last - first))
+                span = ends[first], ends[last]
+                carry = jax.block_until_ready(advance(*fixed, carry, *span))
+                progress.step(last - first)
             return carry.x, evaluations
 
         return sample
 
     def _stepwise(self, given: Given) -> tuple[Any, Any]:
         """The programs that begin, and that do any part of the steps."""
-        job = self._job
+        job, count = self._job, jax.local_device_count()
 
         def begin(
             given: Given, network: Any, networks: Any, labels: Any, numbers: Any
         ) -> Any:
-            noise, named = inputs(job, networks, labels, numbers, given)
-            along = {name: named[name] for name in ("grid", "sampler")}
-            return begun(network, noise, guidance=given.guidance, **along)
+            noise, named = inputs(job, networks, labels, numbers, count, given)
+            return begun(network, noise, labels, guidance=given.guidance, **named)
 
         def advance(
             given: Given, network: Any, networks: Any, labels: Any, numbers: Any,
             carry: Any, first: Any, last: Any,
         ) -> Any:  # fmt: skip
-            _, named = inputs(job, networks, labels, numbers, given)
-            del named["grid"]
+            _, named = inputs(job, networks, labels, numbers, count, given)
             guidance, span = given.guidance, (first, last)
             return advanced(network, carry, labels, span, guidance=guidance, **named)
 
@@ -101,7 +101,8 @@ class Programs:
         """The program of an adaptive solver: of this chain alone."""
 
         def local(network: Any, networks: Any, *rows: Any) -> Any:
-            return draw(self._job, chain, network, networks, *rows)
+            count = jax.local_device_count()
+            return draw(self._job, chain, network, networks, *rows, count=count)
 
         fixed = *self._weights, *self._example()
         program = jax.jit(local).lower(*fixed).compile()
@@ -119,14 +120,14 @@ class Programs:
         return devices.split((zeros, zeros))
 
 
-def _spans(steps: int, progress: Progress) -> Iterator[tuple[np.int32, np.int32]]:
+def _spans(steps: int, progress: Progress) -> Iterator[tuple[int, int]]:
     """The steps in parts, about as long as `progress` pauses between two lines.
 
     The first one is a single step, which tells how long a step takes.
     """
     first, last, start = 0, 1, time.perf_counter()
     while first < steps:
-        yield np.int32(first), np.int32(last)
+        yield first, last
         each = (time.perf_counter() - start) / last
         part = max(1, int(progress.pause / max(each, 1e-9)))
         first, last = last, min(last + part, steps)

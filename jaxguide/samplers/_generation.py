@@ -16,8 +16,8 @@ from jaxguide.guidance import (
     Transform,
     _plan as plan,
     chain,
-    default_batched,
 )
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._chain import check_acts
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
@@ -28,16 +28,14 @@ from jaxguide.samplers._inputs import (
     check_sampler,
 )
 from jaxguide.samplers._solver import (
-    Carry,
-    Fixed,
-    Program,
     Span,
-    Steps,
     begin,
+    make_program,
     per_step,
     solve,
     walk,
 )
+from jaxguide.samplers._turns import Carry, Fixed, Program, Steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +50,11 @@ class Prepared:
     steps: Steps
     constants: Chain  # see `Chain.constants`
     runs: tuple[plan.Run, ...]  # static, they decide the program
+
+    @property
+    def ends(self) -> np.ndarray:
+        """How many predictions the steps before 0, 1, ... N took, on the host."""
+        return np.concatenate([[0], np.flatnonzero(self.steps.last) + 1])
 
     @property
     def chain(self) -> Chain:
@@ -115,7 +118,7 @@ def generate(
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
     sample_keys: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     progress: Callable[[Array], None] | None = None,
 ) -> Array:
     """Samples from noise to data along `grid`, guided.
@@ -138,8 +141,10 @@ def generate(
         key: shared by the batch, for transforms that draw (S2).
         sample_keys: one PRNG key per sample [B], for stochastic samplers; the function
             `sample_keys` makes them.
-        batched: branches in one forward pass (True) or one call each (False); None
-            chooses by backend.
+        batched: branches in one forward pass (True), one call each (False), or as many
+            in one as have so many rows together; None chooses by the device that the
+            program is compiled for. Branches that are live in different steps may get
+            calls of their own, so that the program holds each once.
         progress: called on the host with the index of each finished step; part of
             the compiled program, so pass one function, not a new lambda per call.
 
@@ -156,8 +161,6 @@ def generate(
     check_arrays("generate", noise, conds, key, sample_keys, progress)
     grid = check("generate", network, grid, sampler, sample_keys)
     prepared = prepare(guidance, network.path, grid, sampler)
-    batched = default_batched() if batched is None else batched
-    program = Program(sampler, batched, progress)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
@@ -165,16 +168,19 @@ def generate(
         sample_keys,
         prepared.constants,
     )
+    most = most_rows("generate", batched, (noise, fixed, prepared.steps))
+    program = make_program(sampler, grid, most, progress)
     start, state = at_start(network.path, grid, noise), prepared.chain.init(noise)
     return solve(program, prepared.runs, fixed, prepared.steps, start, state)
 
 
 def begun(
-    network: Network, noise: Array, *, grid: np.ndarray, sampler: Sampler, guidance: Any
+    network: Network, noise: Array, cond: Any, *, guidance: Prepared, **named: Any
 ) -> Carry:
-    """Where `generate` begins, for `advanced`; `guidance` is `Prepared`."""
-    start, state = at_start(network.path, grid, noise), guidance.chain.init(noise)
-    return begin(Program(sampler, False), start, state)
+    """Where `generate` begins, for `advanced`; arguments as there."""
+    program, fixed = _parts(network, cond, guidance, **named)
+    start, state = at_start(network.path, named["grid"], noise), guidance.chain
+    return begin(program, fixed, guidance.steps, start, state.init(noise))
 
 
 def advanced(
@@ -183,29 +189,36 @@ def advanced(
     cond: Any,
     span: Span,
     *,
-    sampler: Sampler,
     guidance: Prepared,
+    **named: Any,
+) -> Carry:
+    """`carry` after the predictions from `span[0]` to `span[1]`, exclusive; in a `jit`.
+
+    The numbers may be traced, so that one program does all of the way or any part of
+    it, bitwise the same. Arguments as `generate`; nothing is checked.
+    """
+    program, fixed = _parts(network, cond, guidance, **named)
+    return walk(program, guidance.runs, fixed, guidance.steps, carry, span)
+
+
+def _parts(
+    network: Network,
+    cond: Any,
+    guidance: Prepared,
+    *,
+    grid: np.ndarray,
+    sampler: Sampler,
     conds: Mapping[str, Any],
     networks: Mapping[str, Network],
     key: Array,
     sample_keys: Array,
-    batched: bool | None,
-) -> Carry:
-    """`carry` after the steps from `span[0]` to `span[1]`, exclusive; inside a `jit`.
-
-    Numbers of steps may be traced, so that one program does all of the way or any part
-    of it, bitwise the same. Arguments as `generate`; nothing is checked.
-    """
-    fixed = Fixed(
-        {"main": network, **networks},
-        {"cond": cond, **conds},
-        key,
-        sample_keys,
-        guidance.constants,
-    )
-    batched = default_batched() if batched is None else batched
-    program = Program(sampler, batched)
-    return walk(program, guidance.runs, fixed, guidance.steps, carry, span)
+    batched: bool | int | None,
+) -> tuple[Program, Fixed]:
+    """What `begun` and `advanced` share."""
+    named = {"main": network, **networks}, {"cond": cond, **conds}
+    fixed = Fixed(*named, key, sample_keys, guidance.constants)
+    most = most_rows("generate", batched, (fixed, guidance.steps))
+    return make_program(sampler, grid, most), fixed
 
 
 def check(

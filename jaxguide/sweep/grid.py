@@ -191,7 +191,8 @@ def _compile(job: jobs.SampleJob, example: Points, size: int) -> Any:
     def sample(
         points: Points, network: Network, networks: Any, labels: Any, numbers: Any
     ) -> Any:
-        noise, named = jobs.inputs(job, networks, labels, numbers)
+        count = jax.local_device_count()
+        noise, named = jobs.inputs(job, networks, labels, numbers, count=count)
         return sweep(network, noise, labels, guidances=points, **named)[0]
 
     zeros = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
