@@ -22,6 +22,7 @@ from ml_collections import config_flags
 
 from jaxguide.errors import InputError
 from jaxguide.runtime import (
+    compiled,
     config_file,
     files,
     greeting,
@@ -75,6 +76,7 @@ def run(
             token = greeting.token(config)
             joined = hosts.join(**numbers, saves=saves, token=token)
             processes = stack.enter_context(joined)
+            compiled.keep_programs()
             main(config, processes)
 
 
@@ -82,6 +84,7 @@ def run(
 def command() -> Iterator[None]:
     """For programs without a config: what ends one is a line and an exit code."""
     with interrupt.answered(), one_line():
+        compiled.keep_programs()
         yield
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 
 class Progress:
@@ -14,23 +14,25 @@ class Progress:
         title: what is going on.
         total: how many steps there will be.
         stream: standard error by default.
+
+    Attributes:
+        pause: seconds between two lines.
     """
 
     def __init__(self, title: str, total: int, stream: TextIO | None = None):
         self._title, self._total, self._done = title, total, 0
         self._stream = stream or sys.stderr
         self._moving = self._stream.isatty()
-        self._pause = 0.1 if self._moving else 60.0
+        self.pause = 0.1 if self._moving else 60.0
         self._start = self._shown = time.perf_counter()
 
-    def step(self, index: Any = None) -> None:
-        """Counts one step; the argument, an index, is not used."""
-        del index
+    def step(self, count: int = 1) -> None:
+        """Counts finished steps."""
         now = time.perf_counter()
         if self._done == 0:
             self._start = now
-        self._done += 1
-        if now - self._shown > self._pause:
+        self._done += count
+        if now - self._shown > self.pause:
             self._shown = now
             self._stream.write(f"\r\x1b[K{self}" if self._moving else f"{self}\n")
             self._stream.flush()

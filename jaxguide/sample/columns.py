@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxguide import __version__
 from jaxguide.errors import NonFiniteError
-from jaxguide.guidance import Chain, Network
+from jaxguide.guidance import Chain
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
-from jaxguide.sample.build import Adaptive
-from jaxguide.sample.jobs import SampleJob, draw
+from jaxguide.sample.jobs import SampleJob
+from jaxguide.sample.programs import Programs
 
 
 class Column(NamedTuple):
@@ -34,9 +34,10 @@ def run(job: SampleJob) -> Iterator[tuple[str, Column]]:
     Yields:
         (title, column).
     """
-    labels, numbers = images(job)
+    rows = images(job)
+    programs = Programs(job, batch_size(job.config.batch_size, len(rows[0])))
     for title, chain in job.columns.items():
-        yield title, _column(job, chain, title, labels, numbers)
+        yield title, _column(job, programs, title, chain, rows)
 
 
 def images(job: SampleJob) -> tuple[np.ndarray, np.ndarray]:
@@ -55,18 +56,21 @@ def by_class(job: SampleJob, images: np.ndarray) -> np.ndarray:
 
 
 def _column(
-    job: SampleJob, chain: Chain, title: str, labels: np.ndarray, numbers: np.ndarray
+    job: SampleJob,
+    programs: Programs,
+    title: str,
+    chain: Chain,
+    rows: tuple[np.ndarray, np.ndarray],
 ) -> Column:
     """The images of one chain."""
-    size = batch_size(job.config.batch_size, len(labels))
-    # An adaptive solver has steps of its own number; whole batches are counted.
-    steps = 1 if isinstance(job.sampler, Adaptive) else job.config.num_steps
-    progress = Progress(title, -(-len(labels) // size) * steps)
+    labels, size = rows[0], programs.size
     start = time.perf_counter()
-    sample = _compile(job, chain, size, progress)
+    sample = programs.sampler(chain)
     compiled = time.perf_counter() - start
+    progress = Progress(title, -(-len(labels) // size) * programs.steps)
     start = time.perf_counter()
-    x0, nfe = in_batches(job, sample, labels, numbers, size)
+    call = functools.partial(sample, progress=progress)
+    x0, nfe = devices.in_batches(call, rows, size)
     check_finite(title, x0, labels)
     shown = decoded(job, x0)
     check_finite(title, shown, labels)
@@ -87,17 +91,6 @@ def check_finite(title: str, images: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def in_batches(
-    job: SampleJob, sample: Callable, labels: np.ndarray, numbers: np.ndarray, size: int
-) -> Any:
-    """What `sample(network, networks, labels, numbers)` gives, arrays [N, ...]."""
-
-    def call(rows: Any) -> Any:
-        return sample(job.network, job.networks, *rows)
-
-    return devices.in_batches(call, (labels, numbers), size)
-
-
 def decoded(job: SampleJob, x0: np.ndarray) -> np.ndarray:
     """Images [N, H, W, C] of latents [N, h, w, c]; without autoencoder the same."""
     if job.decode is None:
@@ -114,28 +107,6 @@ def _decode(decode: Callable[[Any], Any], x0: Any) -> Any:
 def batch_size(wanted: int, count: int) -> int:
     """At most `wanted` and `count`, rounded up to a multiple of the devices."""
     return devices.round_up(min(wanted, count))
-
-
-def _compile(job: SampleJob, chain: Chain, size: int, progress: Progress) -> Any:
-    """The compiled sampler of one chain: (network, networks, labels, numbers)."""
-
-    def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
-        x0, nfe = draw(
-            job,
-            chain,
-            network,
-            networks,
-            labels,
-            numbers,
-            progress=progress.step,
-            devices=jax.local_device_count(),
-        )
-        if isinstance(job.sampler, Adaptive):
-            jax.debug.callback(progress.step, nfe[0])
-        return x0, nfe
-
-    example = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
-    return jax.jit(sample).lower(job.network, job.networks, *example).compile()
 
 
 def environment() -> dict[str, Any]:

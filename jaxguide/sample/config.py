@@ -60,7 +60,7 @@ class SampleConfig:
         num_samples: images of the set; 0 makes one picture.
         label_order: of a set: "balanced" goes round the labels, "random" draws them.
         rounding: of a set, to 8 bits: "nearest", or "floor" as REPA's and MG's code.
-        shard_size: images per file.
+        shard_size: images per file; a multiple of `batch_size` wastes no row of a call.
         adm_file: also one samples.npz with `arr_0`, as other evaluators read.
     """
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,18 @@ from jaxguide.sample import build, config as sample_config
 from jaxguide.sample.build import Adaptive
 from jaxguide.sample.config import SampleConfig
 from jaxguide.sample.labels import parse_label, parse_labels
+from jaxguide.samplers._generation import Prepared, prepare
 
 Decode = Callable[[Any], Any]
+
+
+class Given(NamedTuple):
+    """The numbers of a column: an argument of its program, which then serves other
+    scales, weights, seeds and labels too."""
+
+    guidance: Prepared
+    key: Any
+    conds: dict[str, int]  # a label each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,14 @@ class SampleJob:
                 f"sampler={self.config.sampler!r}. Use 'heun'."
             )
         return self.sampler
+
+    def given(self, chain: Chain) -> Given | None:
+        """What a program is given of a chain; None for an adaptive solver, in whose
+        program the chain is a constant: its windows cut the interval."""
+        if isinstance(self.sampler, Adaptive):
+            return None
+        prepared = prepare(chain, self.network.path, self.grid, self.sampler)
+        return Given(prepared, jax.random.key(self.config.seed), self.conds)
 
     def describe(self) -> str:
         """What will run, for people."""
@@ -134,60 +152,84 @@ def build_job(config: SampleConfig) -> SampleJob:
     )
 
 
+def placed(weights: Any) -> Any:
+    """Weights where the programs of a job read them: whole on every device."""
+    return devices.copied(weights)
+
+
 def draw(
     job: SampleJob,
-    chain: Chain,
+    chain: Chain | Given,
     network: Network,
     networks: Any,
     labels: Any,
     numbers: Any,
-    *,
-    progress: Callable[[Any], None] | None = None,
-    devices: int = 1,
+    count: int = 1,
 ) -> tuple[Any, Any]:
     """Samples, as a traced part of a larger program.
 
     Args:
         job: whose settings count; its weights come as `network` and `networks`.
-        chain: the guidance.
+        chain: the guidance, then a constant of the program; or what `job.given` made
+            of it, which may be an argument of the program.
         network, networks: those of the job, as arguments of the compiled program.
         labels, numbers: int32 [B].
-        progress: called with the index of each finished step of a grid.
+        count: of the devices over which the compiler will cut the batch.
 
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
-    noise, named = inputs(job, networks, labels, numbers, devices)
-    if not isinstance(job.sampler, Adaptive):
-        x0 = samplers.generate(
-            network, noise, labels, guidance=chain, progress=progress, **named
-        )
-        return x0, jnp.full(labels.shape, job.cost(chain).nfe, jnp.int32)
+    given = job.given(chain) if isinstance(chain, Chain) else chain
+    if given is None:
+        return _integrated(job, chain, network, networks, labels, numbers, count)
+    noise, named = inputs(job, networks, labels, numbers, count, given)
+    x0 = samplers.generate(network, noise, labels, guidance=given.guidance, **named)
+    cost = given.guidance.cost({"main": network, **networks})
+    return x0, jnp.full(labels.shape, cost.nfe, jnp.int32)
+
+
+def _integrated(
+    job: SampleJob,
+    chain: Any,
+    network: Network,
+    networks: Any,
+    labels: Any,
+    numbers: Any,
+    count: int,
+) -> tuple[Any, Any]:
+    """`draw` by an adaptive solver; a constant chain, which cuts the interval."""
     from jaxguide.samplers.adaptive import integrate  # diffrax only where it is used
 
-    shared = {name: named[name] for name in ("conds", "networks", "batched")}
+    assert isinstance(job.sampler, Adaptive)
+    noise, named = inputs(job, networks, labels, numbers, count=count)
     solution = integrate(
         network,
         noise,
         labels,
         guidance=chain,
-        **shared,
+        **{name: named[name] for name in ("conds", "networks", "batched")},
         **dataclasses.asdict(job.sampler),
     )
     return solution.x, jnp.broadcast_to(solution.nfe, labels.shape)
 
 
 def inputs(
-    job: SampleJob, networks: Any, labels: Any, numbers: Any, devices: int = 1
+    job: SampleJob,
+    networks: Any,
+    labels: Any,
+    numbers: Any,
+    count: int = 1,
+    given: Given | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Initial noise, and the named arguments of `generate` besides the guidance.
 
-    `devices` is over how many the compiler will cut the batch.
+    `count` is over how many devices the compiler will cut the batch.
     """
-    key = jax.random.key(job.config.seed)
+    key = jax.random.key(job.config.seed) if given is None else given.key
     keys = samplers.sample_keys(key, numbers)
     noise = samplers.initial_noise(keys, job.weights.model.image_shape)
-    conds = {name: jnp.full_like(labels, label) for name, label in job.conds.items()}
+    named = job.conds if given is None else given.conds
+    conds = {name: jnp.full_like(labels, label) for name, label in named.items()}
     return noise, dict(
         grid=job.grid,
         sampler=job.sampler,
@@ -195,7 +237,7 @@ def inputs(
         networks=networks,
         key=key,
         sample_keys=keys,
-        batched=_batched(job.config.batched, devices),
+        batched=_batched(job.config.batched, count),
     )
 
 

@@ -3,8 +3,8 @@
 A set is a folder of `samples-*.npz` (see `runtime.shards`), each with `images` uint8
 [n, H, W, C], `labels` int32 [n], `numbers` int32 [n] and `nfe` int32 [n]. Image i is a
 function of the config and of i alone: a device always computes groups of `batch_size`
-images that begin at multiples of it, so that neither the number of devices nor that of
-hosts, nor a restart, changes a bit.
+images that begin at multiples of it in their file, so that neither the number of
+devices nor that of hosts, nor a restart, changes a bit.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxguide.errors import InputError, NonFiniteError
+from jaxguide.errors import InputError
 from jaxguide.guidance import Chain
 from jaxguide.runtime import code, devices, shards
+from jaxguide.runtime.background import Background
 from jaxguide.runtime.calls import imported, lookup
 from jaxguide.runtime.npz import Npz
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
 from jaxguide.sample.config import SampleConfig
-from jaxguide.sample.jobs import Decode, SampleJob, draw
+from jaxguide.sample.jobs import Decode, Given, SampleJob, draw, placed
+from jaxguide.sample.writing import Group, Writer, make_groups
 
 KIND = shards.Kind(
     name="jaxguide-samples-1",
@@ -123,13 +125,18 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
     missing = shards.my_shards(folder, files, share, plan)
     (title, chain), *_ = job.columns.items()
     sample = _compile(job, chain)
-    calls = sum(-(-len(files.span(shard)) // sample.size) for shard in missing)
-    progress = Progress(f"{title}, {len(missing)} files", calls)
-    for shard in missing:
-        span = files.span(shard)
-        parts = list(_parts(sample, labels, span, progress))
-        _write(folder / files.file(shard), parts, labels[span], np.asarray(span))
-        shards.write_facts(folder, files, shard, plan)
+    groups = make_groups(files, missing, config.batch_size)
+    calls = [
+        groups[i : i + sample.groups] for i in range(0, len(groups), sample.groups)
+    ]
+    progress = Progress(f"{title}, {len(missing)} files", len(calls))
+    writer = Writer(folder, files, plan, labels, config.batch_size, progress)
+    # Devices work on the next file while one is fetched, judged, written and hashed:
+    # its images wait in their memory.
+    ahead = -(-config.shard_size // (sample.groups * config.batch_size))
+    with Background(writer.take, ahead) as writing:
+        for call in calls:
+            writing.put((call, sample.call(labels, call)))
     progress.close()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("samples")
@@ -176,20 +183,27 @@ def _functions(value: Any) -> list[Any]:
 class _Compiled(NamedTuple):
     """The program of a set."""
 
-    # labels, numbers -> images, nfe, and which images are finite
-    call: Callable[[Any, Any], tuple[Any, Any, Any]]
-    size: int  # images per call
+    # labels of all images, groups -> images, nfe, and which images are finite; every
+    # group is filled up to `batch_size` rows
+    call: Callable[[np.ndarray, list[Group]], tuple[Any, Any, Any]]
+    groups: int  # per call
 
 
 def _compile(job: SampleJob, chain: Chain) -> _Compiled:
     """One program per device, each for its own `batch_size` images."""
     size = job.config.batch_size
     split, copied = devices.SPLIT, devices.COPIED
+    given = job.given(chain)
 
     def local(
-        network: Any, networks: Any, decode: Decode | None, labels: Any, numbers: Any
+        given: Given | None,
+        network: Any,
+        networks: Any,
+        decode: Decode | None,
+        labels: Any,
+        numbers: Any,
     ) -> tuple[Any, Any, Any]:
-        x0, nfe = draw(job, chain, network, networks, labels, numbers)
+        x0, nfe = draw(job, given or chain, network, networks, labels, numbers)
         finite = finite_images(x0)
         if decode is not None:
             x0 = jax.lax.map(
@@ -203,64 +217,21 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
         jax.shard_map(
             local,
             mesh=devices.local_mesh(),
-            in_specs=(copied, copied, copied, split, split),
+            in_specs=(copied, copied, copied, copied, split, split),
             out_specs=(split, split, split),
             check_vma=False,
         )
     )
-    weights = devices.copied((job.network, job.networks, job.decode))
+    fixed = devices.copied(given), *placed((job.network, job.networks, job.decode))
 
-    def call(labels: np.ndarray, numbers: np.ndarray) -> tuple[Any, Any, Any]:
-        return program(*weights, *devices.split((labels, numbers)))
+    count = len(jax.local_devices())
 
-    return _Compiled(call, size * len(jax.local_devices()))
+    def call(labels: np.ndarray, groups: list[Group]) -> tuple[Any, Any, Any]:
+        rows = [np.pad(one, (0, size - len(one)), "edge") for _, one in groups]
+        numbers = np.concatenate(rows + rows[-1:] * (count - len(rows)))
+        return program(*fixed, *devices.split((labels[numbers], numbers)))
 
-
-def _parts(
-    sample: _Compiled, labels: np.ndarray, span: range, progress: Progress
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(images, nfe) of one file, call by call; the next call runs meanwhile."""
-    pending: list[tuple[np.ndarray, Any]] = []
-    for first in range(0, len(span), sample.size):
-        index = np.asarray(span[first : first + sample.size])
-        padded = np.pad(index, (0, sample.size - len(index)), "edge")
-        running = sample.call(labels[padded], padded.astype(np.int32))
-        pending.append((index, running))
-        if len(pending) > 1:
-            yield _fetch(*pending.pop(0), labels, progress)
-    for index, running in pending:
-        yield _fetch(index, running, labels, progress)
-
-
-def _fetch(
-    index: np.ndarray, running: Any, labels: np.ndarray, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    images, nfe, finite = (rows[: len(index)] for rows in jax.device_get(running))
-    if not finite.all():
-        broken = index[~finite]
-        raise NonFiniteError(
-            f"sample: need finite images, got NaN or infinity in {len(broken)} of "
-            f"{len(index)}, first in image {broken[0]} of label {labels[broken[0]]}. "
-            "Lower the scales, or use dtype='float32'; nothing of it was written."
-        )
-    progress.step()
-    return images, nfe
-
-
-def _write(
-    path: Path,
-    parts: list[tuple[np.ndarray, np.ndarray]],
-    labels: np.ndarray,
-    numbers: np.ndarray,
-) -> None:
-    """One file of a set."""
-    images, nfe = (np.concatenate(each) for each in zip(*parts, strict=True))
-
-    def write(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez(file, images=images, labels=labels, numbers=numbers, nfe=nfe)
-
-    shards.write_whole(path, write)
+    return _Compiled(call, count)
 
 
 class SampleSet:
@@ -304,6 +275,11 @@ class SampleSet:
                 raise file.refused(f"{facts['count']} images", repr(images.shape))
             yield arrays
 
+    def labels(self) -> np.ndarray:
+        """All labels, int32 [N]; the images are not read."""
+        files = [Npz(self._folder / one["file"], "SampleSet") for one in self._files]
+        return np.concatenate([file.read("labels") for file in files])
+
     def verify(self) -> None:
         """Reads all files and compares their checksums.
 
@@ -319,7 +295,7 @@ def write_adm_file(samples: SampleSet, path: Path) -> None:
     The format of guided-diffusion's evaluator; nothing is held in memory.
     """
     shape = (len(samples), *next(iter(samples))["images"].shape[1:])
-    labels = np.concatenate([arrays["labels"] for arrays in samples])
+    labels = samples.labels()
 
     def write(part: Path) -> None:
         with zipfile.ZipFile(part, "w") as archive:

@@ -1,8 +1,10 @@
 """`generate`: from noise to data, guided; and what it will cost."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,8 +27,62 @@ from jaxguide.samplers._inputs import (
     check_networks,
     check_sampler,
 )
-from jaxguide.samplers._solver import make_program, per_step, solve
-from jaxguide.samplers._turns import Fixed
+from jaxguide.samplers._solver import (
+    Span,
+    begin,
+    make_program,
+    per_step,
+    solve,
+    walk,
+)
+from jaxguide.samplers._turns import Carry, Fixed, Program, Steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A guidance along a grid as numbers, which `generate` takes in its place.
+
+    A pytree: as the argument of a compiled program it serves all guidances of equal
+    structure and live steps. A chain as an argument would not do: whether its traced
+    weights are neutral is not known, so that all its branches would be evaluated.
+    """
+
+    steps: Steps
+    constants: Chain  # see `Chain.constants`
+    runs: tuple[plan.Run, ...]  # static, they decide the program
+
+    @property
+    def ends(self) -> np.ndarray:
+        """How many predictions the steps before 0, 1, ... N took, on the host."""
+        return np.concatenate([[0], np.flatnonzero(self.steps.last) + 1])
+
+    @property
+    def chain(self) -> Chain:
+        """The chain with its numbers at every step [N] in the place of schedules."""
+        return self.steps.chain.with_constants(self.constants)
+
+    def cost(self, networks: Mapping[str, Network]) -> plan.Cost:
+        """What it takes per image; `networks` with "main" among them."""
+        return plan.cost(self.chain, networks, self.runs)
+
+
+jax.tree_util.register_dataclass(
+    Prepared, data_fields=["steps", "constants"], meta_fields=["runs"]
+)
+
+
+def prepare(
+    guidance: Chain | Transform | Prepared | None,
+    path: Path,
+    grid: np.ndarray,
+    sampler: Sampler,
+) -> Prepared:
+    """What a guidance is at every step of `grid`, and which branches are live there."""
+    if isinstance(guidance, Prepared):
+        return guidance
+    parts = as_chain(guidance)
+    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    return Prepared(per_step(parts, path, sampler, grid), parts.constants(), runs)
 
 
 def cost(
@@ -57,7 +113,7 @@ def generate(
     *,
     grid: Any,
     sampler: Sampler,
-    guidance: Chain | Transform | None = None,
+    guidance: Chain | Transform | Prepared | None = None,
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
@@ -104,20 +160,65 @@ def generate(
     check_networks("generate", network, networks)
     check_arrays("generate", noise, conds, key, sample_keys, progress)
     grid = check("generate", network, grid, sampler, sample_keys)
-    parts = as_chain(guidance)
-    runs = plan.make_runs(parts, grid, sampler.stages(grid))
+    prepared = prepare(guidance, network.path, grid, sampler)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         sample_keys,
-        parts.constants(),
+        prepared.constants,
     )
-    steps = per_step(parts, network.path, sampler, grid)
-    most = most_rows("generate", batched, (noise, fixed, steps))
+    most = most_rows("generate", batched, (noise, fixed, prepared.steps))
     program = make_program(sampler, grid, most, progress)
-    start = at_start(network.path, grid, noise)
-    return solve(program, runs, fixed, steps, start, parts.init(noise))
+    start, state = at_start(network.path, grid, noise), prepared.chain.init(noise)
+    return solve(program, prepared.runs, fixed, prepared.steps, start, state)
+
+
+def begun(
+    network: Network, noise: Array, cond: Any, *, guidance: Prepared, **named: Any
+) -> Carry:
+    """Where `generate` begins, for `advanced`; arguments as there."""
+    program, fixed = _parts(network, cond, guidance, **named)
+    start, state = at_start(network.path, named["grid"], noise), guidance.chain
+    return begin(program, fixed, guidance.steps, start, state.init(noise))
+
+
+def advanced(
+    network: Network,
+    carry: Carry,
+    cond: Any,
+    span: Span,
+    *,
+    guidance: Prepared,
+    **named: Any,
+) -> Carry:
+    """`carry` after the predictions from `span[0]` to `span[1]`, exclusive; in a `jit`.
+
+    The numbers may be traced, so that one program does all of the way or any part of
+    it, bitwise the same. Arguments as `generate`; nothing is checked.
+    """
+    program, fixed = _parts(network, cond, guidance, **named)
+    return walk(program, guidance.runs, fixed, guidance.steps, carry, span)
+
+
+def _parts(
+    network: Network,
+    cond: Any,
+    guidance: Prepared,
+    *,
+    grid: np.ndarray,
+    sampler: Sampler,
+    conds: Mapping[str, Any],
+    networks: Mapping[str, Network],
+    key: Array,
+    sample_keys: Array,
+    batched: bool | int | None,
+) -> tuple[Program, Fixed]:
+    """What `begun` and `advanced` share."""
+    named = {"main": network, **networks}, {"cond": cond, **conds}
+    fixed = Fixed(*named, key, sample_keys, guidance.constants)
+    most = most_rows("generate", batched, (fixed, guidance.steps))
+    return make_program(sampler, grid, most), fixed
 
 
 def check(

@@ -30,6 +30,9 @@ from jaxguide.samplers._turns import (
     take_turn,
 )
 
+# The first prediction and the one after the last, int32 [].
+Span = tuple[Any, Any]
+
 
 def make_program(
     sampler: Sampler,
@@ -97,11 +100,13 @@ def _solve(
     """All scans in turn."""
     carry = begin(program, fixed, steps, x, state)
     for scan in scans:
-        at, modes = jax.tree.map(
-            lambda leaf, s=scan: leaf[s.start : s.stop], (steps, which)
-        )
-        carry = march(program, scan, fixed, at, modes, carry)
+        carry = march(program, scan, fixed, *_part(scan, steps, which), carry)
     return carry.x
+
+
+def _part(scan: plan.Scan, steps: Steps, which: ArrayLike) -> tuple[Steps, Any]:
+    """The predictions of one scan."""
+    return jax.tree.map(lambda leaf: leaf[scan.start : scan.stop], (steps, which))
 
 
 _solve_jit = jax.jit(_solve, static_argnames=("program", "scans"))
@@ -124,13 +129,40 @@ def solve(
         x: noisy state [B, *D] at the first step's start.
         state: of the chain, made by its `init`.
     """
-    scans = plan.make_scans(
-        whole(steps, fixed).chain, fixed.networks, runs,
-        most=program.most_rows, rows=len(x),
-    )  # fmt: skip
-    which = plan.mode_indices(runs, plan.all_modes(runs))
+    scans, which = _scans(program, runs, fixed, steps, len(x))
     run = _solve if traced((fixed, steps, x)) else _solve_jit
     return run(program, scans, fixed, steps, which, x, state)
+
+
+def _scans(
+    program: Program, runs: tuple[plan.Run, ...], fixed: Fixed, steps: Steps, rows: int
+) -> tuple[tuple[plan.Scan, ...], np.ndarray]:
+    """The scans, and the mode of every prediction."""
+    scans = plan.make_scans(
+        whole(steps, fixed).chain, fixed.networks, runs,
+        most=program.most_rows, rows=rows,
+    )  # fmt: skip
+    return scans, plan.mode_indices(runs, plan.all_modes(runs))
+
+
+def walk(
+    program: Program,
+    runs: tuple[plan.Run, ...],
+    fixed: Fixed,
+    steps: Steps,
+    carry: Carry,
+    span: Span,
+) -> Carry:
+    """The predictions inside `span` alone, whose edges may be traced: loops in place of
+    the scans, so that the same program serves any part of the way."""
+    scans, which = _scans(program, runs, fixed, steps, len(carry.x))
+    for scan in scans:
+        first, last = (
+            jnp.clip(one, scan.start, scan.stop) - scan.start for one in span
+        )
+        part = _part(scan, steps, which)
+        carry = march(program, scan, fixed, *part, carry, (first, last))
+    return carry
 
 
 def begin(program: Program, fixed: Fixed, steps: Steps, x: Array, state: Any) -> Carry:
@@ -163,8 +195,12 @@ def march(
     steps: Steps,
     which: ArrayLike,
     carry: Carry,
+    span: Span | None = None,
 ) -> Carry:
-    """One scan over `steps`, each as `scan.modes[which]` says; `which` is int32 [E]."""
+    """One scan over `steps`, each as `scan.modes[which]` says; `which` is int32 [E].
+
+    A loop over those from `span[0]` to `span[1]`, exclusive, if that is given.
+    """
 
     def body(carry: Carry, each: tuple[Steps, Array]):
         at, mode = whole(each[0], fixed), each[1]
@@ -175,4 +211,14 @@ def march(
         report(program, at)
         return carry, None
 
-    return lax.scan(body, carry, (steps, jnp.asarray(which)))[0]
+    over = steps, jnp.asarray(which)
+    if span is None:
+        return lax.scan(body, carry, over)[0]
+
+    def at(place: Array, carry: Carry) -> Carry:
+        each = jax.tree.map(
+            lambda leaf: lax.dynamic_index_in_dim(leaf, place, keepdims=False), over
+        )
+        return body(carry, each)[0]
+
+    return lax.fori_loop(*span, at, carry)

@@ -128,14 +128,13 @@ def run(plan: Sweep) -> Outcome:
             sampler=plan.job.fixed(),
         )
         start = time.perf_counter()
-        sample = _compile(plan.job, points[:1], size, progress)
+        sample = _compile(plan.job, points[:1], size)
         compile_seconds.append(time.perf_counter() - start)
         for place, index in enumerate(group):
             here = points[place : place + 1]
             start = time.perf_counter()
-            x0 = sampling.in_batches(
-                plan.job, functools.partial(sample, here), labels, numbers, size
-            )
+            sampled = functools.partial(_counted, progress, sample, here, plan.job)
+            x0 = devices.in_batches(sampled, (labels, numbers), size)
             seconds = time.perf_counter() - start
             results[index] = _result(plan, index, x0, seconds)
     progress.close()
@@ -177,17 +176,23 @@ def _shown(job: jobs.SampleJob) -> np.ndarray:
     return np.concatenate(places)
 
 
-def _compile(
-    job: jobs.SampleJob, example: Points, size: int, progress: Progress
+def _counted(
+    progress: Progress, sample: Any, here: Points, job: jobs.SampleJob, rows: Any
 ) -> Any:
+    """One batch of one point."""
+    x0 = jax.block_until_ready(sample(here, job.network, job.networks, *rows))
+    progress.step(job.config.num_steps)
+    return x0
+
+
+def _compile(job: jobs.SampleJob, example: Points, size: int) -> Any:
     """The compiled sampler of any one point: (points, network, networks, ...)."""
 
     def sample(
         points: Points, network: Network, networks: Any, labels: Any, numbers: Any
     ) -> Any:
         count = jax.local_device_count()
-        noise, named = jobs.inputs(job, networks, labels, numbers, count)
-        named["progress"] = progress.step
+        noise, named = jobs.inputs(job, networks, labels, numbers, count=count)
         return sweep(network, noise, labels, guidances=points, **named)[0]
 
     zeros = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))

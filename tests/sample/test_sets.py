@@ -1,6 +1,7 @@
 """Sets of samples: files, resuming, and the same bits on any number of devices."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxguide.errors import NonFiniteError
+from jaxguide.errors import NonFiniteError, UnwritableError
 from jaxguide.models import tiny_autoencoder
 from jaxguide.models.autoencoders import (
     Autoencoder,
@@ -32,6 +33,7 @@ from tests import quick, tiny_checkpoint
 FAST_COMPILE = True
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs" / "demo.py")
+ENDINGS = ("npz", "json")
 CFG = [dict(name="cfg", scale=2.0), dict(name="s2", weight=0.5, drop=0.4)]
 
 
@@ -350,6 +352,34 @@ def test_images_that_fill_up_the_last_call_are_not_looked_at_twice(
     monkeypatch.setattr(sets, "draw", made_up(np.nan, 21))
     with pytest.raises(NonFiniteError, match="in 1 of 6, first in image 21"):
         write(settings(checkpoint, tmp_path))
+
+
+def test_calls_run_over_the_ends_of_files(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sets, "draw", made_up(0.5, 10))
+    # Eight devices, groups of 4: 3 in each file of 9 images, the last one of 1 image.
+    fields = dict(shard_size=9, batch_size=4)
+    assert write(settings(checkpoint, tmp_path, **fields))
+    assert "step 1/1," in capsys.readouterr().err  # a call per file would be three
+    assert [len(part["images"]) for part in SampleSet(tmp_path)] == [9, 9, 4]
+    assert arrays(tmp_path)["images"][10, 3, 4] == 191
+    np.testing.assert_array_equal(arrays(tmp_path)["numbers"], np.arange(22))
+    np.testing.assert_array_equal(SampleSet(tmp_path).labels(), np.arange(22) % 3)
+
+
+def test_a_file_that_cannot_be_written_stops_the_run(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "draw", made_up(0.5, 10))
+    savez, full = np.savez, OSError(errno.ENOSPC, "No space left on device")
+
+    def save(file, *, numbers, **arrays):
+        if numbers[0] == 8:
+            raise full
+        savez(file, numbers=numbers, **arrays)
+
+    monkeypatch.setattr(np, "savez", save)
+    with pytest.raises(UnwritableError, match="samples-00001-of-00003.npz"):
+        write(settings(checkpoint, tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"plan.json"} | {f"samples-00000-of-00003.{e}" for e in ENDINGS}
 
 
 def test_a_set_is_not_carried_on_with_another_function(checkpoint, tmp_path):
