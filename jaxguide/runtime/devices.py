@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxguide.runtime.calls import lookup
+from jaxguide.errors import InputError
 
 DTYPES = ("float32", "bfloat16", "float16")
 BATCH = "batch"
@@ -32,8 +32,14 @@ def computing_dtype(owner: str, wanted: str) -> str:
     Raises:
         InputError: for another name.
     """
-    name = lookup(owner, wanted, {"auto": None} | {name: name for name in DTYPES})
-    return name or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    if wanted == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if wanted not in DTYPES:
+        raise InputError(
+            f"{owner}: need dtype in {('auto', *DTYPES)}, got dtype={wanted!r}. "
+            "Leave it out: 'auto' chooses by the device."
+        )
+    return wanted
 
 
 def summary() -> str:

@@ -1,14 +1,14 @@
 """A sampling job: everything a config describes, built and checked before it runs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxguide import samplers
+from jaxguide import models, samplers
 from jaxguide.errors import InputError
 from jaxguide.guidance import Chain, Cost, Network, rows_on
 from jaxguide.models import Weights
@@ -118,7 +118,7 @@ def build_job(config: SampleConfig) -> SampleJob:
     parse_batched(config.batched)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
-    dtype = devices.computing_dtype("sample dtype", config.dtype)
+    dtype = devices.computing_dtype("sample", config.dtype)
     # From here on the name of the dtype itself, which is what a record has to say.
     config = dataclasses.replace(config, dtype=dtype)
     columns = build.build_columns(config)
@@ -183,6 +183,7 @@ def draw(
     if given is None:
         return _integrated(job, chain, network, networks, labels, numbers, count)
     noise, named = inputs(job, networks, labels, numbers, count, given)
+    network = with_table(job, network, labels, named["conds"])
     x0 = samplers.generate(network, noise, labels, guidance=given.guidance, **named)
     cost = given.guidance.cost({"main": network, **networks})
     return x0, jnp.full(labels.shape, cost.nfe, jnp.int32)
@@ -239,6 +240,24 @@ def inputs(
         sample_keys=keys,
         batched=_batched(job.config.batched, count),
     )
+
+
+def with_table(
+    job: SampleJob, network: Network, labels: Any, conds: Mapping[str, Any]
+) -> Network:
+    """The network of a job, its modulations computed before the first step where that
+    is faster.
+
+    Args:
+        job: whose sampler walks its grid.
+        network: its main one, as an argument of the compiled program.
+        labels, conds: int32 [B], all that the network will see.
+    """
+    model, device = job.weights.model, jax.default_backend()
+    if not models.few_rows(model, device, rows=len(labels)):
+        return network
+    every = jnp.concatenate([labels, *(label[:1] for label in conds.values())])
+    return build.tabulated(network, job.grid, job.fixed(), every)
 
 
 def parse_batched(text: str) -> bool | int | None:

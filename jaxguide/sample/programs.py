@@ -19,7 +19,7 @@ from jaxguide.guidance import Chain
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample.build import Adaptive
-from jaxguide.sample.jobs import Given, SampleJob, draw, inputs, placed
+from jaxguide.sample.jobs import Given, SampleJob, draw, inputs, placed, with_table
 from jaxguide.samplers._generation import advanced, begun
 
 # From (labels, numbers) on the devices, and `progress`, to (x0, NFE of each [B]).
@@ -85,6 +85,7 @@ class Programs:
         ) -> Any:  # fmt: skip
             _, named = inputs(job, networks, labels, numbers, count, given)
             guidance, span = given.guidance, (first, last)
+            network = with_table(job, network, labels, named["conds"])
             return advanced(network, carry, labels, span, guidance=guidance, **named)
 
         fixed = given, *self._weights, *self._example()

@@ -36,7 +36,7 @@ def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
         loop = config.build_loop(settings)
         dataset = data_config.build_dataset(settings.data)
         experiment = config.build_experiment(settings, dataset)
-        dtype = devices.computing_dtype("train model.dtype", settings.model.dtype)
+        dtype = devices.computing_dtype("train model", settings.model.dtype)
         hosts.say(f"{devices.summary()}; computes in {dtype} (model.dtype)")
         snapshot = watch.build_snapshot(settings, dataset)
         evaluate = watch.build_evaluation(settings, dataset)

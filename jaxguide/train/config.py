@@ -166,7 +166,7 @@ def tiny(config: TrainConfig) -> TrainConfig:
 def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
-    dtype = devices.computing_dtype("train model.dtype", config.model.dtype)
+    dtype = devices.computing_dtype("train model", config.model.dtype)
     settings = dataclasses.replace(config.model, dtype=dtype)
     model = DiTConfig(
         image_size=(height, width),
