@@ -243,6 +243,11 @@ def build_strategy(config: TrainConfig) -> parallel.Strategy:
 def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experiment:
     """What `train.run` trains."""
     model = build_model(config, dataset)
+    strategy = build_strategy(config)
+    parts = strategy.mesh.size * config.accumulate
+    passes = 3 + teacher_passes(
+        config.loss, model, rows=config.batch_size // parts, stride=config.accumulate
+    )
     return train.Experiment(
         dataset=dataset,
         init_params=initial_params(config.loss, model, build_start(config, model)),
@@ -255,8 +260,8 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experim
         ema_warmup=config.ema_warmup,
         accumulate=config.accumulate,
         tuned={"weight": 0.0} if config.loss.auto_weight else {},
-        strategy=build_strategy(config),
-        flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
+        strategy=strategy,
+        flops=models.flops(model)[0] * passes,
         **run_facts(config),
     )
 
