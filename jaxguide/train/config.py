@@ -39,7 +39,8 @@ class ModelConfig:
 
     Args:
         patch, width, depth, heads, learn_sigma, time_scale, time_offset,
-            downscale_freq_shift, mlp_ratio, dtype, remat: see `models.DiTConfig`.
+            downscale_freq_shift, mlp_ratio, dtype: see `models.DiTConfig`.
+        remat: there too; on the command line False and True are words like the others.
     """
 
     patch: int = values.number(4, 1, 1024)
@@ -52,7 +53,12 @@ class ModelConfig:
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = values.number(4, 1, 256)
     dtype: str = "float32"
-    remat: bool = True
+    remat: str = "dots"
+
+    def __post_init__(self):
+        # What a config may say, and did when there were only these two.
+        if isinstance(self.remat, bool):
+            self.remat = "full" if self.remat else "none"
 
 
 @dataclass
@@ -163,12 +169,16 @@ def tiny(config: TrainConfig) -> TrainConfig:
 def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
+    fields = dataclasses.asdict(config.model)
+    fields["remat"] = {"False": "none", "True": "full"}.get(
+        fields["remat"], fields["remat"]
+    )
     return DiTConfig(
         image_size=(height, width),
         channels=channels,
         num_classes=dataset.num_classes,
         inputs=INPUTS.get(config.loss.name, ()),
-        **dataclasses.asdict(config.model),
+        **fields,
     )
 
 
