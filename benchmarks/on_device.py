@@ -19,8 +19,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import argparse
 import dataclasses
 import functools
-import gc
-import importlib.metadata
 import json
 import statistics
 import time
@@ -33,16 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxguide as jg
-from benchmarks import device_checks, timing
+from benchmarks import device_checks
+from benchmarks.device_record import Record, table, words
 from benchmarks.sampling import chains
 from jaxguide import models
 from jaxguide.guidance import Network
 
 CHAINS = ("cfg", "none", "cfg + sg_prev", "cfg + s2(drop=0.1)", "cfg + s2(drop=0.5)")
-PACKAGES = ("jaxguide", "jax", "jaxlib", "flax", "torch", "diffusers")
-# Seconds that a measurement may take with its compilation, before one of its kind ran.
-GUESS = {"check": 30.0, "jaxguide": 40.0, "training": 60.0, "torch": 20.0}
-GUESS |= {"torch.compile": 90.0}
 
 
 @dataclasses.dataclass
@@ -79,89 +74,6 @@ def tiny_plan() -> Plan:
     """Seconds on a CPU."""
     config = models.DiTConfig(8, 4, 2, 32, 2, 2, num_classes=10, dtype="bfloat16")
     return Plan(config, (2, 1), 2, steps=2, rounds=1, products=(64,), compiler="eager")
-
-
-class Record:
-    """What was measured so far, and the time that is left.
-
-    Args:
-        plan: of this run.
-        path: of the JSON file; empty writes none.
-    """
-
-    def __init__(self, plan: Plan, path: str = ""):
-        self.plan, self.path, self.start = plan, path, time.perf_counter()
-        self.longest = dict(GUESS)
-        options = dataclasses.asdict(plan)
-        self.data: dict[str, Any] = {"device": device(), "versions": versions()}
-        self.data |= {"plan": options, "checks": {}, "matmul": {}, "rows": []}
-        self.data |= {"skipped": {}, "failed": {}, "seconds": 0.0}
-
-    def part(self, name: str, kind: str, measure: Callable[[], dict[str, Any]]) -> None:
-        """Adds `measure()` to the rows, or the reason why there is none.
-
-        Args:
-            name: of the measurement.
-            kind: key of `GUESS`: how long it may take.
-            measure: to the numbers of one row; none adds no row.
-        """
-        began = time.perf_counter()
-        left = self.plan.budget - (began - self.start)
-        if self.longest[kind] > left:
-            why = f"{left:.0f} s left, {self.longest[kind]:.0f} s may be needed"
-            self.data["skipped"][name] = why
-        else:
-            self._measured(name, measure)
-            took = time.perf_counter() - began
-            known = self.longest[kind] != GUESS[kind]
-            self.longest[kind] = max(took, self.longest[kind] if known else 0.0)
-        self.save()
-
-    def _measured(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        try:
-            row = measure()
-            if row:
-                self.data["rows"].append({"name": name} | row)
-        except ImportError as error:
-            self.data["skipped"][name] = f"not installed: {error}"
-        # The rest is worth having whatever goes wrong here, out of memory above all.
-        except Exception as error:  # noqa: BLE001
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.data["failed"][name] = text[:300]
-        gc.collect()
-
-    def rate(self, seconds: float, flops: float) -> dict[str, float]:
-        """Milliseconds, TFLOP/s, and their share of the measured ceiling."""
-        numbers = {"ms": 1000 * seconds, "tflops": flops / seconds / 1e12}
-        ceiling = self.data["matmul"].get("best_tflops")
-        return numbers | ({"share": numbers["tflops"] / ceiling} if ceiling else {})
-
-    def save(self) -> None:
-        """Writes the file, and says how far it is."""
-        self.data["seconds"] = round(time.perf_counter() - self.start, 1)
-        if self.path:
-            text = json.dumps(self.data, indent=2) + "\n"
-            Path(self.path).write_text(text, encoding="utf-8")
-
-
-def device() -> dict[str, Any]:
-    """The device that JAX computes on, and the machine around it."""
-    one = jax.devices()[0]
-    memory = (one.memory_stats() or {}).get("bytes_limit")
-    about = {"kind": one.device_kind, "platform": one.platform, "memory": memory}
-    return about | {"count": len(jax.devices())} | timing.machine()
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that are compared."""
-
-    def version(name: str) -> str:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return "not installed"
-
-    return {name: version(name) for name in PACKAGES}
 
 
 def median_seconds(call: Callable[[], Any], rounds: int) -> float:
@@ -219,13 +131,19 @@ def make_params(config: models.DiTConfig) -> Any:
     return draw(jax.random.key(1))
 
 
+def tuned(config: models.DiTConfig, batch: int) -> models.DiTConfig:
+    """The network as the commands would run it here."""
+    if not hasattr(models, "tuned"):
+        return config
+    return models.tuned(config, jax.default_backend(), rows=batch)
+
+
 def sampling(
-    record: Record, params: Any, chain: str, batch: int, *, unroll: bool = False
+    record: Record, params: Any, chain: str, batch: int, **changes: Any
 ) -> dict[str, Any]:
-    """Milliseconds per Euler step of one chain."""
+    """Milliseconds per Euler step of one chain; `changes` are fields of the network."""
     plan = record.plan
-    more = {"unroll": True} if unroll else {}
-    config = dataclasses.replace(plan.config, **more)
+    config = dataclasses.replace(tuned(plan.config, batch), **changes)
     total, block = models.flops(config)
     predict = jax.tree_util.Partial(models.Predictor(config), params)
     network = Network(
@@ -252,11 +170,8 @@ def sampling(
     memory = compiled.memory_analysis()
     row = {"task": "sample", "by": "jaxguide", "chain": chain, "batch": batch}
     rate = record.rate(seconds / plan.steps, flops / plan.steps)
-    return (
-        row
-        | rate
-        | {"unroll": unroll, "scratch": getattr(memory, "temp_size_in_bytes", None)}
-    )
+    scratch = getattr(memory, "temp_size_in_bytes", None)
+    return row | rate | {"changes": changes, "scratch": scratch}
 
 
 def training(record: Record, loss: str, remat: str) -> dict[str, Any]:
@@ -327,7 +242,7 @@ def measure(plan: Plan, path: str = "") -> dict[str, Any]:
     params = make_params(plan.config)
 
     def ours(chain: str, batch: int, **named: Any) -> None:
-        name = f"{chain}, batch {batch}" + ", unrolled" * bool(named)
+        name = f"{chain}, batch {batch}" + words(named)
         measured = functools.partial(sampling, record, params, chain, batch, **named)
         record.part(name, "jaxguide", measured)
 
@@ -353,8 +268,10 @@ def measure(plan: Plan, path: str = "") -> dict[str, Any]:
         name, kind = f"train {_by(compiled)}", ("torch", "torch.compile")[compiled]
         step = functools.partial(torch_training_step, record, compiled)
         record.part(name, kind, step)
-    if any(field.name == "unroll" for field in dataclasses.fields(plan.config)):
-        ours("cfg", min(plan.batches), unroll=True)
+    for batch in plan.batches:
+        unroll = getattr(tuned(plan.config, batch), "unroll", None)
+        if unroll is not None:  # the other choice than that of the commands
+            ours("cfg", batch, unroll=not unroll)
     for batch in plan.batches[1:]:
         for chain in CHAINS[1:]:
             ours(chain, batch)
@@ -363,37 +280,6 @@ def measure(plan: Plan, path: str = "") -> dict[str, Any]:
         train("flow_matching", remat)
     train("scale_aware_model_guidance", "none")
     return record.data
-
-
-def table(data: dict[str, Any]) -> str:
-    """The record as Markdown."""
-    about, made = data["device"], data["versions"]
-    ceiling = data["matmul"].get("best_tflops")
-    known = [f"{name} {version}" for name, version in made.items()]
-    head = [f"{about['kind']}; {', '.join(known)}.", ""]
-    if ceiling:
-        head = [f"Largest rate of bfloat16 products: {ceiling:.0f} TFLOP/s.", *head]
-    rows = [_line(row) for row in data["rows"]]
-    names = ["what", "by", "batch", "ms per step", "TFLOP/s", "of the ceiling"]
-    parts = [*head, timing.table(names, rows), ""]
-    for name, check in data["checks"].items():
-        verdict = "holds" if check["holds"] else "FAILS"
-        error = f"error {check['error']:.2g}, at most {check['limit']:.2g}"
-        parts.append(f"* {name}: {error}: {verdict}")
-    for kind in ("skipped", "failed"):
-        parts += [f"* {kind}: {name} ({why})" for name, why in data[kind].items()]
-    return "\n".join(parts)
-
-
-def _line(row: dict[str, Any]) -> list[str]:
-    what = f"{row['task']}, {row['chain']}"
-    what += f", remat {row['remat']}" if row.get("remat", "none") != "none" else ""
-    what += ", unrolled" if row.get("unroll") else ""
-    share = f"{100 * row['share']:.0f} %" if "share" in row else ""
-    return [
-        *(what, row["by"], str(row["batch"])),
-        *(f"{row['ms']:.2f}", f"{row['tflops']:.3g}", share),
-    ]
 
 
 def main() -> None:

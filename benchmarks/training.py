@@ -8,7 +8,7 @@ The same network, batch and optimizer, each variant compiled first and then time
 turn, on one device. A plain step is one forward pass and a backward pass of two; with
 Model-Guidance the teacher runs twice more, forward only: (3 + 2) / 3 = 1.67, or
 (4 + 2) / 4 = 1.50 with `--remat full`, which runs the forward pass once more. The
-scale-aware loss shows its teacher a fifth of the rows: (3 + 0.4) / 3 = 1.13.
+scale-aware loss shows its teacher 7 of 32 rows: (3 + 2 * 7 / 32) / 3 = 1.15.
 
 `--torch` adds flow matching under every remat, and diffusers' DiT in eager PyTorch with
 AdamW, clipping and one average. `--cpu_time` counts seconds of all threads instead of

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import on_device
+from benchmarks import device_record, on_device
 from jaxguide.models import attention
 
 FAST_COMPILE = True
@@ -46,14 +46,14 @@ def test_the_whole_path_runs_in_small_and_makes_a_table(tmp_path, without_torch)
     chains = {("sample", chain) for chain in on_device.CHAINS}
     assert made == chains | {("train", loss) for loss in losses}
     assert all(row["ms"] > 0 and row["share"] > 0 for row in data["rows"])
-    words = on_device.table(data)
+    words = device_record.table(data)
     assert words.count("| jaxguide |") == len(data["rows"])
     assert all(why.startswith("not installed") for why in data["skipped"].values())
     assert "skipped: diffusers, eager, batch 2 (not installed" in words
 
 
 def record(budget):
-    return on_device.Record(dataclasses.replace(ALONE, budget=budget))
+    return device_record.Record(dataclasses.replace(ALONE, budget=budget))
 
 
 def test_what_no_time_is_left_for_is_skipped_and_said():
