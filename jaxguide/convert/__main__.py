@@ -16,10 +16,10 @@ from jaxguide.convert.formats import FORMATS, Format, Opened
 from jaxguide.convert.tensors import Tensors, open_tensors, table
 from jaxguide.errors import InputError, UnwritableError
 from jaxguide.models import looks
-from jaxguide.models.container import DTYPES
 from jaxguide.models.safetensors_file import check_regular
 from jaxguide.runtime import flags
 from jaxguide.runtime.calls import lookup
+from jaxguide.runtime.devices import DTYPES
 
 # Names that are no options of a reader.
 OWN = ("format", "path", "out", "key", "dtype", "opened")

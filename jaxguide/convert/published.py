@@ -29,12 +29,12 @@ from jaxguide.convert.layouts import Placement
 from jaxguide.convert.tensors import Tensors, open_tensors
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig
-from jaxguide.models.container import DTYPES
 from jaxguide.models.dit import position_table
 from jaxguide.models.weights import Weights, shapes
 from jaxguide.models.written import write_arrays
 from jaxguide.paths import KINDS, PATHS
 from jaxguide.runtime.calls import call, lookup
+from jaxguide.runtime.devices import DTYPES
 
 VAE = "sd-vae-ft-ema"
 DIFFUSERS = "diffusers-dit"

@@ -28,6 +28,10 @@ from jaxguide.guidance._base import (
     Step as Step,
     View as View,
 )
+from jaxguide.guidance._batching import (
+    MOST_ROWS as MOST_ROWS,
+    rows_on as rows_on,
+)
 from jaxguide.guidance._blocks import (
     ShuffledTokens as ShuffledTokens,
     SkippedBlocks as SkippedBlocks,
@@ -80,7 +84,6 @@ from jaxguide.guidance._energies import (
 )
 from jaxguide.guidance._evaluate import (
     Pair as Pair,
-    default_batched as default_batched,
     evaluate as evaluate,
     guided_prediction as guided_prediction,
     predict_branches as predict_branches,

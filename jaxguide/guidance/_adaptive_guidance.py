@@ -111,7 +111,7 @@ def adaptive_guidance(
             window.
 
     NFE: +1 inside the window until the whole batch has stopped; `Cost` gives both ends
-        of that range. Under vmap over values both ends are computed.
+        of that range. Under vmap it is evaluated as long as one of the values needs it.
     Source: Castillo et al. 2023, Adaptive Guidance, arXiv:2312.12487 (threshold 0.991,
         20 steps); the formula is known at second hand only.
     Differs from the source: the flag is per sample, the saving per batch. LinearAG, its

@@ -151,6 +151,7 @@ class Evaluated(NamedTuple):
     x: Array  # [B, *D]
     node: Node
     record: Any = None  # what the network recorded for a change that asks for it
+    extra: Any = None  # second output, of `RAW` alone
 
 
 class View:
@@ -216,6 +217,11 @@ class View:
         """Files a differentiable branch as a function x [B, *D] -> prediction."""
         self._functions[one] = function
 
+    @property
+    def extra(self) -> Any:
+        """Second output of the main network's raw call, if it has one."""
+        return self._find(RAW).extra
+
     def record(self, branch: Branch) -> Any:
         """What the network recorded for a branch whose change asks for it."""
         return self._find(branch).record
@@ -229,7 +235,7 @@ class View:
 
     def read(self, branch: Branch, space: str = ANY) -> Array:
         """The prediction of a declared branch as `space`, converted at its own time."""
-        prediction, x, node, _ = self._find(branch)
+        prediction, x, node, *_ = self._find(branch)
         if space in (ANY, NATIVE):
             return prediction
         return paths.convert(prediction, x, node, self.network.kind, space)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxguide.errors import InputError
 from jaxguide.guidance._base import Guided, OwnedBranch, View
 from jaxguide.guidance._checks import shown, uncalled
+from jaxguide.guidance._live import Live, apply_part, settled
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import Schedule, is_schedule
 from jaxguide.guidance._transform import Transform
@@ -28,22 +29,40 @@ class Chain:
 
     def live(self, t: float, index: int = 0) -> tuple[bool, ...]:
         """Which parts need their branches in step `index` at host time `t`."""
-        return tuple(part.live(t, index) for part in self.parts)
+        return tuple(bool(part.live(t, index)) for part in self.parts)
 
-    def gated(self) -> tuple[bool, ...]:
-        """Which parts can stop needing their branches while sampling."""
-        return tuple(part.gated for part in self.parts)
+    def without_gates(self, live: tuple[bool, ...]) -> tuple[bool, ...]:
+        """`live` with the parts False that can stop needing their branches."""
+        return tuple(
+            on and not part.gated for part, on in zip(self.parts, live, strict=True)
+        )
+
+    def open(self, state: tuple[Any, ...], live: tuple[Live, ...]) -> tuple[Live, ...]:
+        """`live` with the gates of gated parts in it, known at run time only."""
+        self._check_states(state)
+        return tuple(
+            on & part.gate(old) if part.gated and on is not False else on
+            for part, old, on in zip(self.parts, state, live, strict=True)
+        )
 
     def branches(
-        self, network: Network, live: tuple[bool, ...]
+        self, network: Network, live: tuple[Live, ...]
     ) -> tuple[OwnedBranch, ...]:
         """Distinct branches of the live parts; those that are not shared have an
         owner."""
-        wanted: dict[OwnedBranch, None] = {}  # a set that keeps its order
+        return tuple(self.needs(network, live))
+
+    def needs(
+        self, network: Network, live: tuple[Live, ...]
+    ) -> dict[OwnedBranch, tuple[Live, ...]]:
+        """The branches, each with what its parts have in `live`, one of which must be
+        True for it to be needed."""
+        wanted: dict[OwnedBranch, tuple[Live, ...]] = {}
         for owner, (part, on) in enumerate(zip(self.parts, live, strict=True)):
-            for branch in part.branches(network) if on else ():
-                wanted[branch.owned_by(owner)] = None
-        return tuple(wanted)
+            for branch in part.branches(network) if on is not False else ():
+                one = branch.owned_by(owner)
+                wanted[one] = (*wanted.get(one, ()), on)
+        return wanted
 
     def at(self, t: ArrayLike, window_t: ArrayLike | None = None) -> "Chain":
         """This chain with every schedule as its number at time `t` [].
@@ -100,23 +119,27 @@ class Chain:
         state: tuple[Any, ...],
         view: View,
         *,
-        live: tuple[bool, ...],
+        live: tuple[Live, ...],
     ) -> tuple[Guided, tuple[Any, ...]]:
         """Runs every part; parts that are not live only update their state."""
-        if len(state) != len(self.parts):
-            raise InputError(
-                f"chain: need {len(self.parts)} states, got {len(state)}. "
-                "Pass the state made by `init` of this same chain."
-            )
-        states = []
+        self._check_states(state)
+        states, coupled = [], guided.noise is not None
         # Also the parts that are not live: the memory of `sg_prev` must hold the step
         # before when its window opens.
         for owner, (part, old, on) in enumerate(
             zip(self.parts, state, live, strict=True)
         ):
-            guided, new = part.apply(guided, old, view.of(owner), live=on)
+            here = view.of(owner)
+            guided, coupled, new = apply_part(part, on, guided, coupled, old, here)
             states.append(new)
-        return guided, tuple(states)
+        return settled(guided, coupled, view), tuple(states)
+
+    def _check_states(self, state: tuple[Any, ...]) -> None:
+        if len(state) != len(self.parts):
+            raise InputError(
+                f"chain: need {len(self.parts)} states, got {len(state)}. "
+                "Pass the state made by `init` of this same chain."
+            )
 
 
 jax.tree_util.register_dataclass(Chain, data_fields=["parts"], meta_fields=[])

@@ -6,12 +6,12 @@ change the inside of the network (dropped blocks) are always calls of their own,
 the work they leave out is really saved.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxguide import paths
 from jaxguide.errors import InputError
@@ -25,8 +25,10 @@ from jaxguide.guidance._base import (
     find_condition,
     find_network,
 )
+from jaxguide.guidance._batching import by_platform, groups
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._checks import shown
+from jaxguide.guidance._live import Live, needed, where_needed
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._step_checks import check_numbers, check_rows, check_state
 from jaxguide.paths import Array, Node
@@ -64,11 +66,6 @@ class Output(NamedTuple):
     record: Any = None
 
 
-def default_batched() -> bool:
-    """One large forward pass on accelerators; on a CPU separate calls are faster."""
-    return jax.default_backend() != "cpu"
-
-
 def evaluate(
     networks: Mapping[str, Network],
     chain: Chain,
@@ -95,9 +92,9 @@ def guided_prediction(
     state: tuple[Any, ...],
     step: Step,
     *,
-    live: tuple[bool, ...],
+    live: tuple[Live, ...],
     key: Array | None = None,
-    batched: bool = False,
+    most: int | None = 0,
 ) -> tuple[Guided, Any, tuple[Any, ...]]:
     """The chain's result at one step, in the kind of the main network.
 
@@ -106,9 +103,11 @@ def guided_prediction(
         chain: transforms whose schedules are numbers of this step (`Chain.at`).
         state: states of the chain's parts.
         step: the noisy state, its time, and the named conditions.
-        live: which parts need their branches, from the host.
+        live: which parts need their branches: from the host, or a traced [] bool where
+            only the step knows.
         key: PRNG key of this step, for transforms that draw.
-        batched: branches that change only inputs share one forward pass per network.
+        most: rows in one forward pass, which branches of one network share that change
+            only inputs; 0 for one call each, None by the device: see `MOST_ROWS`.
 
     Returns:
         (running result, second output of the raw call or None, next states).
@@ -120,107 +119,92 @@ def guided_prediction(
     check_state(step.x)
     for part in chain.parts:
         check_numbers(part, step.x)
-
-    def run(live: tuple[bool, ...]) -> tuple[Guided, Any, tuple[Any, ...]]:
-        wanted = chain.branches(networks["main"], live)
-        view, extra = predict_branches(
-            networks, wanted, step, key=key, batched=batched, parts=chain.parts
-        )
-        guided, states = chain.apply(Guided(view[RAW]), state, view, live=live)
-        return guided, extra, states
-
-    # A gate matters only where the host has not already ruled the branches out.
-    gates = [i for i, gated in enumerate(chain.gated()) if gated and live[i]]
-    return _where_open(run, chain, state, live, gates)
-
-
-def _where_open(
-    run: Callable[[tuple[bool, ...]], Any],
-    chain: Chain,
-    state: tuple[Any, ...],
-    live: tuple[bool, ...],
-    gates: list[int],
-) -> Any:
-    """`run(live)`, without the branches of gated parts that are closed at run time.
-
-    A gate is known at run time only, so each one makes two programs of the step: with
-    and without the branches of its transform.
-    """
-    if not gates:
-        return run(live)
-    owner, rest = gates[0], gates[1:]
-    closed = (*live[:owner], False, *live[owner + 1 :])
-    # `cond`, not `where`: the latter computes both sides, and nothing would be saved.
-    return lax.cond(
-        chain.parts[owner].gate(state[owner]),
-        lambda: _where_open(run, chain, state, live, rest),
-        lambda: _where_open(run, chain, state, closed, rest),
+    live = chain.open(state, live)
+    needs = chain.needs(networks["main"], live)
+    view, extra = predict_branches(
+        networks, needs, step, key=key, most=most, parts=chain.parts
     )
+    guided, states = chain.apply(Guided(view[RAW]), state, view, live=live)
+    return guided, extra, states
 
 
 def predict_branches(
     networks: Mapping[str, Network],
-    wanted: tuple[OwnedBranch, ...],
+    wanted: Iterable[OwnedBranch],
     step: Step,
     *,
     key: Array | None = None,
-    batched: bool = False,
+    most: int | None = 0,
     parts: tuple[Any, ...] = (),
 ) -> tuple[View, Any]:
     """Evaluates `RAW` and every branch once; arguments as in `guided_prediction`.
 
-    Branches whose input is made from other predictions come in a second round.
+    `wanted` may map a branch to the bits one of which says that it is needed; where
+    none does, it is not called and its prediction is zeros. Branches whose input is
+    made from other predictions come in a second round.
 
     Returns:
         (the predictions, second output of the raw call or None).
     """
-    raw = OwnedBranch(RAW)
+    view = View(networks["main"], step, key, parts)
+    bits = dict(wanted) if isinstance(wanted, Mapping) else dict.fromkeys(wanted, ())
     # A dict and not a set: all processes of a run must trace the same program, and the
     # order of a set depends on hashes that differ between them.
-    wanted = tuple(dict.fromkeys((raw, *wanted)))
-    view, outputs = View(networks["main"], step, key, parts), {}
-    for one in wanted:
-        # Not called here: the transform differentiates the function at a place of its
-        # own choice, and a value has no gradient.
+    bits = {OwnedBranch(RAW): (True,)} | bits | {OwnedBranch(RAW): (True,)}
+    rounds: dict[Any, tuple[tuple[Array, ...], list[OwnedBranch]]] = {}
+    for one, each in bits.items():
         if one.branch.differentiable:
-            view.store_function(one, _function(networks, _call(networks, one, view)))
-    # Two rounds, because an input of the second is made from predictions of the first
-    # (SAG blurs the clean image that the network predicts). Two are enough: no change
-    # reads a prediction of the second round.
-    for second in (False, True):
-        calls = {
-            one: _call(networks, one, view)
-            for one in wanted
-            if not one.branch.differentiable and one.branch.change.second == second
-        }
-        for group in _groups(networks, calls, batched):
-            made = _run([calls[one] for one in group])
-            outputs |= dict(zip(group, made, strict=True))
-        for one, call in calls.items():
-            prediction = _same_kind(networks["main"], call, outputs[one].prediction)
-            view.store(
-                one, Evaluated(prediction, call.x, call.node, outputs[one].record)
-            )
-    return view, outputs[raw].extra
+            # Not called here: the transform differentiates the function at a place of
+            # its own choice, and a value has no gradient.
+            view.store_function(one, _function(networks, one, view))
+            continue
+        when = needed(each)
+        # Two rounds, because an input of the second is made from predictions of the
+        # first (SAG blurs the clean image that the network predicts). Two are enough:
+        # no change reads a prediction of the second round.
+        place = one.branch.change.second, tuple(map(id, when))
+        rounds.setdefault(place, (when, []))[1].append(one)
+    for place in sorted(rounds, key=lambda place: place[0]):
+        when, ones = rounds[place]
+        made = where_needed(
+            when, functools.partial(_predictions, networks, ones, view, most)
+        )
+        for one, evaluated in zip(ones, made, strict=True):
+            view.store(one, evaluated)
+    return view, view.extra
 
 
-def _groups(
-    networks: Mapping[str, Network], calls: dict[OwnedBranch, Call], batched: bool
-) -> list[list[OwnedBranch]]:
-    """Which branches share a forward pass: those that differ in their inputs alone.
+def _predictions(
+    networks: Mapping[str, Network],
+    ones: list[OwnedBranch],
+    view: View,
+    most: int | None,
+) -> list[Evaluated]:
+    """Branches that are needed together, in as few calls as `most` rows allow."""
+    calls = {one: _call(networks, one, view) for one in ones}
 
-    A branch that changes the inside is a call of its own, so that the work that it
-    leaves out (dropped blocks) is really saved.
-    """
-    groups: dict[Any, list[OwnedBranch]] = {}
-    for one, call in calls.items():
-        name = one.branch.network
-        # A tap acts on the whole batch of its call, so it would change the rows of
-        # other branches too. A pair of conditions is already two batches, and a network
-        # put around another (crops) is not the one that the others call.
-        inside = call.taps or call.half or call.network is not networks[name]
-        groups.setdefault(one if inside or not batched else name, []).append(one)
-    return list(groups.values())
+    def split(most: int) -> list[list[OwnedBranch]]:
+        rows = len(view.step.x)
+        return groups(networks, ones, most, rows, lambda one: _inputs(calls[one]))
+
+    def run(split: list[list[OwnedBranch]]) -> list[Output]:
+        made: dict[OwnedBranch, Output] = {}
+        for group in split:
+            outputs = _run([calls[one] for one in group])
+            made |= dict(zip(group, outputs, strict=True))
+        return [made[one] for one in ones]
+
+    outputs = dict(zip(ones, by_platform(most, split, run), strict=True))
+    return [
+        Evaluated(
+            _same_kind(networks["main"], calls[one], outputs[one].prediction),
+            calls[one].x,
+            calls[one].node,
+            outputs[one].record,
+            outputs[one].extra if one.branch == RAW else None,
+        )
+        for one in ones
+    ]
 
 
 def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call:
@@ -247,6 +231,16 @@ def _call(networks: Mapping[str, Network], one: OwnedBranch, view: View) -> Call
     return Call(network, x, t, cond, node, change.taps(here), half)
 
 
+def _inputs(call: Call) -> Any:
+    """Equal for calls of one network that can be joined along the first axis."""
+    # A prompt beside None, or beside a longer one, cannot.
+    leaves, tree = jax.tree.flatten(call.cond)
+    cond = tree, tuple((jnp.shape(one)[1:], jnp.result_type(one)) for one in leaves)
+    # A function that is given one time for all its rows may know no other.
+    alone = not call.network.batch_time and not jnp.ndim(call.t)
+    return cond, id(call.t) if alone else None
+
+
 def _run(calls: list[Call]) -> list[Output]:
     """What each call returned; several calls of a network become one forward pass."""
     if len(calls) == 1:
@@ -255,10 +249,15 @@ def _run(calls: list[Call]) -> list[Output]:
     def together(*leaves: Array) -> Array:
         return jnp.concatenate(leaves)
 
+    t = calls[0].t
+    if any(call.t is not t for call in calls):
+        # One time per row, since branches may differ in their times (`sg`).
+        t = together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls))
+    elif jnp.ndim(t):
+        t = together(*(call.t for call in calls))
     joined = calls[0]._replace(
         x=together(*(call.x for call in calls)),
-        # One time per row, since branches may differ in their times (`sg`).
-        t=together(*(jnp.broadcast_to(call.t, (len(call.x),)) for call in calls)),
+        t=t,
         cond=jax.tree.map(together, *(call.cond for call in calls)),
     )
     out, size = _predict(joined), len(calls[0].x)
@@ -317,11 +316,13 @@ def _same_kind(main: Network, call: Call, prediction: Array) -> Array:
     return paths.convert(prediction, call.x, call.node, network.kind, main.kind)
 
 
-def _function(networks: Mapping[str, Network], call: Call) -> Callable[[Array], Array]:
+def _function(
+    networks: Mapping[str, Network], one: OwnedBranch, view: View
+) -> Callable[[Array], Array]:
     """A differentiable branch as a function of x, in the kind of the main network."""
 
     def function(x: Array) -> Array:
-        here = call._replace(x=x)
+        here = _call(networks, one, view)._replace(x=x)
         return _same_kind(networks["main"], here, _predict(here).prediction)
 
     return function

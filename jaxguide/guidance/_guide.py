@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jaxguide import paths
 from jaxguide.errors import InputError
 from jaxguide.guidance._arguments import check_function, check_key, check_mapping
 from jaxguide.guidance._base import Guided, Step
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._chain import Chain, chain, check_acts
 from jaxguide.guidance._checks import shown
 from jaxguide.guidance._evaluate import (
     Pair,
     as_pair,
-    default_batched,
     guided_prediction,
 )
+from jaxguide.guidance._live import Live, by_mode
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._one_sample import batch_of_one, check_alone, for_rows, only_one
-from jaxguide.guidance._plan import make_pieces
+from jaxguide.guidance._plan import all_modes, make_pieces, share_program
 from jaxguide.guidance._schedule import slack
 from jaxguide.guidance._step_checks import check_state, check_time
 from jaxguide.guidance._transform import Transform
@@ -81,7 +81,7 @@ class Guide:
     guidance: Chain
     networks: Mapping[str, Network]
     time: str
-    batched: bool
+    batched: bool | int | None
     batch_ndim: int = 1
 
     def init(self, x: Array) -> GuideState:
@@ -128,15 +128,21 @@ class Guide:
                 to the sampler (then use `pair`), a known time lies outside [0, 1], or
                 x, a condition or a number per sample has another batch.
         """
-        guided, _, state = self._guided(x, (t, next_t), cond, state, conds, key)
-        if guided.noise is not None:
+
+        def prediction(guided: Guided, step: Step) -> Array:
+            del step
+            if guided.noise is None:
+                return guided.prediction
             raise InputError(
                 "guide: need transforms that give one prediction, got one that sets "
                 "the noise for the sampler. Use .pair(...) and renoise with its noise."
             )
+
+        times = t, next_t
+        out, state = self._guided(prediction, x, times, cond, state, conds, key)
         sign = -1 if self.time == "data" and self.network.kind == "velocity" else 1
-        prediction = self._unbatch(guided.prediction)
-        return prediction * sign if sign < 0 else prediction, state
+        out = self._unbatch(out)
+        return out * sign if sign < 0 else out, state
 
     def pair(
         self,
@@ -150,18 +156,21 @@ class Guide:
         next_t: Any = None,
     ) -> tuple[Pair, GuideState]:
         """As the call itself, but as (denoised, noise), whatever the direction."""
-        guided, step, state = self._guided(x, (t, next_t), cond, state, conds, key)
-        return self._unbatch(as_pair(self.network.kind, guided, step)), state
+        make = functools.partial(as_pair, self.network.kind)
+        pair, state = self._guided(make, x, (t, next_t), cond, state, conds, key)
+        return self._unbatch(pair), state
 
     def _guided(
         self,
+        finish: Callable[[Guided, Step], Any],
         x: Array,
         times: tuple[Any, Any],
         cond: Any,
         state: GuideState,
         conds: Mapping[str, Any] | None,
         key: Array | None,
-    ) -> tuple[Guided, Step, GuideState]:
+    ) -> tuple[Any, GuideState]:
+        """What `finish` makes of the running result, and the next state."""
         check_state(x)
         check_mapping("guide", "conds", conds, "null")
         check_key("guide", "key", key, "jax.random.key(0)")
@@ -179,23 +188,25 @@ class Guide:
             state.taken,
             None if next_t is None else self._node(next_t),
         )
-        parts = self.guidance.at(t)
+        parts, every = self.guidance.at(t), {"main": self.network, **self.networks}
+        most = most_rows("guide", self.batched, (x, t, named, every))
 
-        def run(live: tuple[bool, ...]) -> tuple[Guided, tuple[Any, ...]]:
+        def run(live: tuple[Live, ...]) -> tuple[Any, tuple[Any, ...]]:
             guided, _, states = guided_prediction(
-                {"main": self.network, **self.networks},
+                every,
                 parts,
                 state.parts,
                 step,
                 live=live,
                 key=None if key is None else jax.random.fold_in(key, state.taken),
-                batched=self.batched,
+                most=most,
             )
-            return guided, states
+            return finish(guided, step), states
 
-        index = 0 if isinstance(state.taken, Tracer) else int(state.taken)
-        guided, states = _where_live(self.guidance, t, index, run)
-        return guided, step, GuideState(state.taken + 1, states)
+        modes, which = _modes(self.guidance, t, state.taken)
+        shared = share_program(self.guidance, every, modes, most=most, rows=len(x))
+        out, states = by_mode(modes, which, run, shared=shared)
+        return out, GuideState(state.taken + 1, states)
 
     def _batch(self, tree: Any) -> Any:
         return tree if self.batch_ndim else batch_of_one(tree)
@@ -219,28 +230,30 @@ jax.tree_util.register_dataclass(
 )
 
 
-def _where_live(
-    parts: Chain, t: Any, index: int, run: Callable[[tuple[bool, ...]], Any]
-) -> Any:
-    """`run(live)` with the parts that are live at t; the other parts cost nothing.
+def _modes(
+    parts: Chain, t: Any, taken: Array
+) -> tuple[tuple[tuple[bool, ...], ...], Array]:
+    """Which parts may be live at t, and a number [] that says which it is.
 
-    A host time decides at once; a traced scalar one switches between the pieces of
-    noise time that the windows make; for times [B] every part counts as live.
+    A host time decides at once; a traced scalar one lies in one of the pieces of noise
+    time that the windows make; for times [B] every part counts as live.
     """
+    zero = jnp.zeros((), jnp.int32)
     if not isinstance(t, jax.Array) and not np.ndim(t):
-        return run(parts.live(float(t), index))
+        index = 0 if isinstance(taken, Tracer) else int(taken)
+        return (parts.live(float(t), index),), zero
     pieces = make_pieces(parts)
-    if len({one.live for one in pieces}) == 1:
-        return run(pieces[0].live)
+    modes = all_modes(pieces)
+    if len(modes) == 1:
+        return modes, zero
     # With times [B] a part may be needed by some samples only. All compute it then, and
     # the weight, which is per sample, leaves out the others.
     if np.ndim(t):
-        return run((True,) * len(parts.parts))
+        return ((True,) * len(parts.parts),), zero
     # Pieces run from noise to data, so the edges above t count the pieces before it.
     inner = jnp.asarray([piece.stop for piece in pieces[:-1]])
     piece = (t + slack(t) < inner.astype(t.dtype)).sum()
-    runs = [functools.partial(run, one.live) for one in pieces]
-    return lax.switch(piece, runs)
+    return modes, jnp.asarray([modes.index(one.live) for one in pieces])[piece]
 
 
 def guide(
@@ -253,7 +266,7 @@ def guide(
     depth: int = 0,
     tokens: tuple[int, int] | None = None,
     networks: Mapping[str, Callable[..., Array]] | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     batch_ndim: int = 1,
 ) -> Guide:
     """Turns anybody's prediction function into a guided one with explicit state.
@@ -270,8 +283,10 @@ def guide(
         tokens: (rows, columns) of its tokens, for transforms that look at neighbours;
             a square if None.
         networks: further functions by name, with the same conventions.
-        batched: branches in one call on a larger batch (True) or one call each (False,
-            t keeps the shape it came in); None chooses by backend.
+        batched: branches in one call on a larger batch (True), one call each (False),
+            or as many in one call as have so many rows together; None chooses by the
+            device. A time [] stays one, so branches at another time (`sg`) then are
+            calls of their own.
         batch_ndim: 1 for functions of a batch. 0 for functions of one sample, x [*D]
             and t [], to be used under `jax.vmap` or alone: it equals the batch. Never
             map a guided function of a batch over samples: the first axis of a sample
@@ -312,7 +327,7 @@ def guide(
     others = {
         name: network(f"networks[{name!r}]", f) for name, f in (networks or {}).items()
     }
-    batched = default_batched() if batched is None else batched
+    most_rows("guide", batched, ())
     main = network("predict", predict, depth=depth, tokens=tokens)
     parts = check_acts("guide", chain(guidance))
     return Guide(main, parts, others, time, batched, batch_ndim)

@@ -1,25 +1,25 @@
-"""What a chain will cost on a grid, and the runs of steps that share live branches.
+"""What a chain will cost on a grid, and which steps share a program.
 
 A part of a chain is *live* in a step if its branches are evaluated there. Schedules are
-known on the host, so the steps are cut into runs in which the same parts are live. A
-sampler scans each run on its own, and branches of other parts are not in its program.
+known on the host, so the steps are cut into runs in which the same parts are live.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxguide.guidance._base import RAW, Branch, OwnedBranch, find_network
+from jaxguide.guidance._batching import groups, rows_on
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._schedule import is_schedule
 
 
 class Run(NamedTuple):
-    """Steps `start` to `stop` (exclusive), which all run the same program."""
+    """Steps `start` to `stop` (exclusive) with the same live parts."""
 
     start: int
     stop: int
@@ -32,9 +32,26 @@ class Run(NamedTuple):
         return self.stop - self.start
 
     @property
-    def mode(self) -> tuple[tuple[bool, ...], int]:
-        """The program of a step: (live parts, stages)."""
-        return self.live, self.stages
+    def predictions(self) -> int:
+        """How many guided predictions they take."""
+        return self.steps * self.stages
+
+
+class Piece(NamedTuple):
+    """An interval of noise time in which the same parts are live."""
+
+    start: float  # the noisier end
+    stop: float
+    live: tuple[bool, ...]
+
+
+class Scan(NamedTuple):
+    """Guided predictions `start` to `stop` (exclusive) that share a compiled body."""
+
+    start: int
+    stop: int
+    modes: tuple[tuple[bool, ...], ...]  # the live parts of every kind of step
+    shared: bool = False  # see `by_mode`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +75,6 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
     """Cuts the steps of `grid` [N + 1] where a part becomes live or stops being live,
     or `stages` [N] changes; static and hashable."""
     runs: list[Run] = []
-    # A scan has one body for all its steps. With a branch that only some of them need,
-    # the body would have to compute it in all, or to choose anew in every step.
     for i, (t, count) in enumerate(zip(grid[:-1], stages, strict=True)):
         live = chain.live(float(t), i)
         if runs and runs[-1].live == live and runs[-1].stages == count:
@@ -69,18 +84,67 @@ def make_runs(chain: Chain, grid: np.ndarray, stages: np.ndarray) -> tuple[Run, 
     return tuple(runs)
 
 
+def all_modes(runs: Iterable[Run] | Iterable[Piece]) -> tuple[tuple[bool, ...], ...]:
+    """The distinct live parts of runs or pieces, in order."""
+    return tuple(dict.fromkeys(run.live for run in runs))
+
+
 def mode_indices(runs: tuple[Run, ...], modes: tuple) -> np.ndarray:
-    """Which of `modes` each step runs, int32 [N]."""
-    indices = [modes.index(run.mode) for run in runs for _ in range(run.steps)]
+    """Which of `modes` each guided prediction has, int32 [E]."""
+    indices = [modes.index(run.live) for run in runs for _ in range(run.predictions)]
     return np.asarray(indices, np.int32)
 
 
-class Piece(NamedTuple):
-    """An interval of noise time in which the same parts are live."""
+def make_scans(
+    chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...], **calls: Any
+) -> tuple[Scan, ...]:
+    """The loops of a program; `calls` are the limits on calls, as in `groups`.
 
-    start: float  # the noisier end
-    stop: float
-    live: tuple[bool, ...]
+    A scan for each run has only the branches that are live there, and may put them into
+    one forward pass. Where runs come back, they share a scan that switches between
+    their programs. Where that makes a network occur more often in the program than it
+    has branches, all share one scan in which every branch occurs once.
+    """
+    modes = all_modes(runs)
+    edges, lives = [0], []
+    for run in runs:
+        if not lives or lives[-1] != run.live:
+            edges.append(edges[-1])
+            lives.append(run.live)
+        edges[-1] += run.predictions
+    bits = share_program(chain, networks, modes, **calls)
+    if bits or len(lives) > len(modes):
+        return (Scan(0, edges[-1], modes, bits),)
+    each = zip(edges[:-1], edges[1:], lives, strict=True)
+    return tuple(Scan(start, stop, (live,)) for start, stop, live in each)
+
+
+def share_program(
+    chain: Chain,
+    networks: Mapping[str, Network],
+    modes: Sequence[tuple[bool, ...]],
+    *,
+    most: int | None,
+    rows: int,
+) -> bool:
+    """Whether a program for each of `modes` has more calls than there are branches.
+
+    `most` and `rows` as in `groups`; for a device that is not known (None) as on this
+    host, which bears on the form of the program alone.
+    """
+    if most is None:
+        most = rows_on(jax.default_backend())
+    distinct: dict[OwnedBranch, None] = {}
+    copies = 0
+    for live in modes:
+        wanted = chain.branches(networks["main"], live)
+        sure = chain.branches(networks["main"], chain.without_gates(live))
+        sure = dict.fromkeys((OwnedBranch(RAW), *sure))
+        gated = dict.fromkeys(one for one in wanted if one not in sure)
+        distinct |= sure | gated
+        # What waits for a gate shares no call with what does not.
+        copies += len(groups(networks, sure, most, rows)) + len(gated)
+    return copies > len(distinct)
 
 
 def make_pieces(chain: Chain, start: float = 1.0, stop: float = 0.0) -> list[Piece]:
@@ -121,8 +185,7 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
         nfe += times * here
         branches = _branches(chain, networks, run.live)
         flops += times * sum(_flops(networks, branch) for branch in branches)
-        shut = [on and not g for on, g in zip(run.live, chain.gated(), strict=True)]
-        saved = here - evaluations(chain, networks, tuple(shut))
+        saved = here - evaluations(chain, networks, chain.without_gates(run.live))
         # Gates see the state of a whole step, so the first step is always open.
         least += times * here - saved * (times - run.stages * (run.start == 0))
     plain = _calls(networks, RAW)

@@ -5,7 +5,11 @@ from jaxguide.models.adapters import (
     apply_adapted as apply_adapted,
     init_adapters as init_adapters,
 )
-from jaxguide.models.attention import softmax_attention as softmax_attention
+from jaxguide.models.attention import (
+    dense_attention as dense_attention,
+    fused_attention as fused_attention,
+    softmax_attention as softmax_attention,
+)
 from jaxguide.models.autoencoder_kl import AutoencoderKLConfig as AutoencoderKLConfig
 from jaxguide.models.autoencoders import (
     Autoencoder as Autoencoder,
@@ -18,9 +22,11 @@ from jaxguide.models.dit import (
     DiT as DiT,
     Params as Params,
     apply as apply,
+    cast_params as cast_params,
     init as init,
     parameter_count as parameter_count,
     split_sigma as split_sigma,
+    tabulate as tabulate,
     time_features as time_features,
 )
 from jaxguide.models.dit_config import (
@@ -32,6 +38,7 @@ from jaxguide.models.predictor import Predictor as Predictor
 from jaxguide.models.tiny_autoencoder import (
     TinyAutoencoderConfig as TinyAutoencoderConfig,
 )
+from jaxguide.models.tuning import few_rows as few_rows, tuned as tuned
 from jaxguide.models.weights import (
     Weights as Weights,
     load_weights as load_weights,

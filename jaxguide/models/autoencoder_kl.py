@@ -26,10 +26,10 @@ from flax import nnx
 from jax import Array
 
 from jaxguide.errors import InputError
-from jaxguide.models.attention import softmax_attention
+from jaxguide.models.attention import fused_attention
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
-from jaxguide.models.dit_config import DTYPES
 from jaxguide.models.halves import Halves
+from jaxguide.runtime.devices import DTYPES
 
 Params = dict
 LOG_VARIANCES = (-30.0, 20.0)
@@ -124,8 +124,8 @@ class Attention(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C]."""
         batch, height, width, channels = x.shape
-        tokens = self.norm(x).reshape(batch, 1, height * width, channels)
-        mixed = softmax_attention(
+        tokens = self.norm(x).reshape(batch, height * width, 1, channels)
+        mixed = fused_attention(
             self.query(tokens), self.key(tokens), self.value(tokens)
         )
         return x + self.out(mixed).reshape(x.shape)

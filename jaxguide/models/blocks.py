@@ -16,10 +16,15 @@ from flax import nnx
 from jax import Array, lax
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxguide.models.attention import received_attention, softmax_attention
+from jaxguide.models.attention import (
+    fused_attention,
+    received_attention,
+    softmax_attention,
+    tapped_attention,
+)
 from jaxguide.models.dit_config import DiTConfig
 
-# (q, k, v) -> out, all [B, heads, N, head_dim]
+# (q, k, v) -> out, all [B, heads, N, head_dim]; between taps and blocks tokens first
 Attention = Callable[[Array, Array, Array], Array]
 # (run, q, k, v, block_index) -> out, where `run` is the attention of the network
 AttentionTap = Callable[[Attention, Array, Array, Array, Array], Array]
@@ -55,7 +60,7 @@ class Block(nnx.Module):
     def __init__(self, config: DiTConfig, rngs: nnx.Rngs):
         width, hidden = config.width, config.width * config.mlp_ratio
         linear = functools.partial(make_linear, rngs=rngs)
-        self.heads = config.heads
+        self.heads, self.filled = config.heads, config.head_multiple
         self.qkv = linear(width, 3 * width)
         self.out = linear(width, width)
         self.fc1 = linear(width, hidden)
@@ -66,8 +71,8 @@ class Block(nnx.Module):
     def __call__(
         self,
         tokens: Array,
-        cond: Array,
-        attend: Attention,
+        modulation: Array,
+        attend: Attention | None,
         *,
         attention: bool = True,
         mlp: bool = True,
@@ -76,11 +81,11 @@ class Block(nnx.Module):
 
         Args:
             tokens: [B, N, width].
-            cond: [B, width], after its activation.
-            attend: computes the attention.
+            modulation: [B, 6 width], shift, scale and gate of both parts.
+            attend: computes the attention; None lets the network do it.
             attention, mlp: static; False leaves that part out.
         """
-        parts = jnp.split(self.modulation(cond), 6, axis=-1)
+        parts = jnp.split(modulation, 6, axis=-1)
         if attention:
             shift, scale, gate = parts[:3]
             update = self._attend(normalise(tokens, shift, scale), attend)
@@ -91,30 +96,71 @@ class Block(nnx.Module):
             tokens = tokens + gate[:, None] * self.fc2(hidden)
         return tokens
 
-    def _attend(self, tokens: Array, attend: Attention) -> Array:
+    def _attend(self, tokens: Array, attend: Attention | None) -> Array:
+        if attend is None and self.filled > 1:
+            return self._attend_filled(tokens)
         batch, count, width = tokens.shape
-        split = (batch, count, 3, self.heads, width // self.heads)
-        q, k, v = self.qkv(tokens).reshape(split).transpose(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v)
-        return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, count, width))
+        heads = (batch, count, self.heads, width // self.heads)
+        attend = attend or fused_attention
+        q, k, v = (part.reshape(heads) for part in self._projected(tokens))
+        return self.out(attend(q, k, v).reshape(batch, count, width))
+
+    def _attend_filled(self, tokens: Array) -> Array:
+        """Attention by the network itself, with heads filled up by zeros.
+
+        The weights are filled up, which are small; a product then writes filled-up
+        heads, in the order in which the kernel reads them.
+        """
+        width = tokens.shape[-1]
+        size = width // self.heads
+        more = -size % self.filled
+        kernel = self.qkv.kernel[...].reshape(width, 3, self.heads, size)
+        bias = jnp.asarray(self.qkv.bias).reshape(3, self.heads, size)
+        out = self.out.kernel[...].reshape(self.heads, size, width)
+        kernel, bias, out = (
+            jnp.pad(part, [(0, more if axis == at else 0) for axis in range(part.ndim)])
+            for part, at in ((kernel, 3), (bias, 2), (out, 1))
+        )
+        q, k, v = (
+            jnp.einsum("bnw,whd->bnhd", tokens, kernel[:, i]) + bias[i][None, None]
+            for i in range(3)
+        )
+        mixed = fused_attention(q, k, v, scale=size**-0.5)
+        mixed = jnp.einsum("bnhd,hdw->bnw", mixed, out)
+        return mixed + jnp.asarray(self.out.bias)[None, None]
+
+    def _projected(self, tokens: Array) -> list[Array]:
+        """Queries, keys and values of the tokens, each [B, N, width]."""
+        batch, count, width = tokens.shape
+        if batch * count <= width:
+            return jnp.split(self.qkv(tokens), 3, axis=-1)
+        # One product would have to be cut apart, which copies more than cutting its
+        # weights as soon as there are more tokens than features.
+        kernels = jnp.split(self.qkv.kernel[...], 3, axis=-1)
+        biases = jnp.split(jnp.asarray(self.qkv.bias), 3)
+        pairs = zip(kernels, biases, strict=True)
+        return [tokens @ kernel + bias[None, None] for kernel, bias in pairs]
 
 
 def run_block(
-    block: Block, tokens: Array, cond: Array, index: Array, taps: Taps
+    block: Block, tokens: Array, modulation: Array, index: Array, taps: Taps
 ) -> tuple[Array, Array | None]:
     """One block with its taps: tokens, and the received attention [B, N] if wanted."""
     # The record leaves through a list, since a block returns its tokens alone.
     received = []
 
-    def attend(q: Array, k: Array, v: Array) -> Array:
+    def tapped(q: Array, k: Array, v: Array) -> Array:
         if taps.record:
             received.append(received_attention(q, k))
         if taps.attention is None:
             return softmax_attention(q, k, v)
         return taps.attention(softmax_attention, q, k, v, index)
 
+    untouched = taps.attention is None and not taps.record
+    attend = None if untouched else functools.partial(tapped_attention, tapped)
+
     def run(tokens: Array, *, attention: bool = True, mlp: bool = True) -> Array:
-        return block(tokens, cond, attend, attention=attention, mlp=mlp)
+        return block(tokens, modulation, attend, attention=attention, mlp=mlp)
 
     if taps.block is not None:
         return taps.block(run, tokens, index), None
@@ -128,8 +174,17 @@ def run_blocks(
     cond: Array,
     taps: Taps,
     config: DiTConfig,
+    modulations: Array | None = None,
 ) -> tuple[Array, Array | None]:
     """All blocks, or those of `taps.keep_blocks` in this order.
+
+    Args:
+        blocks: stacked on a leading axis.
+        tokens: [B, N, width].
+        cond: [B, width], after its activation.
+        taps: what is changed or recorded.
+        config: the architecture.
+        modulations: of all blocks, [depth, B, 6 width], where they are known already.
 
     Returns:
         Tokens [B, N, width], and the received attention float32 [B, blocks, N] or None.
@@ -138,18 +193,19 @@ def run_blocks(
     # compiles one block instead of `depth`, and the blocks that run may be an array.
     graph, stacked = nnx.split(blocks)
 
-    def run(tokens: Array, params: nnx.State, index: Array):
+    def run(tokens: Array, params: nnx.State, index: Array, known: Array | None):
         block = nnx.merge(graph, fetched(params))
-        return run_block(block, tokens, cond, index, taps)
+        modulation = block.modulation(cond) if known is None else known
+        return run_block(block, tokens, modulation, index, taps)
 
     run = _rematerialised(run, config.remat)
 
     def run_chosen(tokens: Array, index: Array):
-        params = jax.tree.map(
+        params, known = jax.tree.map(
             lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False),
-            stacked,
+            (stacked, modulations),
         )
-        return run(tokens, params, index)
+        return run(tokens, params, index, known)
 
     if taps.keep_blocks is not None:
         tokens, record = lax.scan(run_chosen, tokens, taps.keep_blocks)
@@ -158,7 +214,10 @@ def run_blocks(
         # all in the gradient, which would add into the whole stack for each block.
         every = jnp.arange(config.depth, dtype=jnp.int32)
         tokens, record = lax.scan(
-            lambda tokens, step: run(tokens, *step), tokens, (stacked, every)
+            lambda tokens, step: run(tokens, *step),
+            tokens,
+            (stacked, every, modulations),
+            unroll=config.unroll,
         )
     return tokens, None if record is None else record.swapaxes(0, 1)
 

@@ -22,8 +22,7 @@ from jaxguide.models.header import Meaning, Shapes
 from jaxguide.models.looks import few
 from jaxguide.models.safetensors_file import check_regular, read_array, read_header
 from jaxguide.models.written import write_arrays
-
-DTYPES = ("float16", "bfloat16", "float32")
+from jaxguide.runtime.devices import DTYPES
 
 
 def write(
@@ -71,8 +70,9 @@ def read(
     format: str,
     writer: str,
     understand: Callable[[dict[str, Any]], Meaning],
+    dtype: str = "float32",
 ) -> tuple[Any, dict[str, Any]]:
-    """What `write` wrote; parameters come back as float32.
+    """What `write` wrote; parameters come back as `dtype`.
 
     Args:
         owner: the public name that an error begins with.
@@ -80,6 +80,7 @@ def read(
         format: what the file must say it is.
         writer: the function that writes such files, for the error.
         understand: the header -> what it means. It may raise InputError.
+        dtype: of the parameters; each is converted as soon as it is read.
 
     Returns:
         What `understand` made, and the nested parameters.
@@ -113,9 +114,9 @@ def read(
             f"{owner}: need arrays of {', '.join(DTYPES)}, got path={str(path)!r} with "
             f"{few(other)}. Write it with {writer}."
         )
-    flat = {}
+    flat, kind = {}, jnp.dtype(dtype)
     for name, array in stored.items():
-        value = read_array(path, array).astype(np.float32, copy=False)
+        value = read_array(path, array).astype(kind, copy=False)
         check_finite(owner, path, name, value, meaning.unset.get(name, 0))
         flat[name] = jnp.asarray(value)
     return meaning.made, traverse_util.unflatten_dict(flat, sep=".")

@@ -42,6 +42,7 @@ from jaxguide.models.blocks import (
     run_blocks,
 )
 from jaxguide.models.dit_config import INPUT_UNITS, DiTConfig
+from jaxguide.models.modulations import ModulationTable, looked_up
 
 Params = dict
 
@@ -141,6 +142,7 @@ class DiT(nnx.Module):
         label: Array,
         numbers: Mapping[str, Array] | None = None,
         taps: Taps = Taps(),  # noqa: B008
+        table: ModulationTable | None = None,
     ) -> Any:
         """See `apply`, whose keyword arguments `taps` holds."""
         tokens = self.patch_in(_patchify(x, self.config))
@@ -150,11 +152,31 @@ class DiT(nnx.Module):
         for name in self.config.inputs:
             cond = cond + self._number(name, (numbers or {})[name])
         cond = jax.nn.silu(cond)
-        tokens, record = run_blocks(self.blocks, tokens, cond, taps, self.config)
-        shift, scale = jnp.split(self.modulation(cond), 2, axis=-1)
+        blocks, ends = None, None
+        if table is not None and taps.time_embedding is None:
+            known = functools.partial(self.modulations, cond)
+            blocks, ends = looked_up(table, t, label, known)
+        tokens, record = run_blocks(
+            self.blocks, tokens, cond, taps, self.config, blocks
+        )
+        ends = self.modulation(cond) if ends is None else ends
+        shift, scale = jnp.split(ends, 2, axis=-1)
         out = self.patch_out(normalise(tokens, shift, scale))
         out = _unpatchify(out, self.config)
         return (out, record) if taps.record else out
+
+    def modulations(self, cond: Array) -> tuple[Array, Array]:
+        """Of all blocks [depth, B, 6 width], and of the end [B, 2 width]."""
+        linear = self.blocks.modulation
+        blocks = jnp.einsum("bw,dwk->dbk", cond, linear.kernel[...])
+        return blocks + jnp.asarray(linear.bias)[:, None], self.modulation(cond)
+
+    def tabulate(self, times: Array, labels: Array) -> ModulationTable:
+        """See `tabulate`."""
+        t, label = (part.ravel() for part in jnp.meshgrid(times, labels, indexing="ij"))
+        cond = jax.nn.silu(self._condition(t, label, None))
+        blocks, ends = self.modulations(cond)
+        return ModulationTable(times, labels, blocks, ends)
 
     def _condition(self, t: Array, label: Array, tap: Callable | None) -> Array:
         config, table = self.config, self.label_table[...]
@@ -200,6 +222,7 @@ def apply(
     time_embedding: Callable[[Array], Array] | None = None,
     numbers: Mapping[str, Array] | None = None,
     record_attention: bool = False,
+    table: ModulationTable | None = None,
 ) -> Any:
     """One forward pass; a pure function that may be jitted, batched, differentiated.
 
@@ -221,6 +244,8 @@ def apply(
         time_embedding: `embedding -> embedding`, [B, width], before the label is added.
         numbers: one float [B] for every name in `config.inputs`.
         record_attention: also return how much attention every token receives.
+        table: of `tabulate`, for the same parameters; other times and labels than its
+            own are computed.
 
     Returns:
         [B, H, W, C] in the dtype of `x`; [B, H, W, 2C] if `config.learn_sigma`. With
@@ -243,17 +268,61 @@ def apply(
             f"apply: need block or record_attention, got both, block={block!r}. "
             "A block tap may run a block twice or not at all."
         )
-    dtype = jnp.dtype(config.dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    params = cast_params(config, params)
     # The blocks are fetched one by one in their scan: in full they need not fit.
     ends = fetched({name: params[name] for name in params if name != "blocks"})
     network = nnx.merge(_graph(config), {**params, **ends})
     taps = Taps(keep_blocks, attention, block, time_embedding, record_attention)
-    out = network(x.astype(dtype), t, label, numbers, taps)
+    out = network(x.astype(config.dtype), t, label, numbers, taps, table)
     if record_attention:
         out, record = out
         return out.astype(x.dtype), record
     return out.astype(x.dtype)
+
+
+def tabulate(
+    config: DiTConfig, params: Params, times: Array, labels: Array
+) -> ModulationTable:
+    """Modulations of all blocks at known times and labels, computed once.
+
+    With few images per call a third of the weights are read for these alone, at every
+    step. In a sampler their times are known before it begins.
+
+    Args:
+        config: the architecture, without `inputs`.
+        params: as `apply` takes them.
+        times: float [M], noise times.
+        labels: int32 [L].
+
+    Returns:
+        Of depth x M x L x 6 width values, to be given to `apply` as `table`.
+
+    Raises:
+        InputError: if the network takes numbers beside the time.
+    """
+    if config.inputs:
+        raise InputError(
+            f"tabulate: need a network without inputs, got inputs={config.inputs!r}. "
+            "Call apply without a table."
+        )
+    network = nnx.merge(_graph(config), cast_params(config, params))
+    return network.tabulate(times, labels)
+
+
+def cast_params(config: DiTConfig, params: Params) -> Params:
+    """Parameters in the dtype of the computation, as `apply` casts them.
+
+    Cast them before a loop over many steps: a GPU does it at every step otherwise.
+    `load_weights(dtype=)` reads them so.
+
+    Args:
+        config: the architecture.
+        params: as returned by `init`.
+
+    Returns:
+        The same tree, every leaf in `config.dtype`.
+    """
+    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
 
 
 def split_sigma(config: DiTConfig, output: Array) -> tuple[Array, Array | None]:

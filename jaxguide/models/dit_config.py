@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from jaxguide.errors import InputError
+from jaxguide.runtime.devices import DTYPES
 
 # name: (width, depth, heads)
 SIZES = {
@@ -18,7 +19,6 @@ SIZES = {
     "XL": (1152, 28, 16),
 }
 PATCHES = (2, 4, 8)
-DTYPES = ("float32", "bfloat16", "float16")
 REMATS = (False, True, "none", "full", "dots")
 # Numbers that a network may take beside the time: the factor before the sine features.
 INPUT_UNITS = {"scale": 1.0, "beta": 1000.0, "duration": 1000.0}
@@ -50,6 +50,12 @@ class DiTConfig:
             "none", "full" (all of it: only the tokens between blocks are kept) or
             "dots" (all but the products with weights, which are kept). False is
             "none", True is "full".
+        unroll: the blocks one after the other in the program, not in a loop. It
+            compiles longer; on a GPU with few images it is faster, as a loop copies
+            the weights of every block before it uses them.
+        head_multiple: heads are filled up with zeros to a multiple of so many features
+            inside of attention. 128 on a TPU, whose kernel would do it by copies; it
+            changes no result beyond rounding.
 
     Raises:
         InputError: if a number is out of range or does not divide as described.
@@ -70,9 +76,19 @@ class DiTConfig:
     dtype: str = "float32"
     inputs: tuple[str, ...] = ()
     remat: bool | str = False
+    unroll: bool = False
+    head_multiple: int = 1
 
     def __post_init__(self):
-        for name in ("channels", "patch", "width", "depth", "heads", "mlp_ratio"):
+        for name in (
+            "channels",
+            "patch",
+            "width",
+            "depth",
+            "heads",
+            "mlp_ratio",
+            "head_multiple",
+        ):
             self._need(getattr(self, name) >= 1, name, ">= 1")
         self._need(self.num_classes >= 0, "num_classes", ">= 0")
         whole = all(isinstance(edge, int | np.integer) for edge in self._edges)

@@ -26,8 +26,8 @@ from jax import Array
 
 from jaxguide.errors import InputError
 from jaxguide.models.convolution import GroupNorm, enlarge, make_conv
-from jaxguide.models.dit_config import DTYPES
 from jaxguide.models.halves import Halves
+from jaxguide.runtime.devices import DTYPES
 
 Params = dict
 LIMIT = 3.0

@@ -20,8 +20,10 @@ from jaxguide.models.convolution import parameter_shapes
 from jaxguide.models.dit import init
 from jaxguide.models.dit_config import DiTConfig
 from jaxguide.models.shown import by_dit
+from jaxguide.models.tuning import untuned
 from jaxguide.paths import KINDS, PATHS
 from jaxguide.runtime.calls import lookup
+from jaxguide.runtime.devices import DTYPES
 
 FORMAT = "jaxguide-weights-1"
 
@@ -67,7 +69,7 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
     """
     about = {
         "format": FORMAT,
-        "model": dataclasses.asdict(weights.model),
+        "model": dataclasses.asdict(untuned(weights.model)),
         "path": weights.path,
         "kind": weights.kind,
         "class_names": list(weights.class_names),
@@ -79,8 +81,14 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
     container.write("save_weights", path, about, params, dtype, unset=unset)
 
 
-def load_weights(path: str | Path) -> Weights:
-    """Reads a file of `save_weights`; parameters come back as float32.
+def load_weights(path: str | Path, *, dtype: str = "float32") -> Weights:
+    """Reads a file of `save_weights`.
+
+    Args:
+        path: of the file.
+        dtype: of the parameters, "float32", "bfloat16" or "float16". For sampling that
+            of the computation: a network whose parameters have it already casts
+            nothing at each step, and takes half of the memory in bfloat16.
 
     Raises:
         InputError: if the file is missing, was not written by `save_weights`, or says
@@ -88,7 +96,10 @@ def load_weights(path: str | Path) -> Weights:
         NonFiniteError: if a value is NaN or infinite.
     """
     owner = "load_weights"
-    weights, params = container.read(owner, path, FORMAT, "save_weights", _meaning)
+    lookup(f"{owner} dtype", dtype, dict.fromkeys(DTYPES))
+    weights, params = container.read(
+        owner, path, FORMAT, "save_weights", _meaning, dtype
+    )
     return weights._replace(params=params)
 
 

@@ -6,6 +6,7 @@ features. Training lays its state and batches out by itself (`train.parallel`).
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,32 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxguide.runtime.calls import lookup
+
+DTYPES = ("float32", "bfloat16", "float16")
 BATCH = "batch"
 SPLIT, COPIED = PartitionSpec(BATCH), PartitionSpec()
+
+
+def computing_dtype(owner: str, wanted: str) -> str:
+    """The dtype that networks compute in on the devices of this process.
+
+    Args:
+        owner: what an error begins with.
+        wanted: "auto", which is bfloat16 on an accelerator and float32 on a CPU, or one
+            of `DTYPES`.
+
+    Raises:
+        InputError: for another name.
+    """
+    name = lookup(owner, wanted, {"auto": None} | {name: name for name in DTYPES})
+    return name or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def summary() -> str:
+    """Number and kind of all devices, for people: "8 x NVIDIA H100 80GB HBM3"."""
+    kinds = collections.Counter(device.device_kind for device in jax.devices())
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
 
 
 def local_mesh() -> Mesh:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxguide import guidance, losses, models, samplers
@@ -215,10 +216,15 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def build_weights(name: str, dtype: str) -> Weights:
-    """Weights of a checkpoint, computing in `dtype`."""
-    weights = load_weights(find_checkpoint(name))
-    return weights._replace(model=dataclasses.replace(weights.model, dtype=dtype))
+def build_weights(name: str, dtype: str, *, rows: int = 64) -> Weights:
+    """Weights of a checkpoint, stored and computing in `dtype`, for this device.
+
+    `rows` of one call decide how the network runs, see `models.tuned`.
+    """
+    # Cast here: inside a program of many steps a GPU would cast them at every step.
+    weights = load_weights(find_checkpoint(name), dtype=dtype)
+    model = dataclasses.replace(weights.model, dtype=dtype)
+    return weights._replace(model=models.tuned(model, jax.default_backend(), rows=rows))
 
 
 def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
@@ -257,4 +263,28 @@ def build_network(weights: Weights, learnt_scale: float = 1.0) -> Network:
         flops=float(total),
         block_flops=float(block),
         tokens=weights.model.grid,
+    )
+
+
+def tabulated(
+    network: Network, grid: np.ndarray, sampler: samplers.Sampler, labels: Any
+) -> Network:
+    """The network with the modulations of all steps computed before the first one.
+
+    Args:
+        network: of `build_network`.
+        grid, sampler: that it will be sampled with.
+        labels: int32 [L], all that it will see.
+    """
+    predict: Any = network.predict
+    model, (params, *_) = predict.func.model, predict.args
+    if model.inputs:
+        return network
+    with np.errstate(all="ignore"):
+        second = sampler.second_times(network.path, grid)
+    times = np.unique(np.concatenate([grid, second]).astype(np.float32))
+    table = models.tabulate(model, params, jnp.asarray(times), labels)
+    named = predict.keywords | {"table": table}
+    return dataclasses.replace(
+        network, predict=jax.tree_util.Partial(predict.func, params, **named)
     )

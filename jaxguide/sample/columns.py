@@ -121,7 +121,14 @@ def _compile(job: SampleJob, chain: Chain, size: int, progress: Progress) -> Any
 
     def sample(network: Network, networks: Any, labels: Any, numbers: Any) -> Any:
         x0, nfe = draw(
-            job, chain, network, networks, labels, numbers, progress=progress.step
+            job,
+            chain,
+            network,
+            networks,
+            labels,
+            numbers,
+            progress=progress.step,
+            devices=jax.local_device_count(),
         )
         if isinstance(job.sampler, Adaptive):
             jax.debug.callback(progress.step, nfe[0])

@@ -49,8 +49,12 @@ class SampleConfig:
         batch_size: images per call (of a set: per device and call); changes speed and
             memory, and no more than the rounding of the images.
         decode_batch: images per device that the autoencoder decodes at a time.
-        batched: guidance branches in one forward pass: "auto", "yes", "no".
-        dtype: of the computation, "float32" or "bfloat16".
+        batched: guidance branches in one forward pass: "yes", "no", as many as have so
+            many rows per device, such as "64"; "auto" chooses by the device.
+        dtype: of weights and computation: "auto" is bfloat16 on a GPU or TPU and
+            float32 on a CPU. Times, normalisations, softmax and the state of the
+            sampler are float32 in any case. In float32 a GPU may still multiply in TF32
+            and a TPU in bfloat16: JAX_DEFAULT_MATMUL_PRECISION=float32 forbids it.
         zoom: edge of an image pixel in the picture.
         folder: where the picture and the JSON go.
         num_samples: images of the set; 0 makes one picture.
@@ -78,7 +82,7 @@ class SampleConfig:
     batch_size: int = values.number(64, 1)
     decode_batch: int = values.number(8, 1)
     batched: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     zoom: int = values.number(2, 1, 64)
     folder: str = "outputs/sample"
     num_samples: int = values.number(0, 0)

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxguide import samplers
 from jaxguide.errors import InputError
-from jaxguide.guidance import Chain, Cost, Network
+from jaxguide.guidance import Chain, Cost, Network, rows_on
 from jaxguide.models import Weights
-from jaxguide.runtime import values
+from jaxguide.runtime import devices, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample import build, config as sample_config
 from jaxguide.sample.build import Adaptive
@@ -72,6 +72,7 @@ class SampleJob:
         lines = [
             f"model    {config.checkpoint}: DiT width {model.width} depth "
             f"{model.depth} patch {model.patch}, {size}, predicts {self.weights.kind}",
+            f"devices  {devices.summary()}; computes in {config.dtype} (dtype)",
             f"path     {self.weights.path}; {grid}; sampler {config.sampler}{steps}",
             f"images   {self._images()}; seed {config.seed}",
         ]
@@ -96,17 +97,21 @@ def build_job(config: SampleConfig) -> SampleJob:
         InputError: for anything wrong in the config, with the fix.
     """
     values.check(config, "sample")
-    lookup("batched", config.batched, sample_config.BATCHED)
+    parse_batched(config.batched)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
+    dtype = devices.computing_dtype("sample dtype", config.dtype)
+    # From here on the name of the dtype itself, which is what a record has to say.
+    config = dataclasses.replace(config, dtype=dtype)
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
-    weights = build.build_weights(config.checkpoint, config.dtype)
+    rows = config.batch_size
+    weights = build.build_weights(config.checkpoint, config.dtype, rows=rows)
     build.check_learnt_scale(config, weights)
     network = build.build_network(weights, config.learnt_scale)
     networks = {}
     if config.weak_checkpoint:
-        weak = build.build_weights(config.weak_checkpoint, config.dtype)
+        weak = build.build_weights(config.weak_checkpoint, config.dtype, rows=rows)
         networks["weak"] = build.build_network(weak, config.learnt_scale)
     names = weights.class_names
     conds = {"null": weights.model.null_label}
@@ -138,6 +143,7 @@ def draw(
     numbers: Any,
     *,
     progress: Callable[[Any], None] | None = None,
+    devices: int = 1,
 ) -> tuple[Any, Any]:
     """Samples, as a traced part of a larger program.
 
@@ -151,7 +157,7 @@ def draw(
     Returns:
         `(x0, nfe)`: [B, H, W, C], and evaluations per image, int32 [B].
     """
-    noise, named = inputs(job, networks, labels, numbers)
+    noise, named = inputs(job, networks, labels, numbers, devices)
     if not isinstance(job.sampler, Adaptive):
         x0 = samplers.generate(
             network, noise, labels, guidance=chain, progress=progress, **named
@@ -172,9 +178,12 @@ def draw(
 
 
 def inputs(
-    job: SampleJob, networks: Any, labels: Any, numbers: Any
+    job: SampleJob, networks: Any, labels: Any, numbers: Any, devices: int = 1
 ) -> tuple[Any, dict[str, Any]]:
-    """Initial noise, and the named arguments of `generate` besides the guidance."""
+    """Initial noise, and the named arguments of `generate` besides the guidance.
+
+    `devices` is over how many the compiler will cut the batch.
+    """
     key = jax.random.key(job.config.seed)
     keys = samplers.sample_keys(key, numbers)
     noise = samplers.initial_noise(keys, job.weights.model.image_shape)
@@ -186,5 +195,25 @@ def inputs(
         networks=networks,
         key=key,
         sample_keys=keys,
-        batched=sample_config.BATCHED[job.config.batched],
+        batched=_batched(job.config.batched, devices),
     )
+
+
+def parse_batched(text: str) -> bool | int | None:
+    """`batched` of a config as `generate` takes it.
+
+    Raises:
+        InputError: if it is neither a name nor a number of rows.
+    """
+    if text.isdecimal() and int(text):
+        return int(text)
+    return lookup("batched", text, sample_config.BATCHED)
+
+
+def _batched(text: str, devices: int) -> bool | int:
+    """The same for the devices of this process, which a program cannot know."""
+    batched = parse_batched(text)
+    if batched is None:
+        batched = rows_on(jax.local_devices()[0].platform) or False
+    # A limit is on rows per device; the program sees those of all.
+    return batched if isinstance(batched, bool) else batched * devices

@@ -14,8 +14,8 @@ from jaxguide.guidance import (
     Transform,
     _plan as plan,
     chain,
-    default_batched,
 )
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._chain import check_acts
 from jaxguide.paths import Array, Path
 from jaxguide.samplers._base import Sampler
@@ -25,7 +25,8 @@ from jaxguide.samplers._inputs import (
     check_networks,
     check_sampler,
 )
-from jaxguide.samplers._solver import Fixed, Program, per_step, solve
+from jaxguide.samplers._solver import make_program, per_step, solve
+from jaxguide.samplers._turns import Fixed
 
 
 def cost(
@@ -61,7 +62,7 @@ def generate(
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
     sample_keys: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     progress: Callable[[Array], None] | None = None,
 ) -> Array:
     """Samples from noise to data along `grid`, guided.
@@ -84,8 +85,10 @@ def generate(
         key: shared by the batch, for transforms that draw (S2).
         sample_keys: one PRNG key per sample [B], for stochastic samplers; the function
             `sample_keys` makes them.
-        batched: branches in one forward pass (True) or one call each (False); None
-            chooses by backend.
+        batched: branches in one forward pass (True), one call each (False), or as many
+            in one as have so many rows together; None chooses by the device that the
+            program is compiled for. Branches that are live in different steps may get
+            calls of their own, so that the program holds each once.
         progress: called on the host with the index of each finished step; part of
             the compiled program, so pass one function, not a new lambda per call.
 
@@ -103,8 +106,6 @@ def generate(
     grid = check("generate", network, grid, sampler, sample_keys)
     parts = as_chain(guidance)
     runs = plan.make_runs(parts, grid, sampler.stages(grid))
-    batched = default_batched() if batched is None else batched
-    program = Program(sampler, batched, progress)
     fixed = Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
@@ -113,6 +114,8 @@ def generate(
         parts.constants(),
     )
     steps = per_step(parts, network.path, sampler, grid)
+    most = most_rows("generate", batched, (noise, fixed, steps))
+    program = make_program(sampler, grid, most, progress)
     start = at_start(network.path, grid, noise)
     return solve(program, runs, fixed, steps, start, parts.init(noise))
 

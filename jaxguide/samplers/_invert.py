@@ -13,10 +13,14 @@ from jaxguide.guidance import (
     Network,
     Transform,
     _plan as plan,
-    default_batched,
 )
+from jaxguide.guidance._batching import most_rows
 from jaxguide.paths import Array
-from jaxguide.samplers import _generation as generation, _solver as solver
+from jaxguide.samplers import (
+    _generation as generation,
+    _solver as solver,
+    _turns as turns,
+)
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._checks import check_determined
 from jaxguide.samplers._inputs import (
@@ -38,7 +42,7 @@ def invert(
     conds: Mapping[str, Any] | None = None,
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
 ) -> Array:
     """Walks the sampler's ODE from data to noise, so that `generate` leads back.
 
@@ -88,16 +92,16 @@ def invert(
     runs = plan.make_runs(parts, np.append(stop, stop[-1]), sampler.stages(grid))
     steps = solver.per_step(parts, network.path, sampler, grid)
     numbers = parts.on_grid(stop, stop)
-    batched = default_batched() if batched is None else batched
-    program = solver.Program(sampler, batched)
-    fixed = solver.Fixed(
+    fixed = turns.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         None,
         parts.constants(),
     )
-    steps = steps._replace(chain=numbers, second_chain=numbers)
+    steps = steps._replace(chain=numbers)
+    most = most_rows("invert", batched, (x0, fixed, steps))
+    program = solver.make_program(sampler, grid, most)
     noise = solver.solve(program, runs, fixed, steps, x0, parts.init(x0))
     return noise / jnp.asarray(float(last.sigma), noise.dtype)
 

@@ -15,10 +15,15 @@ import numpy as np
 from jax import lax
 
 from jaxguide.errors import InputError
-from jaxguide.guidance import Chain, Network, Transform, _plan as plan, default_batched
+from jaxguide.guidance import Chain, Network, Transform, _plan as plan
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._checks import shown
 from jaxguide.paths import Array, Path
-from jaxguide.samplers import _generation as generation, _solver as solver
+from jaxguide.samplers import (
+    _generation as generation,
+    _solver as solver,
+    _turns as turns,
+)
 from jaxguide.samplers._base import Sampler
 from jaxguide.samplers._inputs import check_arrays, check_networks
 
@@ -30,10 +35,11 @@ class Points:
     `points[2:3]` is the third alone; every slice of one length runs the same program.
     """
 
-    steps: Any  # leaves [N, ...]; those of the two chains [P, N, ...]
-    which: Array  # int32 [P, N]: the mode of every step
-    # (live parts, stages) that occur at any point: static, they decide the program.
-    # Which of them a step runs is a number, so other windows do not recompile.
+    # Leaves [E, ...], one entry per guided prediction; those of the chain [P, E, ...].
+    steps: Any
+    which: Array  # int32 [P, E]: the mode of every prediction
+    # Live parts that occur at any point: static, they decide the program. Which of
+    # them a step has is a number, so other windows do not recompile.
     modes: tuple[Any, ...]
     constants: Chain  # the same at all points, see `Chain.constants`; kept once
 
@@ -41,18 +47,17 @@ class Points:
         return len(self.which)
 
     def __getitem__(self, where: slice) -> "Points":
-        chains = jax.tree.map(lambda leaf: leaf[where], self.chains)
-        return dataclasses.replace(self.with_chains(*chains), which=self.which[where])
+        chain = jax.tree.map(lambda leaf: leaf[where], self.chain)
+        return dataclasses.replace(self.with_chain(chain), which=self.which[where])
 
     @property
-    def chains(self) -> tuple[Chain, Chain]:
+    def chain(self) -> Chain:
         """What differs from point to point, besides the modes."""
-        return self.steps.chain, self.steps.second_chain
+        return self.steps.chain
 
-    def with_chains(self, chain: Chain, second_chain: Chain) -> "Points":
+    def with_chain(self, chain: Chain) -> "Points":
         """The same steps with other numbers."""
-        steps = self.steps._replace(chain=chain, second_chain=second_chain)
-        return dataclasses.replace(self, steps=steps)
+        return dataclasses.replace(self, steps=self.steps._replace(chain=chain))
 
 
 jax.tree_util.register_dataclass(
@@ -121,12 +126,12 @@ def make_points(
         )
     stages = sampler.stages(grid)
     runs = [plan.make_runs(parts, grid, stages) for parts in chains]
-    modes = tuple(dict.fromkeys(run.mode for each in runs for run in each))
+    modes = plan.all_modes(run for each in runs for run in each)
     steps = [solver.per_step(parts, path, sampler, grid) for parts in chains]
-    stacked = [(each.chain, each.second_chain) for each in steps]
+    stacked = [each.chain for each in steps]
     which = np.stack([plan.mode_indices(each, modes) for each in runs])
     points = Points(steps[0], jnp.asarray(which), modes, constants[0])
-    return points.with_chains(*jax.tree.map(lambda *leaf: jnp.stack(leaf), *stacked))
+    return points.with_chain(jax.tree.map(lambda *leaf: jnp.stack(leaf), *stacked))
 
 
 def sweep(
@@ -141,7 +146,7 @@ def sweep(
     networks: Mapping[str, Network] | None = None,
     key: Array | None = None,
     sample_keys: Array | None = None,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     vmapped: bool = False,
     progress: Callable[[Array], None] | None = None,
 ) -> Array:
@@ -172,23 +177,23 @@ def sweep(
     points = guidances
     if not isinstance(points, Points):
         points = make_points(points, path=network.path, grid=grid, sampler=sampler)
-    fixed = solver.Fixed(
+    fixed = turns.Fixed(
         {"main": network, **(networks or {})},
         {"cond": cond, **(conds or {})},
         key,
         sample_keys,
     )
-    batched = default_batched() if batched is None else batched
-    program = solver.Program(sampler, batched, progress)
+    most = most_rows("sweep", batched, (noise, fixed, points))
+    program = solver.make_program(sampler, grid, most, progress)
     start = generation.at_start(network.path, grid, noise)
     solve = _solve if solver.traced((fixed, points, noise)) else _solve_jit
     return solve(program, vmapped, fixed, points, start)
 
 
 def _solve(
-    program: solver.Program,
+    program: turns.Program,
     vmapped: bool,
-    fixed: solver.Fixed,
+    fixed: turns.Fixed,
     points: Points,
     x: Array,
 ) -> Array:
@@ -197,18 +202,23 @@ def _solve(
     One scan over all steps, not one per run as in `generate`: the points have windows
     of their own, so that their runs do not begin and end together.
     """
+    kept = fixed._replace(constants=points.constants)
+    parts = points.chain.with_constants(points.constants)
+    # Under `vmap` the points of a step differ in `which`, and XLA evaluates the program
+    # of every mode and selects: one that they share is then cheaper.
+    bits = vmapped or plan.share_program(
+        parts, fixed.networks, points.modes, most=program.most_rows, rows=len(x)
+    )
+    scan = plan.Scan(0, points.which.shape[1], points.modes, bits)
 
-    def one(each: tuple[tuple[Chain, Chain], Array]) -> Array:
-        chains, which = each
-        steps = points.with_chains(*chains).steps
-        whole = chains[0].with_constants(points.constants)
-        carry = solver.Carry(x, whole.init(x), program.sampler.init(x))
-        kept = fixed._replace(constants=points.constants)
-        return solver.march(program, points.modes, kept, steps, which, carry).x
+    def one(each: tuple[Chain, Array]) -> Array:
+        chain, which = each
+        steps = points.with_chain(chain).steps
+        whole = chain.with_constants(points.constants)
+        carry = solver.begin(program, kept, steps, x, whole.init(x))
+        return solver.march(program, scan, kept, steps, which, carry).x
 
-    # Under `lax.map` a step runs the one program that `which` names; under `vmap` the
-    # points of a step differ in `which`, and XLA evaluates every program and selects.
-    over = points.chains, points.which
+    over = points.chain, points.which
     return jax.vmap(one)(over) if vmapped else lax.map(one, over)
 
 

@@ -13,6 +13,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxguide import paths
 from jaxguide.errors import InputError, NonFiniteError
@@ -22,10 +23,12 @@ from jaxguide.guidance import (
     Step,
     Transform,
     _plan as plan,
-    default_batched,
     guided_prediction,
 )
+from jaxguide.guidance._base import Guided
+from jaxguide.guidance._batching import most_rows
 from jaxguide.guidance._evaluate import as_pair
+from jaxguide.guidance._live import Live, by_mode
 from jaxguide.paths import Array, as_number, is_integer
 from jaxguide.samplers._checks import check_determined, check_tolerances
 from jaxguide.samplers._generation import as_chain
@@ -55,7 +58,7 @@ def integrate(
     t_max: float = 1.0,
     t_min: float = 0.0,
     per_sample: bool = True,
-    batched: bool | None = None,
+    batched: bool | int | None = None,
     max_steps: int = 4096,
 ) -> Solution:
     """Solves the guided probability-flow ODE from `t_max` to `t_min` adaptively.
@@ -92,10 +95,17 @@ def integrate(
     check_tolerances("integrate", rtol, atol)
     _check_interval(t_max, t_min, max_steps)
     _check_ends(network, t_max, t_min)
+    most = most_rows(
+        "integrate", batched, (noise, network, networks, cond, conds, parts)
+    )
+    if (
+        per_sample and most is not None
+    ):  # mapped over samples, a row stands for them all
+        most //= max(1, len(noise))
     problem = _Problem(
         {"main": network, **(networks or {})},
         parts,
-        default_batched() if batched is None else batched,
+        most,
         diffrax.Dopri5() if solver is None else solver,
         diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps,
@@ -105,8 +115,7 @@ def integrate(
     pieces = plan.make_pieces(parts, t_max, t_min)
     start = noise * jnp.asarray(float(network.path.node(t_max).sigma), noise.dtype)
     all_conds = {"cond": cond, **(conds or {})}
-    everywhere = plan.Piece(t_max, t_min, (True,) * len(parts.parts))
-    _check_draws(problem, everywhere, start, all_conds)
+    _check_draws(problem, t_max, start, all_conds)
     if not per_sample:
         return _checked(problem, *_solve(problem, pieces, start, all_conds))
 
@@ -123,7 +132,7 @@ def integrate(
 class _Problem(NamedTuple):
     networks: dict[str, Network]
     parts: Chain
-    batched: bool
+    most: int | None
     solver: diffrax.AbstractERK
     controller: diffrax.PIDController
     max_steps: int
@@ -187,9 +196,7 @@ def _check_memory(parts: Chain, noise: Array) -> None:
             )
 
 
-def _check_draws(
-    problem: _Problem, piece: plan.Piece, x: Array, conds: dict[str, Any]
-) -> None:
+def _check_draws(problem: _Problem, t: float, x: Array, conds: dict[str, Any]) -> None:
     """Refuses transforms that draw: those that need a key where there is none.
 
     A draw may be anywhere (a condition, dropped blocks, inside `apply`), so the field
@@ -197,9 +204,12 @@ def _check_draws(
     another reason, and fails again with its own message when the field is integrated.
     """
 
+    live = (True,) * len(problem.parts.parts)
+
     def complaint(key: Array | None) -> str | None:
         try:
-            jax.eval_shape(_field(problem, conds, piece, key), piece.start, x, None)
+            field = _field(problem, conds, (live,), 0, False, t / 2, key)
+            jax.eval_shape(field, t, x, None)
         except ValueError as error:
             return str(error)
         return None
@@ -218,16 +228,23 @@ def _solve(
     problem: _Problem, pieces: list[plan.Piece], x: Array, conds: dict[str, Any]
 ) -> tuple[Solution, Array]:
     """Integrates over every piece in turn; and whether every one was finished."""
-    steps = nfe = jnp.zeros((), jnp.int32)
-    ended = jnp.ones((), bool)
-    for piece in pieces:
+    modes = plan.all_modes(pieces)
+    shared = _shared(problem, modes, x, conds)
+    ends = np.asarray([(one.start, one.stop) for one in pieces])
+    first = np.maximum(ends[:, 1] - ends[:, 0], -0.01)
+    nfe = [plan.evaluations(problem.parts, problem.networks, one) for one in modes]
+
+    def piece(carry: tuple[Array, Array, Array, Array], each: tuple[Any, ...]):
+        x, steps, calls, ended = carry
+        start, stop, step, which = each
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(_field(problem, conds, piece)),
+            diffrax.ODETerm(
+                _field(problem, conds, modes, which, shared, (start + stop) / 2)
+            ),
             problem.solver,
-            t0=piece.start,
-            t1=piece.stop,
-            # Given, because choosing it would cost evaluations.
-            dt0=max(piece.stop - piece.start, -0.01),
+            t0=start,
+            t1=stop,
+            dt0=step,  # given, because choosing it would cost evaluations
             y0=x,
             stepsize_controller=problem.controller,
             max_steps=problem.max_steps,
@@ -235,11 +252,37 @@ def _solve(
         )
         assert solution.ys is not None  # SaveAt defaults to t1
         taken = solution.stats["num_steps"].astype(jnp.int32)
-        x, steps = solution.ys[0], steps + taken
-        each = plan.evaluations(problem.parts, problem.networks, piece.live)
-        nfe = nfe + _calls(problem.solver, taken) * each
+        calls = calls + _calls(problem.solver, taken) * jnp.asarray(nfe)[which]
         ended = ended & (solution.result == diffrax.RESULTS.successful)
-    return Solution(x, steps, nfe), ended
+        return (solution.ys[0], steps + taken, calls, ended), None
+
+    zero, which = jnp.zeros((), jnp.int32), [modes.index(one.live) for one in pieces]
+    carry = x, zero, zero, jnp.ones((), bool)
+    if len(pieces) == 1:
+        carry, _ = piece(carry, (*ends[0].tolist(), float(first[0]), 0))
+    else:  # one loop: the solver, and each branch, are in the program once
+        each = *ends.T, first, np.asarray(which)
+        carry, _ = lax.scan(piece, carry, jax.tree.map(jnp.asarray, each))
+    x, steps, calls, ended = carry
+    return Solution(x, steps, calls), ended
+
+
+def _shared(
+    problem: _Problem, modes: tuple[Any, ...], x: Array, conds: dict[str, Any]
+) -> bool:
+    """Whether the pieces share a program in which live parts are bits.
+
+    Not with a transform that sets a noise: in such a program it would be set in all
+    pieces, and its velocity need not exist at t = 0.
+    """
+    if not plan.share_program(
+        problem.parts, problem.networks, modes, most=problem.most, rows=len(x)
+    ):
+        return False
+    guided = jax.eval_shape(
+        lambda: _guided(problem, conds, (True,) * len(problem.parts.parts), 0.5, x)[0]
+    )
+    return guided.noise is None
 
 
 def _calls(solver: diffrax.AbstractERK, steps: Array) -> Array:
@@ -250,34 +293,58 @@ def _calls(solver: diffrax.AbstractERK, steps: Array) -> Array:
     return (tableau.c.size + 1) * steps
 
 
+def _guided(
+    problem: _Problem,
+    conds: dict[str, Any],
+    live: tuple[Live, ...],
+    t: Any,
+    x: Array,
+    middle: Any = None,
+    key: Array | None = None,
+) -> tuple[Guided, Step]:
+    """The guided prediction at (x, t), whose windows are judged at `middle`."""
+    node = problem.networks["main"].path.node(jnp.asarray(t))
+    step = Step(x, node, conds, jnp.zeros((), bool))
+    guided, _, _ = guided_prediction(
+        problem.networks,
+        problem.parts.at(node.t, middle),
+        problem.parts.init(jnp.zeros(())),
+        step,
+        live=live,
+        key=key,
+        most=problem.most,
+    )
+    return guided, step
+
+
 def _field(
     problem: _Problem,
     conds: dict[str, Any],
-    piece: plan.Piece,
+    modes: tuple[tuple[bool, ...], ...],
+    which: Any,
+    shared: bool,
+    middle: Any,
     key: Array | None = None,
 ):
     """The guided velocity as diffrax wants it, inside one piece.
 
-    `key` is for `_check_draws` alone: a field that draws is not integrated.
+    Windows are judged at the piece's `middle` and not at the solver's own times: a
+    stage that rounding puts beyond the piece's edge still belongs to it. `key` is for
+    `_check_draws` alone: a field that draws is not integrated.
     """
     main = problem.networks["main"]
-    state = problem.parts.init(jnp.zeros(()))
-    # Windows are judged here and not at the solver's own times: a stage that rounding
-    # puts beyond the piece's edge still belongs to it.
-    middle = (piece.start + piece.stop) / 2
 
     def velocity(t: Any, x: Any, args: Any) -> Array:
         del args
-        node = main.path.node(jnp.asarray(t))
-        step = Step(x, node, conds, jnp.zeros((), bool))
-        chain = problem.parts.at(node.t, middle)
-        guided, _, _ = guided_prediction(
-            problem.networks, chain, state, step,
-            live=piece.live, key=key, batched=problem.batched,
-        )  # fmt: skip
-        if guided.noise is None:  # a velocity then passes as it is, also at t = 0
-            return paths.convert(guided.prediction, x, node, main.kind, "velocity")
-        pair = as_pair(main.kind, guided, step)
-        return paths.from_pair("velocity", pair.denoised, pair.noise, node)
+
+        def run(live: tuple[Live, ...]) -> Array:
+            guided, step = _guided(problem, conds, live, t, x, middle, key)
+            if guided.noise is None:  # a velocity then passes as it is, also at t = 0
+                prediction = guided.prediction
+                return paths.convert(prediction, x, step.node, main.kind, "velocity")
+            pair = as_pair(main.kind, guided, step)
+            return paths.from_pair("velocity", pair.denoised, pair.noise, step.node)
+
+        return by_mode(modes, which, run, shared=shared)
 
     return velocity

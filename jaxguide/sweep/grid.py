@@ -185,7 +185,8 @@ def _compile(
     def sample(
         points: Points, network: Network, networks: Any, labels: Any, numbers: Any
     ) -> Any:
-        noise, named = jobs.inputs(job, networks, labels, numbers)
+        count = jax.local_device_count()
+        noise, named = jobs.inputs(job, networks, labels, numbers, count)
         named["progress"] = progress.step
         return sweep(network, noise, labels, guidances=points, **named)[0]
 

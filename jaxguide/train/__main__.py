@@ -19,7 +19,7 @@ from pathlib import Path
 from jaxguide import train
 from jaxguide.data import config as data_config
 from jaxguide.errors import InputError
-from jaxguide.runtime import flags, hosts, shards
+from jaxguide.runtime import devices, flags, hosts, shards
 from jaxguide.runtime.hosts import ALONE, Hosts
 from jaxguide.train import config, watch
 
@@ -36,6 +36,8 @@ def run(settings: config.TrainConfig, processes: Hosts = ALONE) -> None:
         loop = config.build_loop(settings)
         dataset = data_config.build_dataset(settings.data)
         experiment = config.build_experiment(settings, dataset)
+        dtype = devices.computing_dtype("train model.dtype", settings.model.dtype)
+        hosts.say(f"{devices.summary()}; computes in {dtype} (model.dtype)")
         snapshot = watch.build_snapshot(settings, dataset)
         evaluate = watch.build_evaluation(settings, dataset)
         keep = functools.partial(_write_config, loop.folder, settings)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 from jaxguide import data, models, train
 from jaxguide.data.config import DataConfig
 from jaxguide.errors import InputError
 from jaxguide.models import DiTConfig, Weights
-from jaxguide.runtime import shards, values
+from jaxguide.runtime import devices, shards, values
 from jaxguide.runtime.calls import lookup
 from jaxguide.sample.build import find_checkpoint
 from jaxguide.train import LoopConfig, parallel
@@ -32,6 +33,9 @@ from jaxguide.train.loss_config import (
 )
 from jaxguide.train.starting import read_alike, read_teacher
 
+# As the command line has them, where a config has False and True.
+REMAT_WORDS = {"False": "none", "True": "full"}
+
 
 @dataclass
 class ModelConfig:
@@ -39,7 +43,9 @@ class ModelConfig:
 
     Args:
         patch, width, depth, heads, learn_sigma, time_scale, time_offset,
-            downscale_freq_shift, mlp_ratio, dtype: see `models.DiTConfig`.
+            downscale_freq_shift, mlp_ratio: see `models.DiTConfig`.
+        dtype: of the computation; "auto" is bfloat16 on a GPU or TPU and float32 on a
+            CPU. Parameters, averages and optimizer state are float32 in any case.
         remat: there too; on the command line False and True are words like the others.
     """
 
@@ -52,7 +58,7 @@ class ModelConfig:
     time_offset: float = 0.0
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = values.number(4, 1, 256)
-    dtype: str = "float32"
+    dtype: str = "auto"
     remat: str = "dots"
 
     def __post_init__(self):
@@ -169,17 +175,19 @@ def tiny(config: TrainConfig) -> TrainConfig:
 def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
-    fields = dataclasses.asdict(config.model)
-    fields["remat"] = {"False": "none", "True": "full"}.get(
-        fields["remat"], fields["remat"]
+    dtype = devices.computing_dtype("train model.dtype", config.model.dtype)
+    remat = {"False": "none", "True": "full"}.get(
+        config.model.remat, config.model.remat
     )
-    return DiTConfig(
+    settings = dataclasses.replace(config.model, dtype=dtype, remat=remat)
+    model = DiTConfig(
         image_size=(height, width),
         channels=channels,
         num_classes=dataset.num_classes,
         inputs=INPUTS.get(config.loss.name, ()),
-        **fields,
+        **dataclasses.asdict(settings),
     )
+    return models.tuned(model, jax.default_backend(), rows=config.batch_size)
 
 
 def build_loss(config: LossConfig, model: DiTConfig) -> train.Loss:

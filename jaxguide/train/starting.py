@@ -58,7 +58,16 @@ def read_alike(
 
 
 # Fields of a network that change none of its parameters, beside those of the data.
-_HOW = ("dtype", "remat", "image_size", "channels", "num_classes", "inputs")
+_HOW = (
+    "unroll",
+    "head_multiple",
+    "dtype",
+    "remat",
+    "image_size",
+    "channels",
+    "num_classes",
+    "inputs",
+)
 
 
 def _architecture(model: DiTConfig) -> dict[str, Any]:

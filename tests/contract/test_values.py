@@ -49,7 +49,9 @@ def test_vmap_over_values_equals_the_loop(row):
 
 def test_vmap_over_a_grid_of_scales_compiles_once():
     main, weak = probes()
-    run = jax.jit(jax.vmap(lambda s: tf.sample(jg.cfg(s), main, weak, GRID)))
+    run = jax.jit(
+        jax.vmap(lambda s: tf.sample(jg.cfg(s), main, weak, GRID, batched=False))
+    )
     wide = run(jnp.linspace(1.0, 4.0, 4))
     traces = main.traces
     run(jnp.linspace(2.0, 5.0, 4))

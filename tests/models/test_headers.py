@@ -120,7 +120,7 @@ def poisoned(arrays):
 ARRAYS = {
     "1 missing .*1 extra": renamed,
     "1 extra .more": lambda arrays: arrays | {"more": np.ones(2, np.float32)},
-    "need arrays of float16, .* int8": lambda a: {
+    "need arrays of float32, .* int8": lambda a: {
         n: v.astype("int8") for n, v in a.items()
     },
     "got 2 of .* values .* infinite": poisoned,

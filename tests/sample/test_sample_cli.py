@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -217,3 +218,13 @@ def test_help_explains(monkeypatch, capsys, words):
     assert "--config.guidance[0].scale=2" in out
     if len(words) == 2:
         assert "--config.num_steps=2" in out and "images per class" in out
+
+
+def test_a_limit_on_rows_is_one_per_device(checkpoint):
+    def batched(text, devices):
+        config = sample_config.SampleConfig(checkpoint=checkpoint, batched=text)
+        job, two = jobs.build_job(config), np.zeros(2, np.int32)
+        return jobs.inputs(job, {}, two, two, devices)[1]["batched"]
+
+    assert batched("8", 1) == 8 and batched("8", 4) == 32
+    assert batched("auto", 4) is False and batched("yes", 4) is True  # on a CPU

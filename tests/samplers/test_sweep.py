@@ -142,7 +142,7 @@ def test_every_transform_can_be_swept_by_its_number(row):
     points = make_points(chains, path=jg.paths.Linear(), grid=GRID, sampler=jg.euler())
     shapes = [
         jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), chain.init(start()))
-        for chain in (chains[0], points.chains[0].with_constants(points.constants))
+        for chain in (chains[0], points.chain.with_constants(points.constants))
     ]
     assert shapes[0] == shapes[1]
 

@@ -129,7 +129,7 @@ def parts(**changes):
         image_size=(8, 8),
         channels=4,
         num_classes=CLASSES,
-        **config.dataclasses.asdict(model),
+        **(config.dataclasses.asdict(model) | {"dtype": "float32"}),
     )
 
 
