@@ -89,6 +89,7 @@ def most(count: int, length: int, stride: int = 1) -> int:
 
 def share_of_rows(count: int, chance: float, stride: int = 1) -> float:
     """The share of `count` rows on one device that is evaluated; 0 means very many."""
+    chance = min(max(chance, 0.0), 1.0)  # others are refused by the loss
     if not count:
         return chance
     return most(count, round(WHOLE * chance), stride) / count
