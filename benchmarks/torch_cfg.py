@@ -17,7 +17,7 @@ class TorchCFG:
         grid: falling noise times [N + 1].
         time_scale: the network gets `time_scale * t`.
         dtype: "float32" or "bfloat16".
-        compiled: through `torch.compile`.
+        compiled: through `torch.compile`; a string names its backend.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class TorchCFG:
         *,
         time_scale: float,
         dtype: str,
-        compiled: bool = False,
+        compiled: bool | str = False,
     ):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = getattr(torch, dtype)
         # Not network.to: diffusers warns there about modules that DiT has none of.
         network = torch.nn.Module.to(network, self.device, self.dtype)
-        self.network = torch.compile(network) if compiled else network
+        self.network = compile_with(network, compiled)
         channels_first = np.ascontiguousarray(noise.transpose(0, 3, 1, 2))
         self.noise = torch.from_numpy(channels_first).to(self.device)
         self.labels = torch.as_tensor(labels, dtype=torch.long, device=self.device)
@@ -70,6 +70,13 @@ class TorchCFG:
     def _doubled(self, x: Any, t: float) -> tuple[Any, Any]:
         both = torch.cat([self.labels, self.null])
         return self._forward(torch.cat([x, x]), t, both).chunk(2)
+
+
+def compile_with(network: Any, compiled: bool | str) -> Any:
+    """The network, or `torch.compile` of it; a string names the backend."""
+    if not compiled:
+        return network
+    return torch.compile(network, backend="inductor" if compiled is True else compiled)
 
 
 def set_tf32(allowed: bool) -> None:

@@ -26,12 +26,14 @@ class Draws(NamedTuple):
         place: int32 [B], places in the whole batch.
         total: examples in the whole batch.
         shared: PRNG key [], the same for all parts of the batch.
+        stride: between the places of neighbours.
     """
 
     keys: Array
     place: Array
     total: int
     shared: Array
+    stride: int = 1
 
     def split(self, count: int) -> list[Draws]:
         """`count` independent draws of the same examples."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxguide import paths
 from jaxguide.errors import InputError
+from jaxguide.losses import rows
 from jaxguide.losses.base import (
     Batch,
     Noisy,
@@ -62,7 +65,8 @@ def mean_flow(
         omega: > 0, weight of the data; 1 with kappa 0 is unguided.
         kappa: in [0, 1), weight of the network's own prediction.
         t_lo, t_hi: noise times [t_lo, t_hi) that are guided.
-        flow_ratio: probability in [0, 1] that r = t.
+        flow_ratio: probability in [0, 1] that r = t. Above 0.5, the derivative is
+            taken only of the most other samples that there can be; see `rows.most`.
         power: of the adaptive weight; 0 is the squared error.
         label_drop: probability in [0, 1] that a label becomes `null_label`; such a
             sample is not guided.
@@ -89,7 +93,7 @@ def mean_flow(
     _check(omega, kappa, flow_ratio)
     x0, label = batch
     noising, dropping, ending = draws(key, len(label)).split(3)
-    t, duration, around = _stretch(noising, ending, t_sampling, flow_ratio)
+    t, duration, moving, around = _stretch(noising, ending, t_sampling, flow_ratio)
     noisy = corrupt_at(x0, t, around, path=path)
     dropped = dropping.uniform() < label_drop
     shown = jnp.where(dropped, jnp.asarray(null_label, label.dtype), label)
@@ -98,26 +102,41 @@ def mean_flow(
     on = float(omega != 1 or kappa != 0)
     velocity = add_change(noisy.target("velocity"), guided, change, on=on)
 
-    def average(x: Array, t: Array, duration: Array) -> Array:
-        return predict(x, t, shown, duration=duration)
+    def both(x: Array, t: Array, duration: Array, shown: Array, v: Array) -> Any:
+        def average(x: Array, t: Array, duration: Array) -> Array:
+            return predict(x, t, shown, duration=duration)
 
-    ones = jnp.ones_like(t)
-    u, slope = jax.jvp(average, (noisy.x, t, duration), (velocity, ones, ones))
+        ones = jnp.ones_like(t)
+        return jax.jvp(average, (x, t, duration), (v, ones, ones))
+
+    here = (noisy.x, t, duration, shown, velocity)
+    if few_move(flow_ratio):
+        u = predict(noisy.x, t, shown, duration=duration)
+        slope = rows.on_rows(lambda *rows: both(*rows)[1], moving, *here)
+    else:
+        u, slope = both(*here)
     target = lax.stop_gradient(velocity - paths.expand(duration, u) * slope)
     error = squared_error(u, target)
     return error / lax.stop_gradient((error + _SMALL) ** power)
 
 
+def few_move(flow_ratio: float) -> bool:
+    """Whether the derivative is taken of the samples with r < t alone, by two more
+    passes over these, and not of all by one."""
+    return flow_ratio > 0.5
+
+
 def _stretch(
     noising: Draws, ending: Draws, t_sampling: TimeSampling, flow_ratio: float
-) -> tuple[Array, Array, Draws]:
-    """Times t [B], durations t - r >= 0 [B], and the draws that are left for noise."""
+) -> tuple[Array, Array, rows.Chosen, Draws]:
+    """Times t [B], durations t - r [B], where these are > 0, and draws for noise."""
     at, around = noising.split(2)
     choosing, elsewhere = ending.split(2)
     one, other = t_sampling(at), t_sampling(elsewhere)
-    point = choosing.uniform() < flow_ratio
-    t = jnp.where(point, one, jnp.maximum(one, other))
-    return t, jnp.where(point, 0.0, jnp.abs(one - other)), around
+    moving = rows.lots(choosing).between(flow_ratio, 1)
+    t = jnp.where(moving.mask, jnp.maximum(one, other), one)
+    duration = jnp.where(moving.mask, jnp.abs(one - other), 0.0)
+    return t, duration, moving, around
 
 
 def _change(

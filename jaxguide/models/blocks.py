@@ -198,9 +198,7 @@ def run_blocks(
         modulation = block.modulation(cond) if known is None else known
         return run_block(block, tokens, modulation, index, taps)
 
-    # Per block, so that a gradient keeps the tokens between blocks and computes the
-    # inside of each again.
-    run = jax.checkpoint(run) if config.remat else run
+    run = _rematerialised(run, config.remat)
 
     def run_chosen(tokens: Array, index: Array):
         params, known = jax.tree.map(
@@ -222,6 +220,19 @@ def run_blocks(
             unroll=config.unroll,
         )
     return tokens, None if record is None else record.swapaxes(0, 1)
+
+
+def _rematerialised(run: Callable, remat: bool | str) -> Callable:
+    """A block of whose inside a gradient keeps nothing, or the products with weights.
+
+    The tokens between blocks are kept in any case.
+    """
+    if remat in (False, "none"):
+        return run
+    # Products of two arrays that both have a batch are those of attention: large where
+    # tokens are many, and cheap to compute again.
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint(run, policy=dots if remat == "dots" else None)
 
 
 def fetched(params: Any) -> Any:

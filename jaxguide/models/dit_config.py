@@ -19,6 +19,7 @@ SIZES = {
     "XL": (1152, 28, 16),
 }
 PATCHES = (2, 4, 8)
+REMATS = (False, True, "none", "full", "dots")
 # Numbers that a network may take beside the time: the factor before the sine features.
 INPUT_UNITS = {"scale": 1.0, "beta": 1000.0, "duration": 1000.0}
 
@@ -45,8 +46,10 @@ class DiTConfig:
         dtype: of the computation; parameters stay float32.
         inputs: numbers per image that the network takes as further conditions, of
             "scale", "beta" and "duration"; what they mean is the business of the loss.
-        remat: recompute block activations in the backward pass: less memory, and
-            on CPU also less time.
+        remat: what the backward pass of a block computes again, to keep less memory:
+            "none", "full" (all of it: only the tokens between blocks are kept) or
+            "dots" (all but the products with weights, which are kept). False is
+            "none", True is "full".
         unroll: the blocks one after the other in the program, not in a loop. It
             compiles longer; on a GPU with few images it is faster, as a loop copies
             the weights of every block before it uses them.
@@ -72,7 +75,7 @@ class DiTConfig:
     mlp_ratio: int = 4
     dtype: str = "float32"
     inputs: tuple[str, ...] = ()
-    remat: bool = False
+    remat: bool | str = False
     unroll: bool = False
     head_multiple: int = 1
 
@@ -98,6 +101,7 @@ class DiTConfig:
         for name in ("time_scale", "time_offset", "downscale_freq_shift"):
             finite = abs(getattr(self, name)) <= sys.float_info.max
             self._need(finite, name, "finite")
+        self._need(self.remat in REMATS, "remat", f"in {REMATS}")
         known = set(self.inputs) <= set(INPUT_UNITS)
         self._need(known, "inputs", f"of {tuple(INPUT_UNITS)}")
 

@@ -33,6 +33,9 @@ from jaxguide.train.loss_config import (
 )
 from jaxguide.train.starting import read_alike, read_teacher
 
+# As the command line has them, where a config has False and True.
+REMAT_WORDS = {"False": "none", "True": "full"}
+
 
 @dataclass
 class ModelConfig:
@@ -40,9 +43,10 @@ class ModelConfig:
 
     Args:
         patch, width, depth, heads, learn_sigma, time_scale, time_offset,
-            downscale_freq_shift, mlp_ratio, remat: see `models.DiTConfig`.
+            downscale_freq_shift, mlp_ratio: see `models.DiTConfig`.
         dtype: of the computation; "auto" is bfloat16 on a GPU or TPU and float32 on a
             CPU. Parameters, averages and optimizer state are float32 in any case.
+        remat: there too; on the command line False and True are words like the others.
     """
 
     patch: int = values.number(4, 1, 1024)
@@ -55,7 +59,12 @@ class ModelConfig:
     downscale_freq_shift: float = 0.0
     mlp_ratio: int = values.number(4, 1, 256)
     dtype: str = "auto"
-    remat: bool = True
+    remat: str = "dots"
+
+    def __post_init__(self):
+        # What a config may say, and did when there were only these two.
+        if isinstance(self.remat, bool):
+            self.remat = "full" if self.remat else "none"
 
 
 @dataclass
@@ -167,7 +176,10 @@ def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
     """The architecture for images and classes like those of `dataset`."""
     height, width, channels = dataset.image_shape
     dtype = devices.computing_dtype("train model", config.model.dtype)
-    settings = dataclasses.replace(config.model, dtype=dtype)
+    remat = {"False": "none", "True": "full"}.get(
+        config.model.remat, config.model.remat
+    )
+    settings = dataclasses.replace(config.model, dtype=dtype, remat=remat)
     model = DiTConfig(
         image_size=(height, width),
         channels=channels,
@@ -249,6 +261,11 @@ def build_strategy(config: TrainConfig) -> parallel.Strategy:
 def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experiment:
     """What `train.run` trains."""
     model = build_model(config, dataset)
+    strategy = build_strategy(config)
+    parts = strategy.mesh.size * config.accumulate
+    passes = 3 + teacher_passes(
+        config.loss, model, rows=config.batch_size // parts, stride=config.accumulate
+    )
     return train.Experiment(
         dataset=dataset,
         init_params=initial_params(config.loss, model, build_start(config, model)),
@@ -261,8 +278,8 @@ def build_experiment(config: TrainConfig, dataset: data.Source) -> train.Experim
         ema_warmup=config.ema_warmup,
         accumulate=config.accumulate,
         tuned={"weight": 0.0} if config.loss.auto_weight else {},
-        strategy=build_strategy(config),
-        flops=models.flops(model)[0] * (3 + teacher_passes(config.loss, model)),
+        strategy=strategy,
+        flops=models.flops(model)[0] * passes,
         **run_facts(config),
     )
 

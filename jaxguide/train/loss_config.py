@@ -13,6 +13,8 @@ from jax import Array
 
 from jaxguide import losses, models, paths, train
 from jaxguide.errors import InputError
+from jaxguide.losses.mean_flow import few_move
+from jaxguide.losses.rows import share_of_rows
 from jaxguide.models import DiTConfig, Weights
 from jaxguide.runtime.calls import lookup
 from jaxguide.train.starting import read_teacher
@@ -279,22 +281,33 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "scale_aware_model_guidance": ("scale",),
 }
 
-# Forward passes without gradient per update, beside the network's own three. One of
-# MeanFlow's is the derivative along the flow.
-TEACHER_PASSES = {
-    "cfg_distillation": 2,
-    "gft": 1,
-    "mean_flow": 1,
-    "model_guidance": 2,
-    "scale_aware_model_guidance": 2,
-}
+# Forward passes without gradient over the whole batch per update, beside the network's
+# own three.
+TEACHER_PASSES = {"cfg_distillation": 2, "gft": 1, "model_guidance": 2}
 
 
-def teacher_passes(config: LossConfig, model: DiTConfig) -> int:
-    """Forward passes without gradient per update, once guidance has started."""
+def teacher_passes(
+    config: LossConfig, model: DiTConfig, *, rows: int = 0, stride: int = 1
+) -> float:
+    """Forward passes without gradient per update, once guidance has started.
+
+    Args:
+        config, model: what is trained.
+        rows: of the batch that one device computes at a time; 0 means very many. A
+            teacher that only some rows need runs on the most that can need it.
+        stride: micro-batches per update, which deal out the rows in turn.
+
+    Returns:
+        Passes over the whole batch. One of MeanFlow's is a derivative along the flow.
+    """
     if config.name == "model_guidance" and config.reference == "mean":
         return 1 + model.num_classes
-    passes = TEACHER_PASSES.get(config.name, 0)
-    if config.name == "mean_flow" and (config.omega != 1 or config.kappa != 0):
-        passes += 1 + (config.kappa != 0)
-    return passes
+    if config.name == "scale_aware_model_guidance":
+        return 2 * share_of_rows(rows, config.guided_share, stride)
+    if config.name == "mean_flow":
+        guided = config.omega != 1 or config.kappa != 0
+        more = guided * (1 + (config.kappa != 0))
+        if not few_move(config.flow_ratio):
+            return more + 1
+        return more + 2 * share_of_rows(rows, 1 - config.flow_ratio, stride)
+    return TEACHER_PASSES.get(config.name, 0)

@@ -175,9 +175,8 @@ def _accumulated(
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         batch, keys, place = part
-        inputs = whole._replace(
-            batch=batch, draws=drawn._replace(keys=keys, place=place)
-        )
+        mine = drawn._replace(keys=keys, place=place, stride=count)
+        inputs = whole._replace(batch=batch, draws=mine)
         return jax.tree.map(jnp.add, total, grad(params, inputs)), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))

@@ -85,10 +85,21 @@ def test_a_loss_has_a_value_and_a_gradient_per_sample(name, tmp_path):
         "ddpm_hybrid": 0,
         "flow_matching": 0,
         "gft": 1,
-        "mean_flow": 3,
+        "mean_flow": 2.5,
         "model_guidance": 2,
-        "scale_aware_model_guidance": 2,
+        "scale_aware_model_guidance": 0.4,
     }[name]  # fmt: skip
+
+
+def test_passes_of_a_teacher_are_counted_in_rows_of_a_device():
+    scale_aware = LossConfig("scale_aware_model_guidance")
+    model = network("scale_aware_model_guidance")
+    assert teacher_passes(scale_aware, model, rows=32) == 2 * 7 / 32
+    assert teacher_passes(scale_aware, model, rows=8, stride=4) == 2 * 4 / 8
+    flow = LossConfig("mean_flow", flow_ratio=0.25)
+    assert teacher_passes(flow, network("mean_flow"), rows=32) == 1
+    flow = LossConfig("mean_flow", flow_ratio=0.75)
+    assert teacher_passes(flow, network("mean_flow"), rows=32) == 2 * 9 / 32
 
 
 def _named(tree):

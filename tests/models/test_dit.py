@@ -182,9 +182,10 @@ def test_the_position_table_gets_no_gradient():
 
 
 @pytest.mark.exhaustive  # programs of gradients
-def test_remat_changes_neither_value_nor_gradient():
+@pytest.mark.parametrize("how", [True, "dots"])
+def test_remat_changes_neither_value_nor_gradient(how):
     params, batch = randomised(SMALL), inputs(SMALL)
-    again = dataclasses.replace(SMALL, remat=True)
+    again = dataclasses.replace(SMALL, remat=how)
 
     def value(config, params):
         return jnp.square(forward(config, params, *batch)).mean()
@@ -196,6 +197,23 @@ def test_remat_changes_neither_value_nor_gradient():
         plain,
         remat,
     )
+
+
+def test_a_gradient_computes_again_what_its_remat_says():
+    params, (x, *rest) = randomised(SMALL), inputs(SMALL)
+
+    def products(remat):
+        config = dataclasses.replace(SMALL, remat=remat)
+
+        def value(params):
+            return jnp.square(models.apply(config, params, x, *rest)).sum()
+
+        return str(jax.make_jaxpr(jax.grad(value))(params)).count(" dot_general[")
+
+    none, dots, full = (products(remat) for remat in ("none", "dots", "full"))
+    # Those of attention, or also those of five layers, within the scanned block.
+    assert dots - none in (0, 2) and full - dots >= 5
+    assert (products(False), products(True)) == (none, full)
 
 
 def test_samples_of_a_batch_do_not_meet():
@@ -261,6 +279,7 @@ def test_wrong_inputs_are_named(change, message):
         (dict(patch=3), "need image_size divisible by patch=3"),
         (dict(heads=3), "need width a multiple of 4 and of heads=3, got width=32"),
         (dict(depth=0), "need depth >= 1, got depth=0"),
+        (dict(remat="some"), "need remat in .*'dots'.*, got remat='some'"),
         (dict(dtype="float64"), "need dtype in"),
     ],
 )

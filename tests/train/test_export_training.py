@@ -59,7 +59,9 @@ def check(program, platform):
     assert program.platforms == (platform,) and program.nr_devices == 8
     assert "while" in text
     calls = set(re.findall(r"custom_call\s*@([\w.]+)", text))
-    assert calls <= HARMLESS, calls
+    # The attention kernel of a TPU; a GPU's needs cuDNN beside this JAX.
+    kernels = {"tpu": {"tpu_custom_call"}, "cuda": {"__cudnn$fmhaSoftmax"}}
+    assert calls <= HARMLESS | kernels[platform], calls
     return text
 
 

@@ -47,21 +47,24 @@ def optimizer():
 
 def step_of(model, **named):
     """Model-Guidance: the loss with a teacher, windows, dropped labels."""
-    loss = LOSSES["model_guidance"](LossConfig(), model)
+    # With a scale, the teacher sees some rows of every device's part.
+    name = "scale_aware_model_guidance" if model.inputs else "model_guidance"
+    loss = LOSSES[name](LossConfig(), model)
     return train.make_train_step(loss, optimizer(), seed=0, ema=DECAYS, **named)
 
 
-def make_state(key):
-    params = models.init(MODEL, key)
+def make_state(key, model=MODEL):
+    params = models.init(model, key)
     return train.init_state(params, optimizer(), averages=len(DECAYS))
 
 
 @functools.cache
-def trained(name, accumulate=1, remat=True):
+def trained(name, accumulate=1, remat=True, inputs=()):
     """(losses and gradient norms [steps, 2], the whole state in numpy)."""
     chosen = strategy(name)
-    state = parallel.init(chosen, make_state, jax.random.key(0))
-    model = models.DiTConfig(**{**vars(MODEL), "remat": remat})
+    model = models.DiTConfig(**{**vars(MODEL), "remat": remat, "inputs": inputs})
+    make = functools.partial(make_state, model=model)
+    state = parallel.init(chosen, make, jax.random.key(0))
     step = step_of(model, accumulate=accumulate, axis=chosen.axis)
     step = chosen.compile(step, state)
     seen = []
@@ -106,6 +109,15 @@ def test_every_strategy_trains_what_one_device_trains(how):
     assert max(apart) < TOLERANCE
     start = jax.jit(make_state)(jax.random.key(0))
     assert difference(state.params, start.params) > 0.01, "nothing was learnt"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", [("pmap", 1), ("fsdp", 1), ("one", 4)])
+def test_a_teacher_that_sees_some_rows_is_the_same_on_any_devices(how):
+    numbers, state = trained("one", inputs=("scale",))
+    found, reached = trained(*how, inputs=("scale",))
+    assert np.abs(found - numbers).max() < TOLERANCE
+    assert difference(reached, state) < TOLERANCE
 
 
 def toy_state(key):
