@@ -179,22 +179,16 @@ def _read(inner: list[Instruction], index: int, whole: int) -> float:
     (name,) = (
         one.name
         for one in inner
-        if one.op == "parameter" and one.rest.startswith("") and _number(one) == index
+        if one.op == "parameter" and one.operands == (str(index),)
     )
     users = [one for one in inner if name in one.operands]
-    slicing = ("dynamic-slice", "slice", "gather")
-    if users and all(one.op in slicing and one.operands[0] == name for one in users):
+    first = all(one.operands[0] == name for one in users)
+    kinds = {one.op for one in users}
+    if users and first and kinds <= {"dynamic-slice", "slice", "gather"}:
         return min(whole, sum(size(one.shape) for one in users))
-    if users and all(
-        one.op == "dynamic-update-slice" and one.operands[0] == name for one in users
-    ):
+    if users and first and kinds == {"dynamic-update-slice"}:
         return 0
     return whole
-
-
-def _number(one: Instruction) -> int:
-    """Which parameter it is."""
-    return int(one.operands[0])
 
 
 def _written(inner: list[Instruction], whole: int) -> float:
