@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
@@ -52,14 +52,15 @@ def dense(q: Array, k: Array, v: Array, scale: float) -> Array:
 
 
 def in_blocks(q: Array, k: Array, v: Array, scale: float) -> Array:
-    """The same, some queries at a time, so that nothing is N x N."""
+    """The same, an eighth of the queries at a time, so that nothing is N x N."""
 
     @jax.checkpoint  # else the gradient keeps the weights of all blocks
-    def one(query: Array) -> Array:
-        return dense(query[:, None], k, v, scale)[:, 0]
+    def one(queries: Array) -> Array:
+        return dense(queries, k, v, scale)
 
-    size = max(LANES, q.shape[1] // 8)
-    return lax.map(one, q.swapaxes(0, 1), batch_size=size).swapaxes(0, 1)
+    count = min(8, -(-q.shape[1] // LANES))
+    parts = jnp.array_split(q, count, axis=1)
+    return jnp.concatenate([one(part) for part in parts], axis=1)
 
 
 def cudnn(q: Array, k: Array, v: Array, scale: float) -> Array:
@@ -248,6 +249,19 @@ def _lowering(choose: Callable[..., Kernel], backward: bool) -> Callable:
     return rule
 
 
+def _eager(primitive: Primitive, formula: Callable) -> Callable:
+    """What runs outside of `jit`."""
+    compiled = jax.jit(primitive.bind, static_argnames=("scale", "mesh"))
+
+    def run(*args: Any, scale: float, mesh: Any) -> Any:
+        # Where `jit` is disabled it would call this function again.
+        if jax.config.read("jax_disable_jit"):
+            return formula(*args, scale=scale)
+        return compiled(*args, scale=scale, mesh=mesh)
+
+    return run
+
+
 def _lower_tangent(context: Any, *args: Any, scale: float, mesh: Any) -> Any:
     del mesh
     function = functools.partial(_tangent, scale=scale)
@@ -259,12 +273,17 @@ def _register() -> None:
     attention_p.def_abstract_eval(lambda q, k, v, **_: q.update(dtype=v.dtype))
     tangent_p.def_abstract_eval(lambda q, k, v, *_, **__: q.update(dtype=v.dtype))
     cotangent_p.def_abstract_eval(lambda q, k, v, g, **_: [q, k, v])
-    for primitive in (attention_p, tangent_p, cotangent_p):
-        primitive.def_impl(jax.jit(primitive.bind, static_argnames=("scale", "mesh")))
+    formulas = {
+        attention_p: dense,
+        tangent_p: _tangent,
+        cotangent_p: functools.partial(_cotangent, dense),
+    }
+    for primitive, formula in formulas.items():
+        primitive.def_impl(_eager(primitive, formula))
         batching.primitive_batchers[primitive] = _batched(primitive)
     ad.primitive_jvps[attention_p] = _attention_jvp
-    ad.primitive_jvps[tangent_p] = _dense_jvp(_tangent)
-    ad.primitive_jvps[cotangent_p] = _dense_jvp(functools.partial(_cotangent, dense))
+    for primitive in (tangent_p, cotangent_p):
+        ad.primitive_jvps[primitive] = _dense_jvp(formulas[primitive])
     ad.primitive_transposes[tangent_p] = _tangent_transpose
     mlir.register_lowering(tangent_p, _lower_tangent)
     for platform, choose in (
