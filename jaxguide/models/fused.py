@@ -255,7 +255,7 @@ def _eager(primitive: Primitive, formula: Callable) -> Callable:
 
     def run(*args: Any, scale: float, mesh: Any) -> Any:
         # Where `jit` is disabled it would call this function again.
-        if jax.config.read("jax_disable_jit"):
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return formula(*args, scale=scale)
         return compiled(*args, scale=scale, mesh=mesh)
 
