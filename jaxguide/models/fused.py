@@ -28,6 +28,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from jaxguide.runtime import devices
+
 LANES = 128  # of a TPU's vector unit; its attention kernel takes multiples of it
 # A mesh of the one device that a program without a mesh runs on.
 ALONE = AbstractMesh((1,), ("alone",), axis_types=(AxisType.Auto,))
@@ -73,8 +75,8 @@ def splash(
 ) -> Array:
     """By the TPU kernel, with tokens and heads filled up to multiples of 128.
 
-    Filled-up features are zeros, which change no product; filled-up tokens are a
-    segment of their own, which no token looks at.
+    Filled-up features are zeros, which change no product; filled-up keys are a segment
+    of their own, which no query looks at.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernels,
@@ -97,11 +99,10 @@ def splash(
         interpret=interpret,
     )
     segments = None
-    if (rows, columns) != (queries, keys):
-        segments = kernels.SegmentIds(
-            (jnp.arange(rows) >= queries).astype(jnp.int32),
-            (jnp.arange(columns) >= keys).astype(jnp.int32),
-        )
+    if columns != keys:
+        # Filled-up queries look at tokens too: one that saw none would be NaN.
+        seen = (jnp.arange(columns) >= keys).astype(jnp.int32)
+        segments = kernels.SegmentIds(jnp.zeros(rows, jnp.int32), seen)
     mixed: Any = jax.vmap(functools.partial(run, segment_ids=segments))(q, k, v)
     return mixed[:, :, :queries, :size].swapaxes(1, 2).astype(v.dtype)
 
@@ -121,7 +122,7 @@ def for_gpu(q: Array, k: Array, v: Array) -> Kernel:
     """What computes arrays of this kind on an NVIDIA GPU."""
     # As cuDNN asks; 128 features hold on every card that has the kernel.
     fits = q.shape[3] % 8 == 0 and q.shape[3] <= 128 and q.dtype in HALF
-    if fits and _has_cudnn():
+    if fits and _has_cudnn() and devices.is_modern_gpu():
         return cudnn
     return in_blocks if k.shape[1] > LANES else dense
 

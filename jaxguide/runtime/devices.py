@@ -26,20 +26,32 @@ def computing_dtype(owner: str, wanted: str) -> str:
 
     Args:
         owner: what an error begins with.
-        wanted: "auto", which is bfloat16 on an accelerator and float32 on a CPU, or one
-            of `DTYPES`.
+        wanted: "auto", which is bfloat16 on a TPU and on a GPU that has it, and float32
+            elsewhere; or one of `DTYPES`.
 
     Raises:
         InputError: for another name.
     """
     if wanted == "auto":
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        half = jax.default_backend() != "cpu" and is_modern_gpu()
+        return "bfloat16" if half else "float32"
     if wanted not in DTYPES:
         raise InputError(
             f"{owner}: need dtype in {('auto', *DTYPES)}, got dtype={wanted!r}. "
             "Leave it out: 'auto' chooses by the device."
         )
     return wanted
+
+
+def is_modern_gpu() -> bool:
+    """Whether every GPU here has bfloat16 and fused attention: Ampere or newer.
+
+    True where there is none: a program may be compiled for another machine.
+    """
+    versions = [
+        getattr(device, "compute_capability", "") for device in jax.local_devices()
+    ]
+    return all(float(version) >= 8 for version in versions if version)
 
 
 def summary() -> str:

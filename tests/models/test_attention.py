@@ -12,6 +12,7 @@ import pytest
 
 from jaxguide import models
 from jaxguide.models import fused
+from jaxguide.runtime import devices
 
 FAST_COMPILE = True
 FILLED = {"head_multiple": 8}
@@ -75,11 +76,19 @@ def test_queries_in_blocks_are_the_formula(queries, keys):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "tokens,size,dtype", [(256, 72, jnp.float32), (300, 64, jnp.bfloat16)]
+    "queries,keys,size,dtype",
+    [
+        (256, 256, 72, jnp.float32),
+        (300, 256, 64, jnp.float32),
+        (128, 300, 64, jnp.bfloat16),
+    ],
 )
-def test_the_kernel_of_a_tpu_is_the_formula(tokens, size, dtype):
+def test_the_kernel_of_a_tpu_is_the_formula(queries, keys, size, dtype):
     """By its interpreter, which computes on a CPU what a TPU would."""
-    args = arrays(1, tokens, 2, size, dtype=dtype)
+    args = (
+        *arrays(1, queries, 2, size, count=1, dtype=dtype),
+        *arrays(1, keys, 2, size, count=2, dtype=dtype, seed=1),
+    )
     wide = [arg.astype(jnp.float32) for arg in args]
     scale = size**-0.5
     kernel = functools.partial(fused.splash, scale=scale, interpret=True)
@@ -199,3 +208,18 @@ def test_a_file_keeps_nothing_of_the_device(tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(read.params)} == {
         jnp.dtype(jnp.bfloat16)
     }
+
+
+def test_an_old_gpu_has_neither_bfloat16_nor_the_kernel(monkeypatch):
+    class Card:
+        compute_capability = "7.5"
+
+    half = [jax.ShapeDtypeStruct((1, 256, 2, 64), jnp.bfloat16)] * 3
+    monkeypatch.setattr(fused, "_has_cudnn", lambda: True)
+    assert fused.for_gpu(*half) is fused.cudnn
+    monkeypatch.setattr(jax, "local_devices", lambda: [Card()])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert fused.for_gpu(*half) is fused.in_blocks
+    assert devices.computing_dtype("sample", "auto") == "float32"
+    monkeypatch.setattr(Card, "compute_capability", "9.0")
+    assert devices.computing_dtype("sample", "auto") == "bfloat16"
