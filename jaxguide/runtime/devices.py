@@ -56,13 +56,24 @@ def local_mesh() -> Mesh:
     return Mesh(np.array(jax.local_devices()), (BATCH,), axis_types=(AxisType.Auto,))
 
 
-def branch_mesh(size: int) -> Mesh:
+def branch_mesh(size: int, branches: int) -> Mesh:
     """The devices of this process for few images, ["branch", "batch"].
 
-    A batch of `size` is cut over as many devices as divide it evenly; those that hold
-    the same images share the branches of a guidance.
+    Devices in a row hold different images; those in a column hold the same ones, and
+    share the branches of a guidance.
+
+    Args:
+        size: images, filled up to a multiple of the axis "batch".
+        branches: of one step, about equally costly.
     """
-    rows = math.gcd(size, len(jax.local_devices()))
+    count = len(jax.local_devices())
+
+    def work(rows: int) -> tuple[int, int, int]:
+        """Forward passes of the busiest device; then images in all, filled up."""
+        images = -(-size // rows)
+        return images * -(-branches * rows // count), images * rows, -rows
+
+    rows = min((n for n in range(1, count + 1) if count % n == 0), key=work)
     grid = np.array(jax.local_devices()).reshape(-1, rows)
     return Mesh(grid, (BRANCH, BATCH), axis_types=(AxisType.Auto,) * 2)
 
@@ -125,9 +136,9 @@ def sharded_named(name: str, array: np.ndarray) -> jax.Array:
     return jax.tree.leaves(sharded(tree))[0]
 
 
-def round_up(count: int) -> int:
-    """The next multiple of the number of devices, which divides evenly over them."""
-    devices = len(jax.local_devices())
+def round_up(count: int, mesh: Mesh | None = None) -> int:
+    """The next multiple of the devices that a batch is cut over, by default all."""
+    devices = (mesh or local_mesh()).shape[BATCH]
     return -(-count // devices) * devices
 
 

@@ -15,7 +15,7 @@ from jaxguide.errors import NonFiniteError
 from jaxguide.guidance import Chain
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
-from jaxguide.sample.jobs import SampleJob
+from jaxguide.sample.jobs import SampleJob, make_mesh
 from jaxguide.sample.programs import Programs
 
 
@@ -36,10 +36,7 @@ def run(job: SampleJob) -> Iterator[tuple[str, Column]]:
     """
     rows = images(job)
     size = min(job.config.batch_size, len(rows[0]))
-    # Images that no device has room for beside others are not filled up to its number:
-    # devices share their branches instead.
-    few = job.config.parallel == "branches"
-    programs = Programs(job, size if few else devices.round_up(size))
+    programs = Programs(job, devices.round_up(size, make_mesh(job, size)))
     for title, chain in job.columns.items():
         yield title, _column(job, programs, title, chain, rows)
 

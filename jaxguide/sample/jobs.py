@@ -1,6 +1,7 @@
 """A sampling job: everything a config describes, built and checked before it runs."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -120,6 +121,11 @@ def build_job(config: SampleConfig) -> SampleJob:
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
     lookup("parallel", config.parallel, dict.fromkeys(sample_config.PARALLEL))
+    if config.num_samples and config.parallel == "branches":
+        raise InputError(
+            "sample: need parallel 'data' or 'fsdp' for a set of samples, got "
+            "parallel='branches'. It is for pictures of few images."
+        )
     dtype = devices.computing_dtype("sample", config.dtype)
     # From here on the name of the dtype itself, which is what a record has to say.
     config = dataclasses.replace(config, dtype=dtype)
@@ -169,7 +175,8 @@ def make_mesh(job: SampleJob, size: int) -> Mesh:
     of weights that are cut, and kernels know how the batch is.
     """
     if job.config.parallel == "branches":
-        return devices.branch_mesh(size)
+        ratios = [cost.nfe / cost.unguided_nfe for cost in job.costs().values()]
+        return devices.branch_mesh(size, math.ceil(max(ratios, default=2)))
     return devices.local_mesh()
 
 

@@ -112,11 +112,6 @@ def write_set(job: SampleJob, share: tuple[int, int] = (0, 1)) -> bool:
             "sample: need one column for a set of samples, got "
             f"columns={config.columns!r}. Write --config.columns=\"('cfg',)\"."
         )
-    if config.parallel == "branches":
-        raise InputError(
-            "sample: need parallel 'data' or 'fsdp' for a set of samples, got "
-            "parallel='branches'. It is for pictures of few images."
-        )
     channels = job.weights.model.channels
     if job.decode is None and channels not in (1, 3):
         raise InputError(
