@@ -229,7 +229,11 @@ def build_weights(
     # Cast here: inside a program of many steps a GPU would cast them at every step.
     weights = load_weights(find_checkpoint(name), dtype=dtype, place=place)
     model = dataclasses.replace(weights.model, dtype=dtype)
-    return weights._replace(model=models.tuned(model, jax.default_backend(), rows=rows))
+    model = models.tuned(model, jax.default_backend(), rows=rows)
+    if parallel == "fsdp":
+        # Without a loop over blocks nothing keeps XLA from fetching all of them first.
+        model = dataclasses.replace(model, unroll=False)
+    return weights._replace(model=model)
 
 
 def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:
