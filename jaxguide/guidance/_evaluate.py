@@ -28,10 +28,14 @@ from jaxguide.guidance._base import (
 from jaxguide.guidance._batching import by_platform, groups
 from jaxguide.guidance._chain import Chain
 from jaxguide.guidance._checks import shown
+from jaxguide.guidance._devices import devices_of_branches, on_devices, shares
 from jaxguide.guidance._live import Live, needed, where_needed
 from jaxguide.guidance._network import Network
 from jaxguide.guidance._step_checks import check_numbers, check_rows, check_state
 from jaxguide.paths import Array, Node
+
+# One of them has to be True for a branch to be called; () calls it in any case.
+Bits = tuple[Array, ...]
 
 
 class Pair(NamedTuple):
@@ -151,27 +155,66 @@ def predict_branches(
     # A dict and not a set: all processes of a run must trace the same program, and the
     # order of a set depends on hashes that differ between them.
     bits = {OwnedBranch(RAW): (True,)} | bits | {OwnedBranch(RAW): (True,)}
-    rounds: dict[Any, tuple[tuple[Array, ...], list[OwnedBranch]]] = {}
+    rounds: dict[bool, dict[OwnedBranch, Bits]] = {}
     for one, each in bits.items():
         if one.branch.differentiable:
             # Not called here: the transform differentiates the function at a place of
             # its own choice, and a value has no gradient.
             view.store_function(one, _function(networks, one, view))
             continue
-        when = needed(each)
         # Two rounds, because an input of the second is made from predictions of the
         # first (SAG blurs the clean image that the network predicts). Two are enough:
         # no change reads a prediction of the second round.
-        place = one.branch.change.second, tuple(map(id, when))
-        rounds.setdefault(place, (when, []))[1].append(one)
-    for place in sorted(rounds, key=lambda place: place[0]):
-        when, ones = rounds[place]
-        made = where_needed(
-            when, functools.partial(_predictions, networks, ones, view, most)
-        )
-        for one, evaluated in zip(ones, made, strict=True):
+        rounds.setdefault(one.branch.change.second, {})[one] = needed(each)
+    for second in sorted(rounds):
+        for one, evaluated in _round(networks, rounds[second], view, most).items():
             view.store(one, evaluated)
     return view, view.extra
+
+
+def _round(
+    networks: Mapping[str, Network],
+    bits: dict[OwnedBranch, Bits],
+    view: View,
+    most: int | None,
+) -> dict[OwnedBranch, Evaluated]:
+    """Branches whose inputs are known together; on several devices, if there are."""
+    count = devices_of_branches()
+    if count == 1 or len(bits) == 1:
+        return _where_needed(networks, bits, view, most)
+
+    def run(ones: list[OwnedBranch]) -> list[Any]:
+        mine = {one: bits[one] for one in ones}
+        made = _where_needed(networks, mine, view, most)
+        return [
+            (made[one].prediction, made[one].record, made[one].extra) for one in ones
+        ]
+
+    parts = shares(networks, list(bits), count)
+    found: dict[OwnedBranch, Evaluated] = {}
+    for ones, outputs in zip(parts, on_devices(parts, run), strict=True):
+        for one, (prediction, record, extra) in zip(ones, outputs, strict=True):
+            # Where it was made, each device knows without being told.
+            call = _call(networks, one, view)
+            found[one] = Evaluated(prediction, call.x, call.node, record, extra)
+    return found
+
+
+def _where_needed(
+    networks: Mapping[str, Network],
+    bits: dict[OwnedBranch, Bits],
+    view: View,
+    most: int | None,
+) -> dict[OwnedBranch, Evaluated]:
+    """Branches that are needed together at a time."""
+    together: dict[Any, tuple[Bits, list[OwnedBranch]]] = {}
+    for one, when in bits.items():
+        together.setdefault(tuple(map(id, when)), (when, []))[1].append(one)
+    found: dict[OwnedBranch, Evaluated] = {}
+    for when, ones in together.values():
+        make = functools.partial(_predictions, networks, ones, view, most)
+        found |= dict(zip(ones, where_needed(when, make), strict=True))
+    return found
 
 
 def _predictions(

@@ -184,7 +184,7 @@ def cost(chain: Chain, networks: Mapping[str, Network], runs: tuple[Run, ...]) -
         here = evaluations(chain, networks, run.live)
         nfe += times * here
         branches = _branches(chain, networks, run.live)
-        flops += times * sum(_flops(networks, branch) for branch in branches)
+        flops += times * sum(branch_flops(networks, branch) for branch in branches)
         saved = here - evaluations(chain, networks, chain.without_gates(run.live))
         # Gates see the state of a whole step, so the first step is always open.
         least += times * here - saved * (times - run.stages * (run.start == 0))
@@ -219,7 +219,7 @@ def _calls(networks: Mapping[str, Network], branch: Branch) -> int:
     return branch.calls * find_network(networks, branch).calls
 
 
-def _flops(networks: Mapping[str, Network], branch: Branch) -> float:
+def branch_flops(networks: Mapping[str, Network], branch: Branch) -> float:
     """FLOPs of one branch per sample; NaN if unknown."""
     network = find_network(networks, branch)
     if network.flops is None:

@@ -71,6 +71,7 @@ def read(
     writer: str,
     understand: Callable[[dict[str, Any]], Meaning],
     dtype: str = "float32",
+    place: Callable[[str, np.ndarray], Any] = lambda name, value: jnp.asarray(value),
 ) -> tuple[Any, dict[str, Any]]:
     """What `write` wrote; parameters come back as `dtype`.
 
@@ -81,6 +82,8 @@ def read(
         writer: the function that writes such files, for the error.
         understand: the header -> what it means. It may raise InputError.
         dtype: of the parameters; each is converted as soon as it is read.
+        place: (dotted name, array in host memory) -> the array on its devices, one
+            after another; the host holds one array at a time.
 
     Returns:
         What `understand` made, and the nested parameters.
@@ -118,7 +121,7 @@ def read(
     for name, array in stored.items():
         value = read_array(path, array).astype(kind, copy=False)
         check_finite(owner, path, name, value, meaning.unset.get(name, 0))
-        flat[name] = jnp.asarray(value)
+        flat[name] = place(name, value)
     return meaning.made, traverse_util.unflatten_dict(flat, sep=".")
 
 

@@ -225,7 +225,12 @@ def _split(function: Callable, mesh: Any, batch: int) -> Callable:
     devices = math.prod(mesh.shape[name] for name in names)
     rows = PartitionSpec(names if batch % devices == 0 else None)
     return jax.shard_map(
-        function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
+        function,
+        mesh=mesh,
+        in_specs=rows,
+        out_specs=rows,
+        axis_names=set(names),
+        check_vma=False,
     )
 
 

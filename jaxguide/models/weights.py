@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import traverse_util
 
 from jaxguide.errors import InputError
@@ -26,6 +28,8 @@ from jaxguide.runtime.calls import lookup
 from jaxguide.runtime.devices import DTYPES
 
 FORMAT = "jaxguide-weights-1"
+
+Place = Callable[[str, np.ndarray], Any]
 
 
 class Weights(NamedTuple):
@@ -81,7 +85,9 @@ def save_weights(path: str | Path, weights: Weights, *, dtype: str = "float16") 
     container.write("save_weights", path, about, params, dtype, unset=unset)
 
 
-def load_weights(path: str | Path, *, dtype: str = "float32") -> Weights:
+def load_weights(
+    path: str | Path, *, dtype: str = "float32", place: Place | None = None
+) -> Weights:
     """Reads a file of `save_weights`.
 
     Args:
@@ -89,6 +95,9 @@ def load_weights(path: str | Path, *, dtype: str = "float32") -> Weights:
         dtype: of the parameters, "float32", "bfloat16" or "float16". For sampling that
             of the computation: a network whose parameters have it already casts
             nothing at each step, and takes half of the memory in bfloat16.
+        place: (dotted name, numpy array) -> `jax.Array`, for networks larger than one
+            device: each array goes where it belongs as soon as it is read. None puts
+            all on the default device.
 
     Raises:
         InputError: if the file is missing, was not written by `save_weights`, or says
@@ -97,8 +106,9 @@ def load_weights(path: str | Path, *, dtype: str = "float32") -> Weights:
     """
     owner = "load_weights"
     lookup(f"{owner} dtype", dtype, dict.fromkeys(DTYPES))
+    named = {} if place is None else {"place": place}
     weights, params = container.read(
-        owner, path, FORMAT, "save_weights", _meaning, dtype
+        owner, path, FORMAT, "save_weights", _meaning, dtype, **named
     )
     return weights._replace(params=params)
 

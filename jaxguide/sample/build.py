@@ -21,6 +21,7 @@ from jaxguide.guidance import Chain, Network, Transform, schedules
 from jaxguide.models import Weights, load_weights
 from jaxguide.models.autoencoders import decoder_of
 from jaxguide.paths import PATHS, Path as NoisePath
+from jaxguide.runtime import devices
 from jaxguide.runtime.calls import call, described_call, lookup, parse_call
 from jaxguide.sample.config import UNGUIDED, SampleConfig
 from jaxguide.samplers import grids
@@ -216,15 +217,23 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def build_weights(name: str, dtype: str, *, rows: int = 64) -> Weights:
-    """Weights of a checkpoint, stored and computing in `dtype`, for this device.
+def build_weights(
+    name: str, dtype: str, *, rows: int = 64, parallel: str = "data"
+) -> Weights:
+    """Weights of a checkpoint, stored and computing in `dtype`, for these devices.
 
-    `rows` of one call decide how the network runs, see `models.tuned`.
+    `rows` of one call decide how the network runs, see `models.tuned`. With `parallel`
+    "fsdp" neither the host nor a device ever holds a whole copy.
     """
+    place = devices.sharded_named if parallel == "fsdp" else None
     # Cast here: inside a program of many steps a GPU would cast them at every step.
-    weights = load_weights(find_checkpoint(name), dtype=dtype)
+    weights = load_weights(find_checkpoint(name), dtype=dtype, place=place)
     model = dataclasses.replace(weights.model, dtype=dtype)
-    return weights._replace(model=models.tuned(model, jax.default_backend(), rows=rows))
+    model = models.tuned(model, jax.default_backend(), rows=rows)
+    if parallel == "fsdp":
+        # Without a loop over blocks nothing keeps XLA from fetching all of them first.
+        model = dataclasses.replace(model, unroll=False)
+    return weights._replace(model=model)
 
 
 def build_decode(config: SampleConfig, weights: Weights) -> Callable | None:

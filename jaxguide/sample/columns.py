@@ -15,7 +15,7 @@ from jaxguide.errors import NonFiniteError
 from jaxguide.guidance import Chain
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
-from jaxguide.sample.jobs import SampleJob
+from jaxguide.sample.jobs import SampleJob, make_mesh
 from jaxguide.sample.programs import Programs
 
 
@@ -35,7 +35,8 @@ def run(job: SampleJob) -> Iterator[tuple[str, Column]]:
         (title, column).
     """
     rows = images(job)
-    programs = Programs(job, batch_size(job.config.batch_size, len(rows[0])))
+    size = min(job.config.batch_size, len(rows[0]))
+    programs = Programs(job, devices.round_up(size, make_mesh(job, size)))
     for title, chain in job.columns.items():
         yield title, _column(job, programs, title, chain, rows)
 
@@ -70,7 +71,7 @@ def _column(
     progress = Progress(title, -(-len(labels) // size) * programs.steps)
     start = time.perf_counter()
     call = functools.partial(sample, progress=progress)
-    x0, nfe = devices.in_batches(call, rows, size)
+    x0, nfe = devices.in_batches(call, rows, size, programs.mesh)
     check_finite(title, x0, labels)
     shown = decoded(job, x0)
     check_finite(title, shown, labels)
@@ -96,7 +97,8 @@ def decoded(job: SampleJob, x0: np.ndarray) -> np.ndarray:
     if job.decode is None:
         return x0
     size = batch_size(job.config.decode_batch * jax.local_device_count(), len(x0))
-    return devices.in_batches(functools.partial(_decode, job.decode), x0, size)
+    with jax.set_mesh(devices.local_mesh()):  # for kernels, see `jobs.make_mesh`
+        return devices.in_batches(functools.partial(_decode, job.decode), x0, size)
 
 
 @jax.jit

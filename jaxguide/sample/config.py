@@ -12,6 +12,7 @@ from jaxguide.runtime import values
 BATCHED = {"auto": None, "yes": True, "no": False}
 LABEL_ORDERS = ("balanced", "random")
 ROUNDINGS = ("nearest", "floor")
+PARALLEL = ("data", "fsdp", "branches")
 UNGUIDED = "none"
 
 
@@ -51,6 +52,11 @@ class SampleConfig:
         decode_batch: images per device that the autoencoder decodes at a time.
         batched: guidance branches in one forward pass: "yes", "no", as many as have so
             many rows per device, such as "64"; "auto" chooses by the device.
+        parallel: what the devices of a process share: "data" cuts the batch and copies
+            the weights. "fsdp" cuts the weights too, and fetches them block by block,
+            for networks larger than one device. "branches", for pictures of fewer
+            images than devices, has the devices that share an image evaluate different
+            branches of its guidance.
         dtype: of weights and computation: "auto" is bfloat16 on a GPU or TPU and
             float32 on a CPU. Times, normalisations, softmax and the state of the
             sampler are float32 in any case. In float32 a GPU may still multiply in TF32
@@ -82,6 +88,7 @@ class SampleConfig:
     batch_size: int = values.number(64, 1)
     decode_batch: int = values.number(8, 1)
     batched: str = "auto"
+    parallel: str = "data"
     dtype: str = "auto"
     zoom: int = values.number(2, 1, 64)
     folder: str = "outputs/sample"

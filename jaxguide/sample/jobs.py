@@ -1,12 +1,14 @@
 """A sampling job: everything a config describes, built and checked before it runs."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxguide import models, samplers
 from jaxguide.errors import InputError
@@ -118,18 +120,24 @@ def build_job(config: SampleConfig) -> SampleJob:
     parse_batched(config.batched)
     lookup("label_order", config.label_order, dict.fromkeys(sample_config.LABEL_ORDERS))
     lookup("rounding", config.rounding, dict.fromkeys(sample_config.ROUNDINGS))
+    lookup("parallel", config.parallel, dict.fromkeys(sample_config.PARALLEL))
+    if config.num_samples and config.parallel == "branches":
+        raise InputError(
+            "sample: need parallel 'data' or 'fsdp' for a set of samples, got "
+            "parallel='branches'. It is for pictures of few images."
+        )
     dtype = devices.computing_dtype("sample", config.dtype)
     # From here on the name of the dtype itself, which is what a record has to say.
     config = dataclasses.replace(config, dtype=dtype)
     columns = build.build_columns(config)
     sampler = build.parse_sampler(config.sampler)
-    rows = config.batch_size
-    weights = build.build_weights(config.checkpoint, config.dtype, rows=rows)
+    named = {"rows": config.batch_size, "parallel": config.parallel}
+    weights = build.build_weights(config.checkpoint, config.dtype, **named)
     build.check_learnt_scale(config, weights)
     network = build.build_network(weights, config.learnt_scale)
     networks = {}
     if config.weak_checkpoint:
-        weak = build.build_weights(config.weak_checkpoint, config.dtype, rows=rows)
+        weak = build.build_weights(config.weak_checkpoint, config.dtype, **named)
         networks["weak"] = build.build_network(weak, config.learnt_scale)
     names = weights.class_names
     conds = {"null": weights.model.null_label}
@@ -152,9 +160,24 @@ def build_job(config: SampleConfig) -> SampleJob:
     )
 
 
-def placed(weights: Any) -> Any:
-    """Weights where the programs of a job read them: whole on every device."""
-    return devices.copied(weights)
+def placed(job: SampleJob, mesh: Mesh) -> Any:
+    """Network and networks where the programs of a job read them."""
+    weights = job.network, job.networks
+    if job.config.parallel == "fsdp":
+        return devices.sharded(weights)
+    return devices.copied(weights, mesh)
+
+
+def make_mesh(job: SampleJob, size: int) -> Mesh:
+    """The devices of this process for `size` images in one call.
+
+    A program is traced under `jax.set_mesh` of it: networks then fetch what they need
+    of weights that are cut, and kernels know how the batch is.
+    """
+    if job.config.parallel == "branches":
+        ratios = [cost.nfe / cost.unguided_nfe for cost in job.costs().values()]
+        return devices.branch_mesh(size, math.ceil(max(ratios, default=2)))
+    return devices.local_mesh()
 
 
 def draw(
@@ -254,7 +277,9 @@ def with_table(
         labels, conds: int32 [B], all that the network will see.
     """
     model, device = job.weights.model, jax.default_backend()
-    if not models.few_rows(model, device, rows=len(labels)):
+    few = models.few_rows(model, device, rows=len(labels))
+    # The table reads the weights of all blocks at once, which need not fit.
+    if not few or job.config.parallel == "fsdp":
         return network
     every = jnp.concatenate([labels, *(label[:1] for label in conds.values())])
     return build.tabulated(network, job.grid, job.fixed(), every)

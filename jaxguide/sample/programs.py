@@ -19,7 +19,15 @@ from jaxguide.guidance import Chain
 from jaxguide.runtime import devices
 from jaxguide.runtime.progress import Progress
 from jaxguide.sample.build import Adaptive
-from jaxguide.sample.jobs import Given, SampleJob, draw, inputs, placed, with_table
+from jaxguide.sample.jobs import (
+    Given,
+    SampleJob,
+    draw,
+    inputs,
+    make_mesh,
+    placed,
+    with_table,
+)
 from jaxguide.samplers._generation import advanced, begun
 
 # From (labels, numbers) on the devices, and `progress`, to (x0, NFE of each [B]).
@@ -31,12 +39,16 @@ class Programs:
 
     Args:
         job: whose columns are sampled.
-        size: images per call, a multiple of the devices.
+        size: images per call, a multiple of the devices that the batch is cut over.
+
+    Attributes:
+        mesh: the devices; their axis "batch" cuts labels and numbers.
     """
 
     def __init__(self, job: SampleJob, size: int):
         self._job, self.size = job, size
-        self._weights = placed((job.network, job.networks))
+        self.mesh = make_mesh(job, size)
+        self._weights = placed(job, self.mesh)
         self.found: dict[Any, Any] = {}
 
     @property
@@ -71,7 +83,7 @@ class Programs:
 
     def _stepwise(self, given: Given) -> tuple[Any, Any]:
         """The programs that begin, and that do any part of the steps."""
-        job, count = self._job, jax.local_device_count()
+        job, count = self._job, self.mesh.shape[devices.BATCH]
 
         def begin(
             given: Given, network: Any, networks: Any, labels: Any, numbers: Any
@@ -90,23 +102,23 @@ class Programs:
 
         fixed = given, *self._weights, *self._example()
         # On the devices of the weights, which it does not read.
-        begin_now = jax.jit(begin, keep_unused=True).lower(*fixed).compile()
+        begin_now = self._compiled(jax.jit(begin, keep_unused=True), *fixed)
         carry = begin_now(*fixed)
         # A part ends as the next one begins.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, carry)
         advance_now = jax.jit(advance, out_shardings=shardings)
         zero = np.int32(0)
-        return begin_now, advance_now.lower(*fixed, carry, zero, zero).compile()
+        return begin_now, self._compiled(advance_now, *fixed, carry, zero, zero)
 
     def _adaptive(self, chain: Chain) -> Sample:
         """The program of an adaptive solver: of this chain alone."""
 
         def local(network: Any, networks: Any, *rows: Any) -> Any:
-            count = jax.local_device_count()
+            count = self.mesh.shape[devices.BATCH]
             return draw(self._job, chain, network, networks, *rows, count=count)
 
         fixed = *self._weights, *self._example()
-        program = jax.jit(local).lower(*fixed).compile()
+        program = self._compiled(jax.jit(local), *fixed)
 
         def sample(rows: Any, progress: Progress) -> Any:
             made = jax.block_until_ready(program(*self._weights, *rows))
@@ -115,10 +127,15 @@ class Programs:
 
         return sample
 
+    def _compiled(self, program: Any, *args: Any) -> Any:
+        """For the devices, which networks, kernels and the guidance see."""
+        with jax.set_mesh(self.mesh):
+            return program.lower(*args).compile()
+
     def _example(self) -> Any:
         """Labels and numbers as a call has them."""
         zeros = np.zeros(self.size, np.int32)
-        return devices.split((zeros, zeros))
+        return devices.split((zeros, zeros), self.mesh)
 
 
 def _spans(steps: int, progress: Progress) -> Iterator[tuple[int, int]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -48,7 +49,7 @@ ARRAYS = ("images", "labels", "numbers", "nfe")
 LABEL_ORDERS = ("balanced", "random")
 _NAMED = re.compile(r"[\w.]+:\w+")
 # What a set may be made with a second time and still be the same set.
-FREE = ("folder", "zoom", "per_class", "adm_file")
+FREE = ("folder", "zoom", "per_class", "adm_file", "parallel")
 # What the plan holds in a form of its own.
 APART = ("num_samples", "shard_size", "checkpoint", "weak_checkpoint", "autoencoder")
 
@@ -190,10 +191,11 @@ class _Compiled(NamedTuple):
 
 
 def _compile(job: SampleJob, chain: Chain) -> _Compiled:
-    """One program per device, each for its own `batch_size` images."""
-    size = job.config.batch_size
-    split, copied = devices.SPLIT, devices.COPIED
+    """One program per device, each for its own `batch_size` images; or, where they
+    share the weights, one for all devices."""
+    size, mesh = job.config.batch_size, devices.local_mesh()
     given = job.given(chain)
+    fixed = devices.copied(given), *placed(job, mesh), devices.copied(job.decode)
 
     def local(
         given: Given | None,
@@ -204,34 +206,60 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
         numbers: Any,
     ) -> tuple[Any, Any, Any]:
         x0, nfe = draw(job, given or chain, network, networks, labels, numbers)
-        finite = finite_images(x0)
-        if decode is not None:
-            x0 = jax.lax.map(
-                lambda latent: decode(latent[None])[0],
-                x0,
-                batch_size=min(job.config.decode_batch, size),
-            )
-        return to_uint8(x0, job.config.rounding), nfe, finite & finite_images(x0)
+        return *_as_stored(job, decode, x0), nfe
 
-    program = jax.jit(
-        jax.shard_map(
-            local,
-            mesh=devices.local_mesh(),
-            in_specs=(copied, copied, copied, copied, split, split),
-            out_specs=(split, split, split),
-            check_vma=False,
-        )
-    )
-    fixed = devices.copied(given), *placed((job.network, job.networks, job.decode))
+    def together(
+        given: Given | None,
+        network: Any,
+        networks: Any,
+        decode: Decode | None,
+        labels: Any,
+        numbers: Any,
+    ) -> tuple[Any, Any, Any]:
+        weights = network, networks
+        x0, nfe = draw(job, given or chain, *weights, labels, numbers, mesh.size)
+        finish = _on_each(functools.partial(_as_stored, job), mesh, copies=1, rows=1)
+        return *finish(decode, x0), nfe
 
-    count = len(jax.local_devices())
+    if job.config.parallel == "fsdp":
+        program = jax.jit(together)
+    else:
+        program = jax.jit(_on_each(local, mesh, copies=4, rows=2))
 
     def call(labels: np.ndarray, groups: list[Group]) -> tuple[Any, Any, Any]:
         rows = [np.pad(one, (0, size - len(one)), "edge") for _, one in groups]
-        numbers = np.concatenate(rows + rows[-1:] * (count - len(rows)))
-        return program(*fixed, *devices.split((labels[numbers], numbers)))
+        numbers = np.concatenate(rows + rows[-1:] * (mesh.size - len(rows)))
+        with jax.set_mesh(mesh):
+            made = program(*fixed, *devices.split((labels[numbers], numbers)))
+        images, finite, nfe = made
+        return images, nfe, finite
 
-    return _Compiled(call, count)
+    return _Compiled(call, mesh.size)
+
+
+def _on_each(function: Callable, mesh: Any, *, copies: int, rows: int) -> Callable:
+    """The function on each device, from `copies` arguments that all of them have and
+    `rows` of which each has its part."""
+    places = (devices.COPIED,) * copies + (devices.SPLIT,) * rows
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=places,
+        out_specs=devices.SPLIT,
+        check_vma=False,
+    )
+
+
+def _as_stored(job: SampleJob, decode: Decode | None, x0: Any) -> tuple[Any, Any]:
+    """8-bit images of what one device has sampled, and which of them are finite."""
+    finite = finite_images(x0)
+    if decode is not None:
+        x0 = jax.lax.map(
+            lambda latent: decode(latent[None])[0],
+            x0,
+            batch_size=min(job.config.decode_batch, job.config.batch_size),
+        )
+    return to_uint8(x0, job.config.rounding), finite & finite_images(x0)
 
 
 class SampleSet:

@@ -104,6 +104,11 @@ def build(config: SweepConfig, scorer: Scorer | None = None) -> Sweep:
     """
     points = sweep_config.build_points(config)
     chains = [sweep_config.build_chain(config, point) for point in points]
+    if config.parallel != "data":
+        raise InputError(
+            f"sweep: need parallel='data', got parallel={config.parallel!r}. "
+            "Every device has its own images and a copy of the weights."
+        )
     job = jobs.build_job(config)
     chains = [with_channels(chain, config, job.weights) for chain in chains]
     costs = [job.cost(chain) for chain in chains]
@@ -196,7 +201,9 @@ def _compile(job: jobs.SampleJob, example: Points, size: int) -> Any:
         return sweep(network, noise, labels, guidances=points, **named)[0]
 
     zeros = devices.split((np.zeros(size, np.int32), np.zeros(size, np.int32)))
-    return jax.jit(sample).lower(example, job.network, job.networks, *zeros).compile()
+    with jax.set_mesh(devices.local_mesh()):  # for kernels, see `jobs.make_mesh`
+        lowered = jax.jit(sample).lower(example, job.network, job.networks, *zeros)
+    return lowered.compile()
 
 
 def write_csv(file: Path, outcome: Outcome) -> None:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -25,11 +24,10 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxguide.errors import InputError
+from jaxguide.runtime.devices import SHARDS, cut
 
-REPLICAS, SHARDS = "replicas", "shards"
+REPLICAS = "replicas"
 EVERYWHERE = PartitionSpec()
-# Leaves with fewer values are kept whole: to fetch them costs more than to store them.
-SMALL = 2**14
 
 MakeState = Callable[[Array], Any]
 StepFunction = Callable[[Any, Any], tuple[Any, Any]]
@@ -147,7 +145,7 @@ class Fsdp:
         return Mesh(grid, (REPLICAS, SHARDS), axis_types=(AxisType.Auto,) * 2)
 
     def spec(self, path: tuple, leaf: Any) -> PartitionSpec:
-        """See `Strategy`; the rule is `cut`."""
+        """See `Strategy`; the rule is `runtime.devices.cut`."""
         return cut(path, leaf.shape, self.mesh.shape[SHARDS])
 
     def compile(self, train_step: StepFunction, state: Any) -> Compiled:
@@ -255,29 +253,6 @@ class Pmap:
             return _from_parts((len(copies), *leaf.shape), self._local, copies)
 
         return jax.tree.map(stack, saved)
-
-
-def cut(path: tuple, shape: Sequence[int], shards: int) -> PartitionSpec:
-    """How `Fsdp` cuts an array: along its largest dimension that `shards` divides.
-
-    The first dimension of what belongs to "blocks" is the depth, over which the network
-    is scanned; it is never cut. Arrays of fewer than 2^14 values, and those that have
-    no such dimension, stay whole.
-
-    Args:
-        path: of the array in its tree, as `jax.tree_util` gives it.
-        shape: of the array.
-        shards: number of parts.
-
-    >>> tuple(cut((), (256, 1024), 8))
-    (None, 'shards')
-    """
-    stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
-    free = [d for d in range(int(stacked), len(shape)) if shape[d] % shards == 0]
-    if shards == 1 or not free or math.prod(shape) < SMALL:
-        return EVERYWHERE
-    chosen = max(free, key=lambda d: shape[d])
-    return PartitionSpec(*(None,) * chosen, SHARDS)
 
 
 def abstract(strategy: Strategy, make_state: MakeState, key: Array) -> Any:

@@ -125,7 +125,7 @@ def test_promised_nfe_is_what_is_counted(checkpoint, tmp_path, monkeypatch):
         return models.apply(*args, **taps)
 
     monkeypatch.setattr("jaxguide.models.predictor.apply", counting)
-    monkeypatch.setattr(devices, "split", lambda rows: rows)
+    monkeypatch.setattr(devices, "split", lambda rows, mesh: rows)
     config = sample_config.SampleConfig(
         checkpoint=checkpoint,
         guidance=[

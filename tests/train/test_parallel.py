@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxguide import data, models, train
+from jaxguide.runtime import devices
 from jaxguide.train import parallel
 from jaxguide.train.loss_config import LOSSES, LossConfig
 from tests.contract.common import rest
@@ -25,7 +26,7 @@ TOLERANCE = 2e-5
 @pytest.fixture(autouse=True)
 def small_and_standard(monkeypatch):
     """Cut small arrays too; promotion as in a real run."""
-    monkeypatch.setattr(parallel, "SMALL", 64)
+    monkeypatch.setattr(devices, "SMALL", 64)
     with jax.numpy_dtype_promotion("standard"):
         yield
 
