@@ -221,15 +221,14 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
         finish = _on_each(functools.partial(_as_stored, job), mesh, copies=1, rows=1)
         return *finish(decode, x0), nfe
 
-    if job.config.parallel == "fsdp":
-        program = jax.jit(together)
-    else:
-        program = jax.jit(_on_each(local, mesh, copies=4, rows=2))
+    cut = job.config.parallel == "fsdp"
+    program = jax.jit(together if cut else _on_each(local, mesh, copies=4, rows=2))
 
     def call(labels: np.ndarray, groups: list[Group]) -> tuple[Any, Any, Any]:
         rows = [np.pad(one, (0, size - len(one)), "edge") for _, one in groups]
         numbers = np.concatenate(rows + rows[-1:] * (mesh.size - len(rows)))
-        with jax.set_mesh(mesh):
+        # Not around a program of single devices: diffrax computes constants apart.
+        with jax.set_mesh(mesh) if cut else contextlib.nullcontext():
             made = program(*fixed, *devices.split((labels[numbers], numbers)))
         images, finite, nfe = made
         return images, nfe, finite

@@ -98,9 +98,8 @@ def integrate(
     most = most_rows(
         "integrate", batched, (noise, network, networks, cond, conds, parts)
     )
-    if (
-        per_sample and most is not None
-    ):  # mapped over samples, a row stands for them all
+    if per_sample and most is not None:
+        # Mapped over samples, a row stands for them all.
         most //= max(1, len(noise))
     problem = _Problem(
         {"main": network, **(networks or {})},

@@ -344,19 +344,17 @@ def test_a_command_struck_by_three_signals_ends_as_if_it_had_not_been(tmp_path):
 
 @pytest.mark.exhaustive
 def test_kills_at_random_moments_leave_no_trace(tmp_path):
-    """Three, or JAXGUIDE_KILLS; also by `python tests/train/kill.py 10`."""
-    kills = int(os.environ.get("JAXGUIDE_KILLS", "3"))
-    blows, count = killing["kill"](
-        tmp_path, kills=kills, steps=140 + 20 * kills, seed=1
-    )
+    """Two, or JAXGUIDE_KILLS; also by `python tests/train/kill.py 10`."""
+    kills = int(os.environ.get("JAXGUIDE_KILLS", "2"))
+    blows, count = killing["kill"](tmp_path, kills=kills, steps=60 + 20 * kills, seed=1)
     assert count > 30
     assert len({blow.step for blow in blows}) > kills / 2, "different moments"
 
 
 @pytest.mark.exhaustive
 def test_two_processes_that_are_stopped_on_a_busy_machine_save(tmp_path):
-    """Two times, or JAXGUIDE_STOPS; also by `python tests/train/stop.py 50`."""
-    stops = int(os.environ.get("JAXGUIDE_STOPS", "2"))
+    """Once, or JAXGUIDE_STOPS; also by `python tests/train/stop.py 50`."""
+    stops = int(os.environ.get("JAXGUIDE_STOPS", "1"))
     stopping = runpy.run_path(str(Path(__file__).with_name("stop.py")))
     stopping["stop"](tmp_path, stops, seed=0)
 
