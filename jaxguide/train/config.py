@@ -27,6 +27,7 @@ from jaxguide.train.experiment import AVERAGED, need_at_least
 from jaxguide.train.loss_config import (
     INPUTS,
     LOSSES,
+    REFERENCES,
     LossConfig,
     initial_params,
     teacher_passes,
@@ -35,6 +36,8 @@ from jaxguide.train.starting import read_alike, read_teacher
 
 # As the command line has them, where a config has False and True.
 REMAT_WORDS = {"False": "none", "True": "full"}
+
+MOST_SHOWN = 10_000  # images of a preview
 
 
 @dataclass
@@ -144,12 +147,12 @@ class TrainConfig:
     keep_best: int = LoopConfig.keep_best
     best_by: str = LoopConfig.best_by
     preview_scale: float = 2.0
-    preview_classes: int = 10
-    preview_per_class: int = 8
+    preview_classes: int = values.number(10, 1, 10_000)
+    preview_per_class: int = values.number(8, 1, 10_000)
     preview_autoencoder: str = ""
     evaluate_every: int = LoopConfig.evaluate_every
     evaluate_split: str = "test"
-    evaluate_images: int = 256
+    evaluate_images: int = values.number(256, 1, 100_000)
     peak_flops: float = LoopConfig.peak_flops
     tensorboard: bool = LoopConfig.tensorboard
 
@@ -201,6 +204,8 @@ def build_loss(config: LossConfig, model: DiTConfig) -> train.Loss:
             "build_loss: need name='model_guidance' for auto_weight, got "
             f"name={config.name!r}. Other losses have no such weight."
         )
+    # Also where the loss does not use it: a wrong name is a mistake in any case.
+    lookup("build_loss reference", config.reference, REFERENCES)
     return lookup("build_loss", config.name, LOSSES)(config, model)
 
 
@@ -350,5 +355,12 @@ def _check_shown(config: TrainConfig) -> None:
     """Raises InputError unless previews, evaluations and `best_by` make sense."""
     counts = ("preview_classes", "preview_per_class", "evaluate_images")
     need_at_least("train", config, 1, *counts)
+    shown = config.preview_classes * config.preview_per_class
+    if shown > MOST_SHOWN:
+        raise InputError(
+            f"train: need at most {MOST_SHOWN} images in a preview, got "
+            f"preview_classes={config.preview_classes} x "
+            f"preview_per_class={config.preview_per_class}. Lower one of them."
+        )
     known = (*AVERAGED, *(("eval_loss",) if config.evaluate_every else ()))
     lookup("train best_by", config.best_by, {name: name for name in known})

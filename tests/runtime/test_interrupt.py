@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+# A program started in the background may ignore Ctrl-C, and then so do its children.
 START = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jaxguide.runtime import interrupt
 """
 PROGRAMS = {
