@@ -106,8 +106,8 @@ def parsed(owner: str, path: Path, metadata: Mapping[str, str]) -> dict[str, Any
         ) from error
     if not isinstance(about, dict):
         raise InputError(
-            f"{owner}: need a dict in the header, got a {type(about).__name__} in "
-            f"path={str(path)!r}. Write the file anew."
+            f"{owner}: need a JSON object in the header, got {json.dumps(about)[:40]} "
+            f"in path={str(path)!r}. Write the file anew."
         )
     return about
 

@@ -84,6 +84,8 @@ def overrides(program: str, configs: Path) -> Iterator[Case]:
         wrong = list(values.WORDS.get(field.kind, ()))
         table = field.path.removeprefix("score.") in values.TABLES
         wrong += values.NAMES if field.kind is str and table else []
+        if last == "batched":
+            wrong = [text for text in wrong if text != "3"]  # rows of one call
         # A score is looked at only where there is a reference: its text is not read.
         strict = not field.path.startswith("score.") or field.kind is not str
         for text in wrong:

@@ -82,7 +82,7 @@ HEADERS = [
     ("weights", setting("", class_names=[1, 2, 3, 4, 5]), "a class name for each"),
     ("weights", setting("", guided_channels=9), "from 0 to channels=4"),
     ("weights", setting("", format="other"), "got format='other'"),
-    ("weights", lambda about: [about], "need a dict in the header, got a list"),
+    ("weights", lambda about: [about], r"need a JSON object in the header, got \[\{"),
     ("tiny", setting("config", width=8), "width=8, .*width=4"),
     ("tiny", setting("config", latent_channels=3), "output channels=3, .* channels=4"),
     ("tiny", setting("config", encoder_blocks=[1, 1]), r"=\(1, 1\) in .*=\(0"),
