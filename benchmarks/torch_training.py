@@ -2,27 +2,18 @@
 
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 
 from benchmarks.torch_cfg import compile_with
 from jaxguide.models import DiTConfig
+from tests.diffusers_dit import fresh_network
 
 
 def network(config: DiTConfig) -> Any:
     """diffusers' DiT of this shape, on the GPU if there is one."""
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        return diffusers.DiTTransformer2DModel(
-            num_attention_heads=config.heads,
-            attention_head_dim=config.width // config.heads,
-            in_channels=config.channels,
-            out_channels=config.out_channels,
-            num_layers=config.depth,
-            sample_size=config.image_shape[0],
-            patch_size=config.patch,
-            num_embeds_ada_norm=config.num_classes,
-        )
+        return fresh_network(config)
 
 
 class TorchTraining:

@@ -13,13 +13,9 @@ import torch
 from jaxguide.models import DiTConfig
 
 
-def their_network(config: DiTConfig, *, std: float = 0.02, seed: int = 0) -> Any:
-    """`DiTTransformer2DModel` of this shape, every parameter drawn from N(0, std^2).
-
-    diffusers has one condition embedder per block where DiT has one for all; they are
-    made equal here, so that both networks are the same function.
-    """
-    network = diffusers.DiTTransformer2DModel(
+def fresh_network(config: DiTConfig) -> Any:
+    """`DiTTransformer2DModel` of this shape, as diffusers initialises it."""
+    return diffusers.DiTTransformer2DModel(
         num_attention_heads=config.heads,
         attention_head_dim=config.width // config.heads,
         in_channels=config.channels,
@@ -28,7 +24,16 @@ def their_network(config: DiTConfig, *, std: float = 0.02, seed: int = 0) -> Any
         sample_size=config.image_shape[0],
         patch_size=config.patch,
         num_embeds_ada_norm=config.num_classes,
-    ).eval()
+    )
+
+
+def their_network(config: DiTConfig, *, std: float = 0.02, seed: int = 0) -> Any:
+    """`DiTTransformer2DModel` of this shape, every parameter drawn from N(0, std^2).
+
+    diffusers has one condition embedder per block where DiT has one for all; they are
+    made equal here, so that both networks are the same function.
+    """
+    network = fresh_network(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

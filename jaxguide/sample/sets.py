@@ -35,7 +35,7 @@ from jaxguide.runtime.progress import Progress
 from jaxguide.sample import build
 from jaxguide.sample.columns import as_json
 from jaxguide.sample.config import SampleConfig
-from jaxguide.sample.jobs import Decode, Given, SampleJob, draw, placed
+from jaxguide.sample.jobs import Decode, SampleJob, draw, placed
 from jaxguide.sample.writing import Group, Writer, make_groups
 
 KIND = shards.Kind(
@@ -196,50 +196,35 @@ def _compile(job: SampleJob, chain: Chain) -> _Compiled:
     size, mesh = job.config.batch_size, devices.local_mesh()
     given = job.given(chain)
     fixed = devices.copied(given), *placed(job, mesh), devices.copied(job.decode)
-
-    def local(
-        given: Given | None,
-        network: Any,
-        networks: Any,
-        decode: Decode | None,
-        labels: Any,
-        numbers: Any,
-    ) -> tuple[Any, Any, Any]:
-        x0, nfe = draw(job, given or chain, network, networks, labels, numbers)
-        return *_as_stored(job, decode, x0), nfe
-
-    def together(
-        given: Given | None,
-        network: Any,
-        networks: Any,
-        decode: Decode | None,
-        labels: Any,
-        numbers: Any,
-    ) -> tuple[Any, Any, Any]:
-        weights = network, networks
-        x0, nfe = draw(job, given or chain, *weights, labels, numbers, mesh.size)
-        finish = _on_each(functools.partial(_as_stored, job), mesh, copies=1, rows=1)
-        return *finish(decode, x0), nfe
-
     cut = job.config.parallel == "fsdp"
-    program = jax.jit(together if cut else _on_each(local, mesh, copies=4, rows=2))
+
+    def sampled(fixed: Any, labels: Any, numbers: Any) -> tuple[Any, Any, Any]:
+        given, network, networks, decode = fixed
+        count = mesh.size if cut else 1
+        x0, nfe = draw(job, given or chain, network, networks, labels, numbers, count)
+        store = functools.partial(_as_stored, job)
+        if cut:
+            store = _on_each(store, mesh, rows=1)
+        return *store(decode, x0), nfe
+
+    program = jax.jit(sampled if cut else _on_each(sampled, mesh, rows=2))
 
     def call(labels: np.ndarray, groups: list[Group]) -> tuple[Any, Any, Any]:
         rows = [np.pad(one, (0, size - len(one)), "edge") for _, one in groups]
         numbers = np.concatenate(rows + rows[-1:] * (mesh.size - len(rows)))
         # Not around a program of single devices: diffrax computes constants apart.
         with jax.set_mesh(mesh) if cut else contextlib.nullcontext():
-            made = program(*fixed, *devices.split((labels[numbers], numbers)))
+            made = program(fixed, *devices.split((labels[numbers], numbers)))
         images, finite, nfe = made
         return images, nfe, finite
 
     return _Compiled(call, mesh.size)
 
 
-def _on_each(function: Callable, mesh: Any, *, copies: int, rows: int) -> Callable:
-    """The function on each device, from `copies` arguments that all of them have and
-    `rows` of which each has its part."""
-    places = (devices.COPIED,) * copies + (devices.SPLIT,) * rows
+def _on_each(function: Callable, mesh: Any, *, rows: int) -> Callable:
+    """The function on each device: of what all of them have whole, and of `rows`
+    arguments of which each has its part."""
+    places = (devices.COPIED, *(devices.SPLIT,) * rows)
     return jax.shard_map(
         function,
         mesh=mesh,

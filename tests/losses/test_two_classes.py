@@ -33,7 +33,7 @@ def test_outliers_are_beyond_the_margin_and_do_not_cover():
 
 @pytest.mark.exhaustive
 def test_guidance_learnt_or_sampled_leaves_fewer_outliers():
-    recipe = Recipe(4000)
+    recipe = Recipe(2000)
     plain, guided = (mg_grid.train(weight, recipe) for weight in (0.0, 0.2))
     conditional = mg_grid.counts(*mg_grid.sample(plain, 1.0, 4000))
     cfg = mg_grid.counts(*mg_grid.sample(plain, 1.25, 4000))

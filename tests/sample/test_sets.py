@@ -318,7 +318,7 @@ def test_two_processes_with_other_devices_write_the_same_set(checkpoint, tmp_pat
 def made_up(value, number):
     """In the place of `draw`: gray images, `value` in image `number`."""
 
-    def draw(job, chain, network, networks, labels, numbers):
+    def draw(job, chain, network, networks, labels, numbers, count):
         del job, chain, network, networks
         level = jnp.where(numbers == number, value, 0.0)
         x0 = jnp.zeros((len(labels), 8, 8, 1)).at[:, 3, 4, 0].set(level)
