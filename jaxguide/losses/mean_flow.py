@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -84,10 +82,8 @@ def mean_flow(
         c = 0.001 counts for more. Where r = t, t is one draw, there the larger of two.
     """
     t_sampling = t_sampling or logit_normal_t(-0.4, 1.0)
-    check_common(
-        "mean_flow", batch, path, label_drop=label_drop, null_label=null_label,
-        t_sampling=t_sampling,
-    )  # fmt: skip
+    named = {"label_drop": label_drop, "null_label": null_label}
+    check_common("mean_flow", batch, path, t_sampling=t_sampling, **named)
     check_window("mean_flow", t_lo, t_hi)
     check_not_negative("mean_flow", "power", power)
     _check(omega, kappa, flow_ratio)
@@ -102,22 +98,27 @@ def mean_flow(
     on = float(omega != 1 or kappa != 0)
     velocity = add_change(noisy.target("velocity"), guided, change, on=on)
 
-    def both(x: Array, t: Array, duration: Array, shown: Array, v: Array) -> Any:
-        def average(x: Array, t: Array, duration: Array) -> Array:
-            return predict(x, t, shown, duration=duration)
-
-        ones = jnp.ones_like(t)
-        return jax.jvp(average, (x, t, duration), (v, ones, ones))
-
     here = (noisy.x, t, duration, shown, velocity)
     if few_move(flow_ratio):
         u = predict(noisy.x, t, shown, duration=duration)
-        slope = rows.on_rows(lambda *rows: both(*rows)[1], moving, *here)
+        slope = rows.on_rows(lambda *few: _along(predict, *few)[1], moving, *here)
     else:
-        u, slope = both(*here)
+        u, slope = _along(predict, *here)
     target = lax.stop_gradient(velocity - paths.expand(duration, u) * slope)
     error = squared_error(u, target)
     return error / lax.stop_gradient((error + _SMALL) ** power)
+
+
+def _along(
+    predict: Predict, x: Array, t: Array, duration: Array, label: Array, v: Array
+) -> tuple[Array, Array]:
+    """u, and its derivative along v, with r fixed."""
+
+    def average(x: Array, t: Array, duration: Array) -> Array:
+        return predict(x, t, label, duration=duration)
+
+    ones = jnp.ones_like(t)
+    return jax.jvp(average, (x, t, duration), (v, ones, ones))
 
 
 def few_move(flow_ratio: float) -> bool:

@@ -10,6 +10,8 @@ Source: Tang et al. 2025, arXiv:2502.12154.
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -189,8 +191,6 @@ def scale_aware_model_guidance(
     chosen = lots.between(label_drop, label_drop + guided_share)
     guided = chosen.mask & (jnp.asarray(start, jnp.float32) > 0)
     drawn = scaling.uniform(*scales)
-    ones = jnp.ones_like(drawn)
-    null = jnp.full_like(label, null_label)
 
     def difference(noisy: Noisy, label: Array) -> Array:
         ones, null = jnp.ones_like(noisy.t), jnp.full_like(label, null_label)
@@ -198,13 +198,9 @@ def scale_aware_model_guidance(
         return teacher(noisy.x, noisy.t, label, scale=ones) - away
 
     strength = jnp.where(guided & noisy.inside(t_lo, t_hi), drawn - 1, 0.0)
-    target = add_change(
-        noisy.target(kind),
-        strength,
-        lambda: rows.on_rows(difference, chosen, noisy, label),
-        on=start,
-    )
-    scale = jnp.where(guided, drawn, jnp.where(dropped, 0.0, ones))
-    shown = jnp.where(dropped, null, label)
+    change = functools.partial(rows.on_rows, difference, chosen, noisy, label)
+    target = add_change(noisy.target(kind), strength, change, on=start)
+    scale = jnp.where(guided, drawn, jnp.where(dropped, 0.0, 1.0))
+    shown = jnp.where(dropped, jnp.asarray(null_label, label.dtype), label)
     prediction = predict(noisy.x, noisy.t, shown, scale=scale)
     return kind_error(kind, prediction, target, noisy.node, "none")

@@ -95,11 +95,9 @@ def integrate(
     check_tolerances("integrate", rtol, atol)
     _check_interval(t_max, t_min, max_steps)
     _check_ends(network, t_max, t_min)
-    most = most_rows(
-        "integrate", batched, (noise, network, networks, cond, conds, parts)
-    )
-    if per_sample and most is not None:
-        # Mapped over samples, a row stands for them all.
+    arrays = noise, network, networks, cond, conds, parts
+    most = most_rows("integrate", batched, arrays)
+    if per_sample and most is not None:  # mapped over samples: a row stands for all
         most //= max(1, len(noise))
     problem = _Problem(
         {"main": network, **(networks or {})},

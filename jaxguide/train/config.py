@@ -190,7 +190,9 @@ def build_model(config: TrainConfig, dataset: data.Source) -> DiTConfig:
         inputs=INPUTS.get(config.loss.name, ()),
         **dataclasses.asdict(settings),
     )
-    return models.tuned(model, jax.default_backend(), rows=config.batch_size)
+    tuned = models.tuned(model, jax.default_backend(), rows=config.batch_size)
+    # `remat` works on a loop over blocks.
+    return dataclasses.replace(tuned, unroll=False)
 
 
 def build_loss(config: LossConfig, model: DiTConfig) -> train.Loss:
